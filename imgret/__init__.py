@@ -1,0 +1,1 @@
+"""Image retrieval with basic maths."""
