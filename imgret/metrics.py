@@ -18,7 +18,9 @@ Array = npt.NDArray[Any]
 Scores = npt.NDArray[np.float64]
 
 _BLOCK_VALUES = 1 << 22
-"""Values of `data` widened to float64 at once: 32 MiB, so that a large library never has to fit in memory eight times over."""
+"""Values of `data` widened to float64 at once: 32 MiB, so that a large library never has to fit in memory eight times
+over.
+"""
 
 
 def absolute_difference(query: Array, data: Array) -> Scores:
@@ -27,7 +29,10 @@ def absolute_difference(query: Array, data: Array) -> Scores:
 
 
 def mean_square_difference(query: Array, data: Array) -> Scores:
-    """L2 distance, sqrt(sum of (a_i - b_i)^2), whatever the course's name for it says. The smallest is the most similar. (N,) float64."""
+    """L2 distance, sqrt(sum of (a_i - b_i)^2), whatever the course's name for it says.
+
+    The smallest is the most similar. (N,) float64.
+    """
     return _for_each_row(lambda a, b: np.sqrt(((a - b) ** 2).sum(axis=1)), query, data)
 
 
@@ -37,7 +42,10 @@ def cosine_similarity(query: Array, data: Array) -> Scores:
 
 
 def correlation_coefficient(query: Array, data: Array) -> Scores:
-    """Pearson's r: the cosine of the mean-centred vectors, and 0 where a variance is 0. The largest is the most similar. (N,) float64."""
+    """Pearson's r: the cosine of the mean-centred vectors, and 0 where a variance is 0.
+
+    The largest is the most similar. (N,) float64.
+    """
     return _for_each_row(lambda a, b: _cosine(_centred(a), _centred(b)), query, data)
 
 
@@ -53,7 +61,10 @@ LARGER_IS_CLOSER = frozenset({"cosine", "correlation"})
 
 
 def best_first(scores: Scores, metric: str) -> npt.NDArray[np.int64]:
-    """Rows of `scores` (N,) from the most to the least similar under `metric`; equal scores by smaller row. (N,) int64."""
+    """Rows of `scores` (N,) from the most to the least similar under `metric`; equal scores by smaller row.
+
+    (N,) int64.
+    """
     return np.argsort(-scores if metric in LARGER_IS_CLOSER else scores, kind="stable")
 
 
@@ -64,7 +75,8 @@ def _cosine(a: Scores, b: Scores) -> Scores:
 
 
 def _centred(x: Scores) -> Scores:
-    # The first value goes first: a constant picture then becomes exact zeros, where the rounded mean of, say, 0.1 would leave noise.
+    # The first value goes first: a constant picture then becomes exact zeros, where the rounded mean of, say, 0.1 would
+    # leave noise.
     shifted = x - x[..., :1]
     return shifted - shifted.mean(axis=-1, keepdims=True)
 
@@ -72,7 +84,10 @@ def _centred(x: Scores) -> Scores:
 def _for_each_row(formula: Callable[[Scores, Scores], Scores], query: Array, data: Array) -> Scores:
     query, data = np.asarray(query), np.asarray(data)
     if data.shape[1:] != query.shape or data.ndim == 0 or query.size == 0:
-        raise ValueError(f"The query has shape {query.shape} and the data {data.shape}; data must be (N, *query.shape) with at least one value a row.")
+        raise ValueError(
+            f"The query has shape {query.shape} and the data {data.shape}; "
+            f"the data must have the query's shape with a leading N, and at least one value a row."
+        )
     a = query.reshape(-1).astype(np.float64)
     rows = data.reshape(len(data), a.size)
     step = max(1, _BLOCK_VALUES // a.size)

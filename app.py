@@ -1,0 +1,11 @@
+"""The demo: the settings of the environment, a start in the background, the page."""
+
+from imgret.settings import Settings
+from imgret.start import Start, prepare
+from imgret.ui.page import build_page, launch
+
+settings = Settings.read()
+demo = build_page(Start(lambda progress: prepare(settings, progress)), settings)
+
+if __name__ == "__main__":
+    launch(demo, settings)

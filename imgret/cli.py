@@ -1,0 +1,214 @@
+"""The command line: build, search, evaluate, serve. Exit code 0, or 2 with one line on standard error."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from imgret.metrics import METRICS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. `ValueError`s, the errors a user can cause, become one line and exit code 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except ValueError as error:
+        print(f"imgret: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader, head say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("imgret: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="imgret", description="Find the similar pictures of a library.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    build = commands.add_parser("build", help="make the index of a library")
+    build.set_defaults(run=_build)
+    build.add_argument(
+        "source", metavar="SOURCE", help="a folder of pictures, a parquet file, or a Hugging Face data set's id"
+    )
+    build.add_argument(
+        "--out", metavar="FOLDER", required=True, help="the index folder; an index that is there is brought up to date"
+    )
+    build.add_argument(
+        "--encoder",
+        metavar="URI",
+        default="starter",
+        help='such as "starter" (the default), "hf-hub:org/name", "ViT-B-32/laion2b_s34b_b79k"',
+    )
+    build.add_argument("--split", metavar="S", help="the split of a data set; train by default")
+    build.add_argument("--revision", metavar="R", help="the branch, tag or commit of a data set")
+    build.add_argument("--limit", metavar="N", type=int, help="only the first N pictures")
+    build.add_argument(
+        "--pixel-size",
+        metavar="S",
+        type=int,
+        default=64,
+        help="side of the squares that the pixel metrics compare, 64 by default",
+    )
+    build.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the encoder runs")
+    build.add_argument("--image-column", metavar="C")
+    build.add_argument("--label-column", metavar="C")
+    build.add_argument("--caption-column", metavar="C")
+
+    search = commands.add_parser("search", help="find the pictures of an index that are similar to a picture or a text")
+    search.set_defaults(run=_search)
+    search.add_argument("folder", metavar="FOLDER")
+    query = search.add_mutually_exclusive_group(required=True)
+    query.add_argument("--image", metavar="FILE")
+    query.add_argument("--text", metavar="TEXT")
+    search.add_argument("--metric", choices=[*METRICS, "clip"], help="l2 by default for a picture, clip for a text")
+    search.add_argument("-k", metavar="K", type=int, default=10, help="how many, 10 by default")
+    search.add_argument("--json", action="store_true")
+
+    evaluate = commands.add_parser("evaluate", help="measure how good the answers of all five methods are")
+    evaluate.set_defaults(run=_evaluate)
+    evaluate.add_argument("folder", metavar="FOLDER")
+    evaluate.add_argument("--queries", metavar="N", type=int, help="a sample of N queries instead of all pictures")
+    evaluate.add_argument("--json", action="store_true")
+
+    serve = commands.add_parser("serve", help="open the demo in a browser page")
+    serve.set_defaults(run=_serve)
+    serve.add_argument(
+        "folder", metavar="FOLDER", nargs="?", help="an index; without one, what the IMGRET_ variables say"
+    )
+    serve.add_argument("--port", metavar="P", type=int)
+
+    for command in (search, evaluate, serve):
+        command.add_argument("--encoder", metavar="URI", help="refuse an index that was built with another encoder")
+    return parser
+
+
+def _build(options: argparse.Namespace) -> None:
+    from imgret.build import build_index
+    from imgret.encoders import load_encoder
+    from imgret.library import ImageLibrary
+    from imgret.settings import Settings
+
+    cache = Settings.read().cache
+    columns = {name: getattr(options, name) for name in ("image_column", "label_column", "caption_column")}
+    library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **columns)
+    encoder = (
+        options.encoder
+        if options.device == "cpu"
+        else load_encoder(options.encoder, device=options.device, cache=cache)
+    )
+    with _Bar() as bar:
+        index = build_index(library, options.out, encoder, options.pixel_size, progress=bar, cache=cache)
+    manifest = index.manifest
+    recall = manifest.recall
+    print(
+        f"{options.out}: {len(index)} pictures, {len(manifest.labels)} labels, {manifest.skipped_count} skipped; "
+        f"encoder {manifest.encoder.uri}; recall@{recall.k} {recall.recall:.4f} with ef_search {recall.ef_search}"
+    )
+    for name, reason in manifest.skipped[:5]:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    index.close()
+
+
+def _search(options: argparse.Namespace) -> None:
+    retriever = _retriever(options.folder, options.encoder)
+    metric = options.metric or ("l2" if options.image else "clip")
+    if metric == "clip":
+        hits = retriever.by_clip(image=options.image, text=options.text, k=options.k)
+    elif options.image is None:
+        raise ValueError(
+            f"The metric {metric} compares pictures, so it needs --image; a text is searched with --metric clip."
+        )
+    else:
+        hits = retriever.by_pixels(options.image, metric, options.k)
+    if options.json:
+        print(json.dumps({"hits": [hit.as_dict() for hit in hits]}, ensure_ascii=False))
+    else:
+        for hit in hits:
+            print(f"{hit.rank:>3}  {hit.score:>14.6f}  {hit.id}  {hit.label or ''}  {hit.caption or ''}".rstrip())
+    retriever.index.close()
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from imgret.evaluate import evaluate
+
+    retriever = _retriever(options.folder, options.encoder)
+    with _Bar() as bar:
+        found = evaluate(retriever, options.queries, progress=bar)
+    if options.json:
+        print(json.dumps(asdict(found), ensure_ascii=False))
+        return
+    print(
+        f"{found.queries} queries, each against the other pictures of {len(retriever.index)}; "
+        f"{found.alone} more are the only ones of their label"
+    )
+    rows: list[tuple[str, dict[str, float]]] = list(found.methods.items())
+    if rows:
+        print(f"{'':<12}" + "".join(f"{name:>14}" for name in rows[0][1]))
+    for method, figures in rows:
+        print(f"{method:<12}" + "".join(f"{value:>14.4f}" for value in figures.values()))
+    if found.captions:
+        print("caption to picture: " + ", ".join(f"{name} {value:.4f}" for name, value in found.captions.items()))
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from imgret.settings import Settings
+    from imgret.start import Start, prepare
+    from imgret.ui.page import build_page, launch
+
+    settings = Settings.read()
+    if options.folder is not None:  # named by hand: what is wrong with it ends the command instead of being passed over
+        _retriever(options.folder, options.encoder).index.close()
+    start = Start(lambda progress: prepare(settings, progress, folder=options.folder))
+    launch(build_page(start, settings), settings, port=options.port)
+
+
+def _retriever(folder: str, encoder: str | None) -> Any:
+    from imgret.index import Index
+    from imgret.search import Retriever, SearchError
+    from imgret.settings import Settings
+
+    cache = Settings.read().cache
+    index = Index.open(folder, cache=cache)
+    made_with = index.manifest.encoder.uri
+    if encoder is not None and encoder != made_with:
+        raise SearchError(
+            f"The index in {folder} was built with the encoder {made_with}, not {encoder}; "
+            f"leave --encoder out or build one with it."
+        )
+    return Retriever(index, cache=cache)
+
+
+class _Bar:
+    """Progress on standard error, a bar a stage, by tqdm."""
+
+    def __enter__(self) -> Callable[[str, int, int | None], None]:
+        self._stage, self._bar = "", None
+        return self._update
+
+    def _update(self, stage: str, done: int, total: int | None) -> None:
+        from tqdm import tqdm
+
+        if stage != self._stage or self._bar is None:
+            self.__exit__()
+            self._stage, self._bar = stage, tqdm(desc=stage, total=total, file=sys.stderr, leave=True, disable=None)
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

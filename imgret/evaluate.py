@@ -1,0 +1,128 @@
+"""How good are the answers? Precision and mAP by label for all five methods, recall from captions to pictures."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from imgret.search import METHODS, Retriever
+
+PRECISIONS = (1, 5, 10)
+RECALLS = (1, 5, 10)
+_BLOCK = 64
+
+Rows = npt.NDArray[np.int64]
+Figures = npt.NDArray[np.float64]
+
+
+class EvaluationError(ValueError):
+    """Nothing in the index that could be measured."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `imgret evaluate` prints.
+
+    `methods` holds precision@k and map by method, means over the queries, each from 0 to 1; `by_label` the same by
+    label, then by method; `captions` recall@k from captions to pictures, None where no picture has a caption. A query
+    whose label no other picture has counts as 0 everywhere; there are `alone` of them.
+    """
+
+    queries: int
+    alone: int
+    methods: dict[str, dict[str, float]]
+    captions: dict[str, float] | None
+    by_label: dict[str, dict[str, dict[str, float]]]
+
+
+def evaluate(
+    retriever: Retriever,
+    queries: int | None = None,
+    progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None,
+) -> Evaluation:
+    """Takes each labelled picture (or `queries` of them, drawn with a fixed seed) as a query, itself left out.
+
+    Rankings are complete and exact: the metrics on all pixel vectors, the cosine on all embeddings; what Chroma misses
+    of that is the recall audit's figure. Average precision is the mean of the precision at each rank that holds a
+    picture of the query's label. A caption's recall@k is 1 if its own picture is among the first k. Raises
+    EvaluationError.
+    """
+    if queries is not None and queries < 1:
+        raise EvaluationError(f"The number of queries is {queries}; it must be at least 1.")
+    labels = retriever.index.column("label")
+    number_of = {name: number for number, name in enumerate(retriever.index.manifest.labels)}
+    classes = np.array([number_of.get(label, -1) for label in labels])
+    sizes = np.bincount(classes[classes >= 0], minlength=1)
+    alone = int((sizes == 1).sum())
+    rows = _sample(np.flatnonzero((classes >= 0) & (sizes[classes] > 1)), queries)
+    methods: dict[str, dict[str, float]] = {}
+    by_label: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
+    for method in METHODS if len(rows) else ():
+        blocks = []
+        for start in range(0, len(rows), _BLOCK):
+            progress(f"evaluate {method}", start, len(rows))
+            block = rows[start : start + _BLOCK]
+            blocks.append(_figures(classes[block], classes[_others_best_first(retriever, method, block)]))
+        progress(f"evaluate {method}", len(rows), len(rows))
+        figures = np.vstack(blocks)
+        methods[method] = _named_means(figures)
+        for name, number in number_of.items():
+            if (mine := classes[rows] == number).any():
+                by_label[name][method] = _named_means(figures[mine])
+    captions = _caption_recall(retriever, queries, progress)
+    if not methods and captions is None:
+        raise EvaluationError(
+            "No picture of the index has a label or a caption, so there is nothing to measure answers against."
+        )
+    return Evaluation(len(rows), alone, methods, captions, dict(by_label))
+
+
+def _sample(rows: Rows, queries: int | None) -> Rows:
+    if queries is None or queries >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(0).choice(rows, queries, replace=False))
+
+
+def _others_best_first(retriever: Retriever, method: str, rows: Rows) -> Rows:
+    """For each of `rows` (Q,) all other rows of the index, best first. (Q, N - 1)."""
+    index = retriever.index
+    if method == "clip":
+        ranking = np.argsort(-(index.embeddings[rows] @ index.embeddings.T), axis=1, kind="stable")
+    else:
+        ranking, _ = index.pixels.search_many(index.pixels.vectors[rows], method, len(index))
+    return ranking[ranking != rows[:, None]].reshape(len(rows), -1)
+
+
+def _figures(query_classes: Rows, ranked_classes: Rows) -> Figures:
+    """Precision at each of PRECISIONS, then average precision. (Q,), (Q, M) -> (Q, 4)."""
+    relevant = ranked_classes == query_classes[:, None]
+    precisions = [relevant[:, :k].sum(axis=1) / k for k in PRECISIONS]
+    precision_at_rank = relevant.cumsum(axis=1) / np.arange(1, relevant.shape[1] + 1)
+    average = (precision_at_rank * relevant).sum(axis=1) / np.maximum(relevant.sum(axis=1), 1)
+    return np.column_stack([*precisions, average])
+
+
+def _named_means(figures: Figures) -> dict[str, float]:
+    names = [*(f"precision@{k}" for k in PRECISIONS), "map"]
+    return dict(zip(names, figures.mean(axis=0).tolist(), strict=True))
+
+
+def _caption_recall(
+    retriever: Retriever, queries: int | None, progress: Callable[[str, int, int | None], None]
+) -> dict[str, float] | None:
+    index = retriever.index
+    captions = index.column("caption")
+    rows = _sample(np.array([row for row, caption in enumerate(captions) if caption], dtype=np.int64), queries)
+    if not len(rows):
+        return None
+    ranks: list[int] = []
+    for start in range(0, len(rows), _BLOCK):
+        progress("evaluate captions", start, len(rows))
+        block = rows[start : start + _BLOCK]
+        scores = retriever.encoder.embed_texts([captions[row] for row in block]) @ index.embeddings.T
+        own = scores[np.arange(len(block)), block]
+        ranks.extend(1 + (scores > own[:, None]).sum(axis=1))
+    progress("evaluate captions", len(rows), len(rows))
+    return {f"recall@{k}": float(np.mean(np.array(ranks) <= k)) for k in RECALLS}

@@ -1,0 +1,438 @@
+"""Which pictures are searched? A folder, a parquet file or a Hugging Face data set, as records in a fixed order."""
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from imgret.images import ImageError, load_image, picture_suffixes
+
+if TYPE_CHECKING:
+    import datasets
+
+SPLIT_FOLDERS = ("train", "validation", "val", "dev", "test")
+LABEL_NAMES = ("label", "labels", "class", "category", "fine_label")
+CAPTION_NAMES = ("caption", "captions", "text", "description", "sentence", "sentences", "title")
+METADATA = "metadata.csv"
+
+
+class LibraryError(ValueError):
+    """A source that cannot serve as a library; the text says why and what would work."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture of a library.
+
+    `width` and `height` in pixels, upright; `captions` by language code, besides `caption`.
+    """
+
+    id: str
+    label: str | None
+    caption: str | None
+    width: int
+    height: int
+    captions: Mapping[str, str] = field(default_factory=dict)
+    image: Image.Image | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record before its picture is decoded; `data` is the encoded picture, the file that holds it, or None: out of
+    bounds.
+    """
+
+    id: str
+    label: str | None
+    caption: str | None
+    captions: Mapping[str, str]
+    data: bytes | Path | None
+
+    def read(self) -> bytes:
+        """The encoded picture. Raises ImageError where the file cannot be read."""
+        if self.data is None:
+            raise ImageError(f"{self.id!r} lies outside of the library's folder.")
+        if isinstance(self.data, bytes):
+            return self.data
+        try:
+            return self.data.read_bytes()
+        except OSError as error:
+            raise ImageError(f"{self.data.name} cannot be read ({error.strerror or error}).") from None
+
+
+class ImageLibrary:
+    """A library as `load` finds it: iterate it for records with pictures, or `entries()` for what is not decoded yet.
+
+    `source`, `split` and `revision` say where it comes from; for a folder the revision is a hash of its listing (names,
+    sizes, metadata). `count` is the number of rows, None where only reading to the end would tell. `skipped` holds
+    `(id, reason)` of the rows that the last complete iteration could not decode.
+    """
+
+    def __init__(
+        self, source: str, split: str | None, revision: str | None, rows: "_Rows", limit: int | None = None
+    ) -> None:
+        self.source, self.split, self.revision, self.limit = source, split, revision, limit
+        self.skipped: tuple[tuple[str, str], ...] = ()
+        self._rows = rows
+
+    @classmethod
+    def load(
+        cls,
+        source: "str | os.PathLike[str] | datasets.Dataset | datasets.IterableDataset",
+        split: str | None = None,
+        revision: str | None = None,
+        *,
+        config: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        caption_column: str | None = None,
+        limit: int | None = None,
+    ) -> "ImageLibrary":
+        """Finds the pictures of `source` without decoding any.
+
+        A source is a folder of pictures (class folders, or a metadata.csv as in Hugging Face's imagefolder), a parquet
+        file, a folder in the layout of a Hub data set, a Hub data set's id, or a `datasets.Dataset`. Columns not named
+        are found from the features: the picture by its type Image, the label by ClassLabel or its name, the caption by
+        its name or as the only other text. `split` defaults to train, else the first. `limit` takes the first rows
+        only. Raises LibraryError.
+        """
+        if limit is not None and limit < 1:
+            raise LibraryError(f"The limit is {limit}; it must be at least 1.")
+        if not isinstance(source, str | os.PathLike):
+            return cls(
+                _describe(source),
+                split,
+                revision,
+                _TableRows(source, image_column, label_column, caption_column),
+                limit,
+            )
+        path = Path(source)
+        if path.is_dir():
+            folder = _split_folder(path, split)
+            if folder is not None:
+                files = _FolderRows(folder, label_column, caption_column)
+                return cls(str(source), split, files.revision, files, limit)
+        elif path.exists() and path.suffix != ".parquet":
+            raise LibraryError(
+                f"{path.name} is a file; a library is a folder of pictures, a parquet file or a Hub data set."
+            )
+        table, split, revision = _load_table(str(source), config, split, revision, streaming=limit is not None)
+        return cls(str(source), split, revision, _TableRows(table, image_column, label_column, caption_column), limit)
+
+    @property
+    def count(self) -> int | None:
+        known = self._rows.count
+        return known if self.limit is None else self.limit if known is None else min(known, self.limit)
+
+    def entries(self) -> Iterator[Entry]:
+        """The rows in order, undecoded."""
+        for number, entry in enumerate(self._rows):
+            if number == self.limit:
+                return
+            yield entry
+
+    def __iter__(self) -> Iterator[Record]:
+        skipped = []
+        for entry in self.entries():
+            try:
+                image = load_image(entry.read())
+            except ImageError as error:
+                skipped.append((entry.id, str(error)))
+                continue
+            yield Record(entry.id, entry.label, entry.caption, image.width, image.height, entry.captions, image)
+        self.skipped = tuple(skipped)
+
+
+class _Rows:
+    count: int | None
+
+    def __iter__(self) -> Iterator[Entry]:
+        raise NotImplementedError
+
+
+class _FolderRows(_Rows):
+    def __init__(self, folder: Path, label_column: str | None, caption_column: str | None) -> None:
+        self._folder = folder
+        metadata = folder / METADATA
+        if metadata.is_file():
+            self._columns, self._table = _read_metadata(metadata)
+            self._label = _named(label_column, self._columns) or next(
+                (c for c in LABEL_NAMES if c in self._columns), None
+            )
+            self._caption = _named(caption_column, self._columns) or next(
+                (c for c in CAPTION_NAMES if c in self._columns), None
+            )
+            self._names = [row["file_name"] for row in self._table]
+        else:
+            self._columns, self._table, self._label, self._caption = (), None, None, None
+            self._names = list(pictures_below(folder))
+        if not self._names:
+            raise LibraryError(
+                f"There are no pictures in {folder}; it must hold picture files, in class folders or not."
+            )
+        self.count = len(self._names)
+
+    @property
+    def revision(self) -> str:
+        listing = hashlib.sha256()
+        for name in self._names:
+            try:
+                size = (self._folder / name).stat().st_size
+            except (OSError, ValueError):
+                size = -1
+            listing.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+        if self._table is not None:
+            listing.update((self._folder / METADATA).read_bytes())
+        return "listing-" + listing.hexdigest()[:16]
+
+    def __iter__(self) -> Iterator[Entry]:
+        root = self._folder.resolve()
+        for number, name in enumerate(self._names):
+            row = self._table[number] if self._table is not None else {}
+            path = (root / name).resolve()
+            inside = path.is_relative_to(root)
+            label = (
+                row.get(self._label or "")
+                or ("/".join(PurePosixPath(name).parts[:-1][:2]) if self._label is None else None)
+                or None
+            )
+            yield Entry(
+                id=name.encode("utf-8", "replace").decode(),
+                label=label,
+                caption=row.get(self._caption or "") or None,
+                captions=_translations(row, self._caption),
+                data=path if inside else None,
+            )
+
+
+class _TableRows(_Rows):
+    def __init__(
+        self, table: Any, image_column: str | None, label_column: str | None, caption_column: str | None
+    ) -> None:
+        import datasets
+
+        if isinstance(table, datasets.DatasetDict | datasets.IterableDatasetDict):
+            table = table[_pick_split(list(table), None, "the data set")]
+        features = table.features or table._resolve_features().features
+        self._image = _named(image_column, features) or _image_column(features)
+        self._label = _named(label_column, features) or _label_column(features)
+        self._caption = _named(caption_column, features) or _caption_column(features, self._label)
+        label = features.get(self._label) if self._label else None
+        self._names = label.names if isinstance(label, datasets.ClassLabel) else None
+        wanted = [c for c in features if c in (self._image, self._label, self._caption) or _language(c, self._caption)]
+        self._table = table.select_columns(wanted).cast_column(self._image, datasets.Image(decode=False))
+        self.count = len(table) if isinstance(table, datasets.Dataset) else None
+
+    def __iter__(self) -> Iterator[Entry]:
+        for number, row in enumerate(self._table):
+            picture = row[self._image] or {}
+            data = picture.get("bytes") or (Path(picture["path"]) if picture.get("path") else b"")
+            yield Entry(
+                id=str(number),
+                label=self._label_text(row.get(self._label)) if self._label else None,
+                caption=_first_text(row.get(self._caption)) if self._caption else None,
+                captions=_translations(row, self._caption),
+                data=data,
+            )
+
+    def _label_text(self, value: Any) -> str | None:
+        if value is None or (self._names and value == -1):  # -1 is the convention for a hidden label
+            return None
+        return self._names[value] if self._names else str(value) or None
+
+
+def _describe(table: Any) -> str:
+    info = getattr(table, "info", None)
+    return getattr(info, "dataset_name", None) or "datasets.Dataset"
+
+
+def _split_folder(path: Path, split: str | None) -> Path | None:
+    """The folder whose pictures are meant: `path`, or its train (test, ...) folder in the layout of imagefolder; None:
+    a table's folder.
+    """
+    if (path / METADATA).is_file():
+        if split is not None:
+            raise LibraryError(f"{path} has no splits, so {split!r} cannot be taken from it; leave the split out.")
+        return path
+    children = [child for child in path.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    splits = [name for name in SPLIT_FOLDERS if any(child.name == name for child in children)]
+    if splits and len(splits) == len(children) and any(pictures_below(path)):
+        return path / _pick_split(splits, split, str(path))
+    if any(True for file in path.rglob("*.parquet")):
+        return None
+    if split is not None:
+        raise LibraryError(f"{path} has no splits, so {split!r} cannot be taken from it; leave the split out.")
+    return path
+
+
+def _pick_split(splits: list[str], wanted: str | None, where: str) -> str:
+    if wanted is None:
+        return "train" if "train" in splits else splits[0]
+    if wanted not in splits:
+        raise LibraryError(f"{where} has no split {wanted!r}; it has {', '.join(splits)}.")
+    return wanted
+
+
+def pictures_below(folder: Path) -> Iterator[str]:
+    """Names of the picture files below `folder`, relative to it, in a fixed order; hidden ones left out."""
+    suffixes = picture_suffixes()
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
+                yield Path(parent, name).relative_to(folder).as_posix()
+
+
+def _read_metadata(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [
+                {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)} for row in reader
+            ]
+            columns = tuple(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LibraryError(f"{path} cannot be read as CSV in UTF-8 ({error}).") from None
+    if "file_name" not in columns:
+        raise LibraryError(f"{path} has no column file_name; it has {', '.join(columns) or 'no columns'}.")
+    seen: set[str] = set()
+    return columns, [
+        row for row in rows if row["file_name"] and not (row["file_name"] in seen or seen.add(row["file_name"]))
+    ]  # type: ignore[func-returns-value]
+
+
+def _load_table(
+    source: str, config: str | None, split: str | None, revision: str | None, *, streaming: bool
+) -> tuple[Any, str | None, str | None]:
+    import datasets
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    path = Path(source)
+    try:
+        if path.suffix == ".parquet" and path.is_file():
+            stat = path.stat()
+            return (
+                datasets.load_dataset("parquet", data_files=source, split="train", streaming=streaming),
+                split,
+                f"size-{stat.st_size}",
+            )
+        if not path.is_dir():
+            # Asked first because it fails at once where load_dataset backs off for 23 s; also resolves a branch to its
+            # commit.
+            revision = huggingface_hub.HfApi().dataset_info(source, revision=revision, timeout=10).sha
+        elif revision is None:
+            sizes = sorted((str(p.relative_to(path)), p.stat().st_size) for p in path.rglob("*.parquet"))
+            revision = "listing-" + hashlib.sha256(repr(sizes).encode()).hexdigest()[:16]
+        hub_revision = None if path.is_dir() else revision
+        split = _pick_split(datasets.get_dataset_split_names(source, config, revision=hub_revision), split, source)
+        return (
+            datasets.load_dataset(source, config, split=split, revision=hub_revision, streaming=streaming),
+            split,
+            revision,
+        )
+    except LibraryError:
+        raise
+    except errors.GatedRepoError:
+        raise LibraryError(f"The data set {source} is gated: accept its terms on its page and set HF_TOKEN.") from None
+    except errors.RevisionNotFoundError:
+        raise LibraryError(f"The data set {source} has no revision {revision!r}.") from None
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        raise LibraryError(
+            f"There is no folder, file or Hub data set {source!r} that can be read; "
+            f"check the name, or set HF_TOKEN if it is private."
+        ) from None
+    except (OSError, errors.OfflineModeIsEnabled, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, datasets.exceptions.DatasetsError) or path.exists():
+            raise LibraryError(f"{source} cannot be loaded ({_short(error)}).") from None
+        raise LibraryError(
+            f"{source!r} is no folder or file here, and the Hub cannot be asked for a data set of that name."
+        ) from None
+    except Exception as error:
+        if type(error).__module__.startswith("http"):
+            raise LibraryError(
+                f"{source!r} is no folder or file here, and the Hub cannot be reached for a data set of that name."
+            ) from None
+        raise LibraryError(f"{source} cannot be loaded ({_short(error)}).") from None
+
+
+def _named(column: str | None, columns: Any) -> str | None:
+    if column is not None and column not in columns:
+        raise LibraryError(f"There is no column {column!r}; there are {', '.join(columns)}.")
+    return column
+
+
+def _image_column(features: Any) -> str:
+    import datasets
+
+    for name, feature in features.items():
+        if isinstance(feature, datasets.Image):
+            return str(name)
+    for name, feature in features.items():  # a table written without datasets' own types keeps the same struct
+        if isinstance(feature, dict) and set(feature) == {"bytes", "path"}:
+            return str(name)
+    found = ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items())
+    raise LibraryError(f"There is no column of single pictures (type Image); the columns are {found}.")
+
+
+def _label_column(features: Any) -> str | None:
+    import datasets
+
+    for name, feature in features.items():
+        if isinstance(feature, datasets.ClassLabel):
+            return str(name)
+    return next((name for name in LABEL_NAMES if name in features and _is_scalar(features[name])), None)
+
+
+def _caption_column(features: Any, label: str | None) -> str | None:
+    named = next(
+        (name for name in CAPTION_NAMES if name in features and name != label and _is_text(features[name])), None
+    )
+    if named:
+        return named
+    texts = [
+        name for name, feature in features.items() if name != label and _is_text(feature) and not _is_identifier(name)
+    ]
+    return texts[0] if len(texts) == 1 else None
+
+
+def _is_identifier(column: str) -> bool:
+    return column.lower().endswith(("id", "url", "path", "name", "file", "hash", "license", "source", "split"))
+
+
+def _is_scalar(feature: Any) -> bool:
+    return getattr(feature, "dtype", None) in ("string", "large_string", "int64", "int32", "int16", "int8", "uint8")
+
+
+def _is_text(feature: Any) -> bool:
+    inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", feature)
+    return getattr(inner, "dtype", None) in ("string", "large_string")
+
+
+def _type_name(feature: Any) -> str:
+    return str(getattr(feature, "dtype", None) or feature)
+
+
+def _language(column: str, caption: str | None) -> str | None:
+    prefix, _, code = column.rpartition("_")
+    return code if caption and prefix == caption and 2 <= len(code) <= 3 else None
+
+
+def _translations(row: Mapping[str, Any], caption: str | None) -> dict[str, str]:
+    found = ((_language(column, caption), _first_text(value)) for column, value in row.items())
+    return {code: text for code, text in found if code and text}
+
+
+def _first_text(value: Any) -> str | None:
+    if isinstance(value, list | tuple):
+        value = value[0] if value else None
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,210 @@
+"""The search road: which pictures of an index are the most similar to a query?"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imgret.encoders import Encoder, load_encoder
+from imgret.images import ImageSource, load_image, pixel_vector
+from imgret.index import Index
+from imgret.metrics import METRICS
+
+METHODS = (*METRICS, "clip")
+"""The five methods by name, in the order they are shown."""
+
+MAX_TEXT = 2000
+
+
+class SearchError(ValueError):
+    """A query that cannot be answered; the text says why and what would work."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer. `rank` counts from 1; `score` is the metric's value, for CLIP the cosine similarity."""
+
+    rank: int
+    id: str
+    label: str | None
+    caption: str | None
+    score: float
+    captions: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The hit as the command line and the endpoints give it."""
+        return {"rank": self.rank, "id": self.id, "label": self.label, "caption": self.caption, "score": self.score}
+
+
+class Retriever:
+    """All five methods over one index.
+
+    Safe to use from several threads; the encoder is loaded by the first query that needs it.
+    """
+
+    def __init__(
+        self, index: Index, encoder: Encoder | Callable[[], Encoder] | None = None, *, cache: Path | None = None
+    ) -> None:
+        """`encoder` replaces the one that the manifest names; it must be the same model.
+
+        Raises SearchError if it is not.
+        """
+        self.index = index
+        self._load = encoder if callable(encoder) else (lambda: load_encoder(index.manifest.encoder.uri, cache=cache))
+        self._encoder = None if encoder is None or callable(encoder) else self._checked(encoder)
+        self._lock = threading.Lock()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of the index, loaded when first asked for. Raises EncoderError."""
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = self._checked(self._load())
+            return self._encoder
+
+    def by_pixels(self, image: ImageSource, metric: str = "l2", k: int = 10) -> list[Hit]:
+        """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
+
+        Raises SearchError for an unknown metric or a bad k, ImageError for a bad picture.
+        """
+        if metric not in METRICS:
+            raise SearchError(f"There is no metric {metric!r}; there are {', '.join(METRICS)}.")
+        k = self.checked_k(k)
+        rows, scores = self.index.pixels.search(
+            pixel_vector(load_image(image), self.index.manifest.pixel_size), metric, k
+        )
+        return self.hits(rows, scores)
+
+    def by_clip(
+        self,
+        image: ImageSource | None = None,
+        text: str | None = None,
+        negative: str | None = None,
+        text_weight: float = 0.5,
+        labels: Sequence[str] | None = None,
+        k: int = 10,
+    ) -> list[Hit]:
+        """The `k` pictures whose embeddings are nearest to that of the query, best first.
+
+        The query is a picture, a text, or both: (1 - text_weight) * picture + text_weight * text, unit vectors, made
+        unit length again; minus the unit vector of `negative`, made unit length once more. `labels` keeps only pictures
+        with one of these labels. Raises SearchError, ImageError, EncoderError.
+        """
+        k = self.checked_k(k)
+        wanted = self._checked_labels(labels)
+        vector = self.embed_query(image, text, negative, text_weight)
+        rows = self.index.vectors.query(vector, k, wanted)
+        # Chroma's own distances are float32 of an approximate order; the hits get the exact cosine and its order.
+        scores = self.index.embeddings[rows].astype(np.float64) @ vector.astype(np.float64)
+        order = np.lexsort((rows, -scores))
+        return self.hits(rows[order], scores[order])
+
+    def embed_query(
+        self,
+        image: ImageSource | None = None,
+        text: str | None = None,
+        negative: str | None = None,
+        text_weight: float = 0.5,
+    ) -> npt.NDArray[np.float32]:
+        """The unit vector (d,) that `by_clip` searches for."""
+        if not isinstance(text_weight, Real) or not 0 <= float(text_weight) <= 1:
+            raise SearchError(f"The weight of the text is {text_weight!r}; it must be a number from 0 to 1.")
+        text, negative = _checked_text(text, "The text"), _checked_text(negative, "The negative text")
+        if image is None and text is None:
+            raise SearchError("There is nothing to search for; give a picture, a text, or both.")
+        query = np.zeros(self.index.manifest.encoder.dim)
+        if image is not None:
+            picture = load_image(image)
+            query += (1 - text_weight if text is not None else 1) * self.encoder.embed_images([picture])[0]
+        if text is not None:
+            query += (text_weight if image is not None else 1) * self.encoder.embed_texts([text])[0]
+        query = _unit(query)
+        if negative is not None:
+            query = _unit(query - self.encoder.embed_texts([negative])[0])
+        return query.astype(np.float32)
+
+    def thumbnail(self, id: str) -> bytes:
+        """The thumbnail of the picture called `id`: WebP, at most 256 px a side.
+
+        Raises SearchError for an unknown id.
+        """
+        try:
+            return self.index.thumbnail(self.index.row_of(id))
+        except KeyError:
+            raise SearchError(f"There is no picture {id!r} in the library.") from None
+
+    def checked_k(self, k: Any) -> int:
+        """`k` as a number of hits that this index can give: above the number of pictures it is that number.
+
+        Raises SearchError.
+        """
+        whole = isinstance(k, Integral) or (isinstance(k, Real) and float(k).is_integer())
+        if isinstance(k, bool) or not whole or k < 1:
+            raise SearchError(f"k is {k!r}; it must be a whole number of at least 1.")
+        return min(int(k), len(self.index))
+
+    def hits(self, rows: Iterable[int], scores: Iterable[float]) -> list[Hit]:
+        """Rows and their scores, best first, as hits."""
+        found = zip(rows, scores, strict=True)
+        return [
+            _hit(rank, self.index.record(int(row)), float(score)) for rank, (row, score) in enumerate(found, start=1)
+        ]
+
+    def _checked(self, encoder: Encoder) -> Encoder:
+        made_with = self.index.manifest.encoder
+        if encoder.uri != made_with.uri or encoder.dim != made_with.dim:
+            raise SearchError(
+                f"The index was built with the encoder {made_with.uri} ({made_with.dim} dimensions), "
+                f"not {encoder.uri} ({encoder.dim}); use that one or build the index anew."
+            )
+        return encoder
+
+    def _checked_labels(self, labels: Sequence[str] | None) -> list[str] | None:
+        if labels is None or (not isinstance(labels, str) and not len(labels)):
+            return None
+        known = self.index.manifest.labels
+        wanted = [labels] if isinstance(labels, str) else list(dict.fromkeys(labels))
+        for label in wanted:
+            if label not in known:
+                close = get_close_matches(str(label)[:100], known, n=3)
+                hint = (
+                    f"did you mean {' or '.join(close)}?"
+                    if close
+                    else "the labels are listed in the index's manifest."
+                    if known
+                    else "the library has no labels."
+                )
+                raise SearchError(f"There is no label {str(label)[:100]!r}; {hint}")
+        return wanted
+
+
+def _hit(rank: int, record: Any, score: float) -> Hit:
+    return Hit(rank, record.id, record.label, record.caption, score, record.captions)
+
+
+def _checked_text(text: str | None, what: str) -> str | None:
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise SearchError(f"{what} is not a text but {type(text).__name__}.")
+    text = text.replace("\0", " ").strip()
+    if not text:
+        raise SearchError(f"{what} is empty; write a few words or leave it out.")
+    if len(text) > MAX_TEXT:
+        raise SearchError(f"{what} has {len(text)} characters; at most {MAX_TEXT} are taken.")
+    return text
+
+
+def _unit(vector: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    norm = np.linalg.norm(vector)
+    if norm < 1e-6:
+        raise SearchError(
+            "The parts of the query cancel each other out; change the text, the negative text or the weight."
+        )
+    return vector / norm

@@ -1,0 +1,85 @@
+"""How do hits leave the program? As JSON with thumbnails in files, the same for the page, gradio_client and MCP."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import FileData
+
+from imgret.scratch import Scratch
+from imgret.search import Hit, Retriever
+from imgret.start import Ready
+
+MAX_THUMBNAILS = 20_000
+
+Answer = dict[str, Any]
+
+
+class Thumbnails:
+    """Thumbnails as files that Gradio serves in place: written when first shown, the longest unused dropped beyond a
+    number.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._scratch = Scratch(cache, "thumbnails")
+        self.folder = self._scratch.folder / "files"
+        self.folder.mkdir()
+        gr.set_static_paths([self.folder])
+        self._used: OrderedDict[str, Path] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def path(self, retriever: Retriever, id: str) -> Path:
+        """The file with the thumbnail of the picture called `id`."""
+        with self._lock:
+            if id in self._used:
+                self._used.move_to_end(id)
+                return self._used[id]
+            row = retriever.index.row_of(id)
+            path = self.folder / f"{row}.webp"
+            path.write_bytes(retriever.index.thumbnail(row))
+            self._used[id] = path
+            if len(self._used) > MAX_THUMBNAILS:
+                self._used.popitem(last=False)[1].unlink(missing_ok=True)
+            return path
+
+
+def answer(
+    ready: Ready, thumbnails: Thumbnails, method: str, search: Callable[[], list[Hit]], notice: str | None = None
+) -> Answer:
+    """Runs `search` and gives its hits as the endpoints do: each with its `image`, a file that the client downloads."""
+    started = time.perf_counter()
+    hits = search()
+    elapsed = (time.perf_counter() - started) * 1000
+    pictures = [
+        FileData(path=str(thumbnails.path(ready.retriever, hit.id)), mime_type="image/webp").model_dump()
+        for hit in hits
+    ]
+    return {
+        "hits": [hit.as_dict() | {"image": picture} for hit, picture in zip(hits, pictures, strict=True)],
+        "method": method,
+        "elapsed_ms": round(elapsed, 3),
+        "library": ready.retriever.index.manifest.library.source,
+        "notice": " ".join(sentence for sentence in (notice, ready.notice) if sentence) or None,
+    }
+
+
+def k_notice(retriever: Retriever, k: Any) -> str | None:
+    """The sentence that belongs to a k above the number of pictures."""
+    count = len(retriever.index)
+    return f"The library has {count} pictures, so k is {count}." if retriever.checked_k(k) < k else None
+
+
+def language_notice(retriever: Retriever, *texts: str | None) -> str | None:
+    """The sentence that belongs to a text which the encoder probably cannot read: letters beyond ASCII for one that
+    reads English only.
+    """
+    foreign = any(
+        letter.isalpha() and not letter.isascii() for text in texts if isinstance(text, str) for letter in text
+    )
+    if foreign and retriever.index.manifest.encoder.languages == ("en",):
+        return "The encoder of this library reads English only, so this text may find little; try it in English."
+    return None

@@ -1,0 +1,60 @@
+"""What the tests share: the embedded library, one index built over it, and no way to the Hub."""
+
+import os
+import shutil
+import sys
+
+# Before anything imports huggingface_hub: a closed port, so that whatever reached for the Hub would fail at once.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+for name in [name for name in os.environ if name.startswith("IMGRET_") or name == "SPACE_ID"]:
+    del os.environ[name]
+
+import pytest
+
+from imgret.build import build_index
+from imgret.index import Index
+from imgret.library import ImageLibrary
+from imgret.search import Retriever
+from imgret.settings import EXAMPLES
+
+LIBRARY = EXAMPLES / "library"
+QUERIES = EXAMPLES / "queries"
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A cache folder that the whole run shares, so that the encoder is put together once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def index_folder(tmp_path_factory, cache):
+    """The index of the embedded library; tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("built") / "index"
+    build_index(ImageLibrary.load(LIBRARY), folder, "starter", cache=cache).close()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def retriever(index_folder, cache):
+    index = Index.open(index_folder, cache=cache)
+    yield Retriever(index, cache=cache)
+    index.close()
+
+
+@pytest.fixture(scope="session")
+def small_library(tmp_path_factory):
+    """Forty pictures of the embedded library in class folders, as a user would lay them out."""
+    folder = tmp_path_factory.mktemp("small")
+    for label in ("animals/birds", "animals/fish", "food/fruit", "vehicles"):
+        for picture in sorted((LIBRARY / label).rglob("*.webp"))[:10]:
+            target = folder / label.rpartition("/")[2] / picture.name
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(picture, target)
+    return folder
+
+
+@pytest.fixture
+def python():
+    return sys.executable
