@@ -1,0 +1,86 @@
+"""What every encoder does, whatever runs it: pictures and texts become unit vectors in one space, a batch at a time."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Vectors = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.float32]
+
+_Items = TypeVar("_Items", Sequence[Any], Pixels)
+
+BATCH_SIZE = 32
+"""Pictures or texts that go through a tower at once: enough to fill the cores, few enough for a large model in 2 GB."""
+
+
+class EncoderError(ValueError):
+    """An encoder that cannot be loaded, exported or trusted; one sentence that names it."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(f'The encoder "{uri}" cannot be used here: {reason}; the encoder "starter" works offline.')
+
+
+class Encoder(ABC):
+    """A picture tower and a text tower whose vectors can be compared by their dot product, the cosine similarity.
+
+    Attributes:
+        uri: what `load_encoder` was asked for.
+        dim: d, the length of a vector.
+        languages: codes of the languages that the text tower reads; ("*",) for a tower trained on about a hundred.
+    """
+
+    uri: str
+    dim: int
+    languages: tuple[str, ...]
+
+    @abstractmethod
+    def preprocess(self, image: Image.Image) -> Pixels:
+        """A picture of any mode and size as the picture tower's input, float32 (3, H, W). Threads may share it."""
+
+    @abstractmethod
+    def _picture_vectors(self, pixels: Pixels) -> Vectors:
+        """One batch (n, 3, H, W) through the picture tower: float32 (n, d), of any norm."""
+
+    @abstractmethod
+    def _text_vectors(self, texts: list[str]) -> Vectors:
+        """One batch of texts through the text tower: float32 (n, d), of any norm."""
+
+    def embed_preprocessed(self, pixels: Pixels) -> Vectors:
+        """What `preprocess` made, stacked to (n, 3, H, W), as unit vectors: float32 (n, d), in the same order.
+
+        Raises:
+            EncoderError: the model answers with something that has no direction (NaN, infinity or all zeros).
+        """
+        return self._unit_rows([self._picture_vectors(batch) for batch in _batches(pixels)])
+
+    def embed_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Pictures of any mode and size as unit vectors: float32 (n, d), in the same order.
+
+        Raises as `embed_preprocessed` does.
+        """
+        # A batch is preprocessed only when its turn comes: n pictures at 224 px are 0.6 MB each as float32.
+        batches = (np.stack([self.preprocess(image) for image in batch]) for batch in _batches(images))
+        return self._unit_rows([self._picture_vectors(batch) for batch in batches])
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Texts as unit vectors: float32 (n, d), in the same order.
+
+        A text longer than the tower reads is cut at the end, as in training. Raises as `embed_preprocessed` does.
+        """
+        return self._unit_rows([self._text_vectors(list(batch)) for batch in _batches(texts)])
+
+    def _unit_rows(self, parts: list[Vectors]) -> Vectors:
+        rows = np.concatenate([np.empty((0, self.dim), np.float32), *parts])
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        if not (np.isfinite(norms).all() and (norms > 0).all()):
+            raise EncoderError(self.uri, "its weights give vectors that are not finite or have no length")
+        return np.asarray(rows / norms, dtype=np.float32)
+
+
+def _batches(items: _Items) -> Iterator[_Items]:
+    for start in range(0, len(items), BATCH_SIZE):
+        yield items[start : start + BATCH_SIZE]

@@ -1,0 +1,180 @@
+"""Any open_clip model as an encoder, run by torch: the reference that an exported encoder is held against."""
+
+import difflib
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from imgret.encoders.base import Encoder, EncoderError, Pixels, Vectors
+from imgret.encoders.hub import quick_hub
+from imgret.encoders.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    import torch
+
+RANDOM_TAG = "random"
+
+_MANY_LANGUAGES_VOCABULARY = 100_000
+"""English text towers know 30,000 to 65,000 word pieces; multilingual ones 120,000 (BERT) to 900,000 (MetaCLIP 2)."""
+
+
+class ClipEncoder(Encoder):
+    """An open_clip model in eval mode. `load` finds it; `model` and `tokenizer` are open_clip's own, for export.
+
+    Attributes:
+        transform: the model's own picture preprocessing.
+        model_config: open_clip's `model_cfg`, as the model was made from it.
+    """
+
+    def __init__(self, uri: str, model: Any, tokenizer: Any, model_config: dict[str, Any], device: str) -> None:
+        self.uri = uri
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.model_config = model_config
+        self.dim = int(model_config["embed_dim"])
+        self.languages = ("*",) if _vocabulary(model) > _MANY_LANGUAGES_VOCABULARY else ("en",)
+        self.transform = Preprocess.from_config(model.visual.preprocess_cfg)
+        self._device = device
+
+    @classmethod
+    def load(cls, uri: str, device: str = "cpu", name: str | None = None) -> "ClipEncoder":
+        """The model that `uri` names; `name` is what open_clip is asked for instead, where the two differ.
+
+        Raises:
+            EncoderError: there is no such model, it cannot be had from the Hub or its cache, or its files do not fit.
+        """
+        import open_clip
+        import torch
+
+        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+            raise EncoderError(uri, f'the device "{device}" was asked for, but torch finds no GPU')
+        try:
+            name, tag = _model_and_tag(uri, name or uri)
+            with quick_hub(needed=_needs_hub(name, tag)):
+                _check_source(uri, name)
+                config = open_clip.get_model_config(name)
+                model = _random_model(name, device) if tag == RANDOM_TAG else _pretrained_model(name, tag, device)
+                tokenizer = open_clip.get_tokenizer(name)
+        except EncoderError:
+            raise
+        # open_clip, transformers, the Hub and the weight readers each have errors of their own for what does not fit.
+        except Exception as error:
+            raise EncoderError(uri, _one_sentence(error)) from error
+        return cls(uri, model, tokenizer, config, device)
+
+    def preprocess(self, image: Image.Image) -> Pixels:
+        return self.transform(image)
+
+    def _picture_vectors(self, pixels: Pixels) -> Vectors:
+        import torch
+
+        with torch.inference_mode():
+            return self._numpy(self.model.encode_image(torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)))
+
+    def _text_vectors(self, texts: list[str]) -> Vectors:
+        import torch
+
+        with torch.inference_mode():
+            return self._numpy(self.model.encode_text(self.tokenizer(texts).to(self._device)))
+
+    @staticmethod
+    def _numpy(features: "torch.Tensor") -> Vectors:
+        return np.asarray(features.float().cpu().numpy(), dtype=np.float32)
+
+
+def _pretrained_model(name: str, tag: str | None, device: str) -> Any:
+    import open_clip
+
+    # Left alone, open_clip makes up for missing weights with random ones, or a text tower that never met pictures.
+    return open_clip.create_model(name, tag, device=device, require_pretrained=True, pretrained_text=False)
+
+
+def _random_model(architecture: str, device: str) -> Any:
+    import open_clip
+    import torch
+
+    warnings.warn(
+        f"{architecture}/{RANDOM_TAG} has seeded random weights, for benchmarks only: its vectors mean nothing.",
+        stacklevel=4,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return open_clip.create_model(architecture, device=device, pretrained_text=False)
+
+
+def _model_and_tag(uri: str, name: str) -> tuple[str, str | None]:
+    """What open_clip calls the model, and its pretrained tag; a repo or a folder has none."""
+    import open_clip
+
+    scheme, _, place = name.partition(":")
+    if scheme == "hf-hub":
+        return name, None
+    if scheme == "local-dir":
+        if not place or not Path(place).is_dir():
+            raise EncoderError(uri, f'there is no folder "{place}"')
+        if not (Path(place) / "open_clip_config.json").is_file():
+            raise EncoderError(uri, "the folder has no open_clip_config.json, so it is not an open_clip model")
+        return name, None
+    architecture, _, tag = name.partition("/")
+    architectures = open_clip.list_models()
+    if architecture not in architectures:
+        hint = _did_you_mean(architecture, architectures)
+        raise EncoderError(uri, f'open_clip knows no architecture "{architecture}"{hint}')
+    tags = [*open_clip.list_pretrained_tags_by_model(architecture), RANDOM_TAG]
+    # open_clip itself takes either spelling of a tag.
+    if tag.lower().replace("-", "_") not in tags:
+        problem = f'has no pretrained tag "{tag}"' if tag else "needs a pretrained tag"
+        raise EncoderError(uri, f"{architecture} {problem}: write {architecture}/TAG with one of {', '.join(tags)}")
+    return architecture, tag
+
+
+def _needs_hub(name: str, tag: str | None) -> bool:
+    import open_clip
+
+    if name.startswith("hf-hub:") or tag not in (None, RANDOM_TAG):
+        return True
+    # The weights are at hand, but a Hugging Face text tower's configuration and tokenizer may not be.
+    text = open_clip.get_model_config(name)["text_cfg"]
+    return any(key in text and not Path(text[key]).is_dir() for key in ("hf_model_name", "hf_tokenizer_name"))
+
+
+def _check_source(uri: str, name: str) -> None:
+    """Fetch a repo's files for the sake of plain errors: open_clip would only say that no weights were loaded."""
+    if not name.startswith("hf-hub:"):
+        return
+
+    from huggingface_hub import errors, hf_hub_download
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    repo = name.removeprefix("hf-hub:")
+    try:
+        hf_hub_download(repo, "open_clip_config.json")
+        download_pretrained_from_hf(repo)
+    except errors.HFValidationError:
+        raise EncoderError(uri, f'"{repo}" is not the name of a repo, which has the form org/name') from None
+    except errors.GatedRepoError:
+        raise EncoderError(uri, "its repo on the Hub is gated, and no token that opens it is set") from None
+    except errors.RepositoryNotFoundError:
+        raise EncoderError(uri, "the Hub has no such repo, or it is private") from None
+    except errors.RemoteEntryNotFoundError:
+        raise EncoderError(
+            uri, "its repo on the Hub has no open_clip_config.json, so it is not an open_clip model"
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        raise EncoderError(uri, "it is not in the local cache, and the Hub cannot be reached") from None
+
+
+def _vocabulary(model: Any) -> int:
+    return int(getattr(model.text if hasattr(model, "text") else model, "vocab_size", 0))
+
+
+def _did_you_mean(word: str, words: list[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _one_sentence(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
