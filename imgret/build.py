@@ -34,7 +34,7 @@ from imgret.images import ImageError, load_image, pixel_vector, thumbnail
 from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest
 from imgret.library import Entry, ImageLibrary
 from imgret.pixels import PixelIndex
-from imgret.vectors import VectorStore
+from imgret.vectors import RecallAudit, VectorStore
 
 BATCH = 32
 SKIPPED_LISTED = 1000
@@ -282,7 +282,7 @@ class _Build:
             self.old.embeddings[row],
         )
 
-    def finish(self, labels: list[str | None], data: str) -> layout.RecallAudit:
+    def finish(self, labels: list[str | None], data: str) -> RecallAudit:
         """Adds both searches to the assembled folder and moves it to where the manifest will name it."""
         draft = self.work / "data"
         self.progress("pixel index", 0, 1)

@@ -194,7 +194,8 @@ class _Bar:
     """Progress on standard error, a bar a stage, by tqdm."""
 
     def __enter__(self) -> Callable[[str, int, int | None], None]:
-        self._stage, self._bar = "", None
+        self._stage = ""
+        self._bar: Any = None
         return self._update
 
     def _update(self, stage: str, done: int, total: int | None) -> None:

@@ -167,7 +167,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a value, in 16 or 32
         return Image.fromarray(np.rint(np.clip(np.asarray(image), 0, 65535) / 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image), posinf=np.finfo(np.float32).max, neginf=0)
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
         scale = 255 if values.max() <= 1 else 1
         return Image.fromarray(np.rint(np.clip(values * scale, 0, 255)).astype(np.uint8)).convert("RGB")
     if image.mode == "LAB":

@@ -158,18 +158,14 @@ class _Rows:
 class _FolderRows(_Rows):
     def __init__(self, folder: Path, label_column: str | None, caption_column: str | None) -> None:
         self._folder = folder
-        metadata = folder / METADATA
-        if metadata.is_file():
-            self._columns, self._table = _read_metadata(metadata)
-            self._label = _named(label_column, self._columns) or next(
-                (c for c in LABEL_NAMES if c in self._columns), None
-            )
-            self._caption = _named(caption_column, self._columns) or next(
-                (c for c in CAPTION_NAMES if c in self._columns), None
-            )
+        self._table: list[dict[str, str]] | None = None
+        self._label = self._caption = None
+        if (folder / METADATA).is_file():
+            columns, self._table = _read_metadata(folder / METADATA)
+            self._label = _named(label_column, columns) or _first(LABEL_NAMES, columns)
+            self._caption = _named(caption_column, columns) or _first(CAPTION_NAMES, columns)
             self._names = [row["file_name"] for row in self._table]
         else:
-            self._columns, self._table, self._label, self._caption = (), None, None, None
             self._names = list(pictures_below(folder))
         if not self._names:
             raise LibraryError(
@@ -300,10 +296,7 @@ def _read_metadata(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
         raise LibraryError(f"{path} cannot be read as CSV in UTF-8 ({error}).") from None
     if "file_name" not in columns:
         raise LibraryError(f"{path} has no column file_name; it has {', '.join(columns) or 'no columns'}.")
-    seen: set[str] = set()
-    return columns, [
-        row for row in rows if row["file_name"] and not (row["file_name"] in seen or seen.add(row["file_name"]))
-    ]  # type: ignore[func-returns-value]
+    return columns, list({row["file_name"]: row for row in rows if row["file_name"]}.values())
 
 
 def _load_table(
@@ -365,6 +358,10 @@ def _named(column: str | None, columns: Any) -> str | None:
     if column is not None and column not in columns:
         raise LibraryError(f"There is no column {column!r}; there are {', '.join(columns)}.")
     return column
+
+
+def _first(names: tuple[str, ...], columns: Any) -> str | None:
+    return next((name for name in names if name in columns), None)
 
 
 def _image_column(features: Any) -> str:

@@ -110,7 +110,7 @@ class Retriever:
         image: ImageSource | None = None,
         text: str | None = None,
         negative: str | None = None,
-        text_weight: float = 0.5,
+        text_weight: Any = 0.5,
     ) -> npt.NDArray[np.float32]:
         """The unit vector (d,) that `by_clip` searches for."""
         if not isinstance(text_weight, Real) or not 0 <= float(text_weight) <= 1:

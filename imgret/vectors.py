@@ -166,8 +166,9 @@ def _working_copy(folder: Path, copy: Path) -> None:
 
 def _client(folder: Path) -> Any:
     import chromadb
+    from chromadb.config import Settings
 
-    return chromadb.PersistentClient(str(folder), settings=chromadb.Settings(anonymized_telemetry=False))
+    return chromadb.PersistentClient(str(folder), settings=Settings(anonymized_telemetry=False))
 
 
 def _best_scores(queries: Floats, embeddings: Floats, k: int) -> Floats:

@@ -41,7 +41,7 @@ class Endpoints:
     def publish(self) -> None:
         """Makes the endpoints of the Blocks that are being built."""
         for function in (self.search_pixels, self.search_clip, self.compare, self.library):
-            gr.api(told(function), api_name=function.__name__)
+            gr.events.api(told(function), api_name=function.__name__)
 
     def search_pixels(self, image: FileData, metric: str = "l2", k: int = 10) -> dict[str, Any]:
         """Finds the pictures of the library that are the most similar to a picture, pixel by pixel.

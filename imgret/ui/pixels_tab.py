@@ -15,7 +15,7 @@ FORMULAS = {
     "cosine": r"$$\cos(\vec a, \vec b) = \frac{\sum a_i b_i}{\sqrt{\sum a_i^2} \sqrt{\sum b_i^2}}$$",
     "correlation": r"$$r = \frac{\sum (a_i - \mu_a)(b_i - \mu_b)}{\sqrt{\sum (a_i - \mu_a)^2 \sum (b_i - \mu_b)^2}}$$",
 }
-LATEX = [{"left": "$$", "right": "$$", "display": True}]
+LATEX: list[dict[str, str | bool]] = [{"left": "$$", "right": "$$", "display": True}]
 
 
 def build(endpoints: Endpoints, examples: gr.Gallery, paths: list[Path]) -> None:
