@@ -174,11 +174,12 @@ class PixelIndex:
 
     def search_many(self, queries: Vectors, metric: str, k: int) -> tuple[Rows, Scores]:
         """`search` for uint8 queries (Q, D), on all processors: rows (Q, k) int64 and scores (Q, k) float64."""
-        k = self._checked(queries, "queries", (len(queries), self.dim), metric, k)
+        asked = queries.shape[0] if isinstance(queries, np.ndarray) and queries.ndim else 0
+        k = self._checked(queries, "queries", (asked, self.dim), metric, k)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             answers = list(pool.map(partial(self._answer, metric=metric, k=k), queries))
-        rows = np.array([answer.rows for answer in answers], np.int64).reshape(-1, k)
-        scores = np.array([answer.scores for answer in answers], np.float64).reshape(-1, k)
+        rows = np.array([answer.rows for answer in answers], np.int64).reshape(len(queries), k)
+        scores = np.array([answer.scores for answer in answers], np.float64).reshape(len(queries), k)
         return rows, scores
 
     def answer(self, query: Vectors, metric: str, k: int) -> Answer:
@@ -213,11 +214,11 @@ class PixelIndex:
             # Towards infinity: in float32 the limit must not fall below the k-th best key, as a row with an equal key may come first.
             limit = np.nextafter(np.float32(keys[0]), np.float32(np.inf))
             left = np.flatnonzero(bounds <= limit)
-            bounds = bounds[left]
+            bounds, before = bounds[left], n
             for level in finer:
-                if 2 * len(left) > n:
-                    break  # the sketch does not tell these rows apart, and a longer one would cost more than it saves
-                bounds = level(left)
+                if len(left) > 0.9 * before:
+                    break  # this sketch hardly tells rows apart, and a longer one would cost more than it saves
+                bounds, before = level(left), len(left)
                 left, bounds = left[bounds <= limit], bounds[bounds <= limit]
             if len(left) * (self.dim + _JUMP_BYTES) < n * self.dim:
                 order = np.argsort(bounds)
@@ -240,11 +241,6 @@ def warm() -> None:
     index = PixelIndex.fit(vectors)
     for metric in _CODES:
         index.search(vectors[0], metric, 1)
-
-
-def _widths(choices: tuple[int, ...], n: int, dim: int) -> tuple[int, ...]:
-    """The levels that pay: a sketch much shorter than its row, and a basis much smaller than the matrix and than memory."""
-    return tuple(width for width in choices if width * 8 <= dim and width * 64 <= n and width * dim <= 1 << 24)
 
 
 Part = tuple[type[np.generic], tuple[int, ...]]
@@ -281,7 +277,8 @@ class _Directions:
 
     @staticmethod
     def parts(n: int, dim: int) -> list[Part]:
-        widths = _widths(_DIRECTIONS, n, dim)
+        # Levels that pay: codes much shorter than their row, and a basis much smaller than the matrix and than memory.
+        widths = [width for width in _DIRECTIONS if width * 8 <= dim and width * 32 <= n and width * dim <= 1 << 24]
         return [
             (np.float32, (max(widths, default=0), dim)),
             (np.float32, (4, n if widths else 0)),
@@ -379,7 +376,7 @@ class _Blocks:
 
     @staticmethod
     def parts(n: int, dim: int) -> list[Part]:
-        widths = _widths(_BLOCKS, n, dim)
+        widths = [width for width in _BLOCKS if width * 8 <= dim]
         return [
             (np.float32, (len(widths), n)),
             (np.uint8, (min(widths, default=0), n)),
@@ -623,7 +620,8 @@ def _smallest(bounds: Any, count: int) -> Any:
             better = np.int32(better + np.int32(tile[i] < worst))
         if better:
             for i in range(tile.size):
-                _offer(keys, rows, tile[i], start + i)
+                if tile[i] < keys[0]:
+                    _offer(keys, rows, tile[i], start + i)
     return rows
 
 
