@@ -20,11 +20,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
 from imgret.metrics import LARGER_IS_CLOSER, best_first
 
@@ -174,11 +177,12 @@ class PixelIndex:
 
     def search_many(self, queries: Vectors, metric: str, k: int) -> tuple[Rows, Scores]:
         """`search` for uint8 queries (Q, D), on all processors: rows (Q, k) int64 and scores (Q, k) float64."""
-        k = self._checked(queries, "queries", (len(queries), self.dim), metric, k)
+        asked = queries.shape[0] if isinstance(queries, np.ndarray) and queries.ndim else 0
+        k = self._checked(queries, "queries", (asked, self.dim), metric, k)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             answers = list(pool.map(partial(self._answer, metric=metric, k=k), queries))
-        rows = np.array([answer.rows for answer in answers], np.int64).reshape(-1, k)
-        scores = np.array([answer.scores for answer in answers], np.float64).reshape(-1, k)
+        rows = np.array([answer.rows for answer in answers], np.int64).reshape(len(queries), k)
+        scores = np.array([answer.scores for answer in answers], np.float64).reshape(len(queries), k)
         return rows, scores
 
     def answer(self, query: Vectors, metric: str, k: int) -> Answer:
@@ -206,19 +210,19 @@ class PixelIndex:
         else:
             scan, *finer = sketch.levels(query, metric)
             bounds = scan()
-            near = _smallest(bounds, 4 * first)
-            near = near[np.argsort(finer[-1](near) if finer else bounds[near])[:first]]
-            visited = visit(near, np.full(first, -np.inf, np.float32))
-            bounds[near] = np.inf
-            # Towards infinity: in float32 the limit must not fall below the k-th best key, as a row with an equal key may come first.
+            near = _smallest(bounds, 2 * first)
+            if finer:
+                near, near_bounds = finer[-1](near, np.inf)
+                near = near[np.argsort(near_bounds)]
+            visited = visit(near[:first], np.full(first, -np.inf, np.float32))
+            bounds[near[:first]] = np.inf
+            # Rounded up: an equal key may come first by its row, so the limit must not fall below the k-th best one in float32.
             limit = np.nextafter(np.float32(keys[0]), np.float32(np.inf))
-            left = np.flatnonzero(bounds <= limit)
-            bounds = bounds[left]
+            before, (left, bounds) = n, _within(bounds, limit)
             for level in finer:
-                if 2 * len(left) > n:
-                    break  # the sketch does not tell these rows apart, and a longer one would cost more than it saves
-                bounds = level(left)
-                left, bounds = left[bounds <= limit], bounds[bounds <= limit]
+                if len(left) > 0.9 * before:
+                    break  # these sketches hardly tell rows apart, and longer ones would cost more than they save
+                before, (left, bounds) = len(left), level(left, limit)
             if len(left) * (self.dim + _JUMP_BYTES) < n * self.dim:
                 order = np.argsort(bounds)
                 left, bounds = left[order], bounds[order]
@@ -240,11 +244,6 @@ def warm() -> None:
     index = PixelIndex.fit(vectors)
     for metric in _CODES:
         index.search(vectors[0], metric, 1)
-
-
-def _widths(choices: tuple[int, ...], n: int, dim: int) -> tuple[int, ...]:
-    """The levels that pay: a sketch much shorter than its row, and a basis much smaller than the matrix and than memory."""
-    return tuple(width for width in choices if width * 8 <= dim and width * 64 <= n and width * dim <= 1 << 24)
 
 
 Part = tuple[type[np.generic], tuple[int, ...]]
@@ -281,7 +280,8 @@ class _Directions:
 
     @staticmethod
     def parts(n: int, dim: int) -> list[Part]:
-        widths = _widths(_DIRECTIONS, n, dim)
+        # Levels that pay: codes much shorter than their row, and a basis much smaller than the matrix and than memory.
+        widths = [width for width in _DIRECTIONS if width * 8 <= dim and width * 32 <= n and width * dim <= 1 << 24]
         return [
             (np.float32, (max(widths, default=0), dim)),
             (np.float32, (4, n if widths else 0)),
@@ -292,6 +292,7 @@ class _Directions:
 
     def __init__(self, basis: Array, moments: Array, residuals: Array, coarse: Array, fine: Array) -> None:
         self.widths = _DIRECTIONS[: len(residuals)]
+        self._ends = np.array(self.widths, np.int64) - 1
         self.basis = basis  # (m, D), orthonormal, orthogonal to the constant vector
         self.moments = moments  # (4, N), see `_moments`
         self.residuals = residuals  # (levels, N), norm of what the level's directions leave over of the centred row
@@ -309,7 +310,7 @@ class _Directions:
             return
         values = vectors.astype(np.float64)
         # Sums of whole numbers are exact in float64 below 2^53, in whatever order.
-        totals, squares = values.sum(axis=1), np.einsum("ij,ij->i", values, values)
+        totals, squares = values.sum(axis=1).astype(np.int64), np.einsum("ij,ij->i", values, values).astype(np.int64)
         values -= totals[:, None] / self.basis.shape[1]
         coefficients = values @ self.basis.T.astype(np.float64)
         codes = np.rint(coefficients / self.unit)
@@ -318,35 +319,37 @@ class _Directions:
         self.coarse[:, rows] = codes[:, : len(self.coarse)].T
         self.fine[rows] = codes[:, : self.fine.shape[1]]
 
-    def levels(self, query: Vectors, metric: str) -> list[Callable[..., Bounds]]:
-        """Lower bounds on keys: a function for all rows, then functions of given rows, ever tighter."""
+    def levels(self, query: Vectors, metric: str) -> list[Callable[..., Any]]:
+        """Lower bounds on keys: a function for all rows; then, ever tighter, functions from (rows, limit) to the rows within it."""
         inverse = 2 if metric == "cosine" else 3
         total, square = _total_and_square(query)
         coefficients = _project(self.basis, query, total / query.size)
-        moments = _moments(np.array([total]), np.array([square]), query.size)
-        residuals = self._residuals(moments[1], coefficients[None])
+        moments = _moments(np.array([total]), np.array([square]), query.size)[:, 0]
+        weights = coefficients * self.unit
+        terms = np.empty((len(self.widths), 6), np.float32)
+        terms[:, :3] = moments[[0, 1, inverse]]
+        terms[:, 3] = self._residuals(moments[1:2], coefficients[None])[:, 0]
+        # A code is off by at most one half, so the sum of products by at most half the sum of the weights' magnitudes.
+        terms[:, 4] = np.cumsum(np.abs(weights))[self._ends] / 2
+        terms[:, 5] = _ROUNDING
+        weights = weights.astype(np.float32)
         rows = self.moments[0], self.moments[1], self.moments[inverse]
-        bounds = []
-        for level, width in enumerate(self.widths):
-            weights = coefficients[:width] * self.unit
-            # A code is off by at most one half, so the sum of products by at most half the sum of the weights' magnitudes.
-            off = np.abs(weights).sum() / 2
-            terms = np.array([*moments[[0, 1, inverse], 0], residuals[level, 0], off, _ROUNDING], np.float32)
-            kernel, codes = (_bound_dots, self.fine) if level else (_scan_dots, self.coarse)
-            bounds.append(partial(kernel, codes, weights.astype(np.float32), terms, _CODES[metric], *rows, self.residuals[level]))
-        return bounds
+        return [
+            partial(
+                _bound_dots if level else _scan_dots,
+                self.fine if level else self.coarse,
+                weights[:width],
+                terms[level],
+                _CODES[metric],
+                *rows,
+                self.residuals[level],
+            )
+            for level, width in enumerate(self.widths)
+        ]
 
     def _residuals(self, spreads: Array, coefficients: Array) -> Array:
-        squares = np.cumsum(coefficients**2, axis=1)[:, np.array(self.widths) - 1].T
+        squares = np.cumsum(coefficients**2, axis=1)[:, self._ends].T
         return np.sqrt(np.maximum(spreads**2 - squares, 0) + _RESIDUAL * spreads**2)
-
-
-def _moments(totals: Array, squares: Array, dim: int) -> Array:
-    """From sums and sums of squares (n,): mean * sqrt(D), norm of the centred row, 1 / norm, 1 / norm of the centred row; (4, n)."""
-    totals, squares = totals.astype(np.int64), squares.astype(np.int64)
-    norms = np.sqrt(np.array([squares, (squares * dim - totals**2) / dim]))
-    inverses = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-    return np.concatenate([[totals / math.sqrt(dim), norms[1]], inverses])
 
 
 def _principal_directions(vectors: Vectors, m: int) -> Array:
@@ -379,7 +382,7 @@ class _Blocks:
 
     @staticmethod
     def parts(n: int, dim: int) -> list[Part]:
-        widths = _widths(_BLOCKS, n, dim)
+        widths = [width for width in _BLOCKS if width * 8 <= dim]
         return [
             (np.float32, (len(widths), n)),
             (np.uint8, (min(widths, default=0), n)),
@@ -402,8 +405,8 @@ class _Blocks:
             else:
                 self.codes[0][:, rows] = codes.T
 
-    def levels(self, query: Vectors, metric: str) -> list[Callable[..., Bounds]]:
-        """Lower bounds on keys: a function for all rows, then functions of given rows, ever tighter."""
+    def levels(self, query: Vectors, metric: str) -> list[Callable[..., Any]]:
+        """Lower bounds on keys: a function for all rows; then, ever tighter, functions from (rows, limit) to the rows within it."""
         bounds = []
         for level, (codes, slacks) in enumerate(self._parts_of(query[None])):
             terms = np.array([self.sizes[level], slacks[0], _ROUNDING], np.float32)
@@ -459,8 +462,36 @@ _reordered = partial(_compiled, fastmath={"reassoc", "contract"})
 """For float32 sums that _ROUNDING covers in any order."""
 
 
+@intrinsic
+def _prefetch(typing: Any, array: Any, offset: Any) -> Any:
+    """Ask for the memory at `offset` items behind the array's first one."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        builder.call(builder.module.declare_intrinsic("llvm.prefetch", [byte], kind), [pointer, flag(0), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), emit
+
+
 @_compiled
-def _dot_key(code: int, covariance: Any, mean: Any, spread: Any, inverse: Any, q_mean: Any, q_spread: Any, q_inverse: Any, rounding: Any) -> Any:
+def _prefetch_row(array: Any, rows: Any, i: int, width: int) -> None:
+    """Have the first values of the i-th of the rows on their way while others are worked on: rows out of turn are all waiting for memory.
+
+    It makes visits and finer bounds 1.5 to 1.8 times as fast on what no cache holds.
+    """
+    if i < rows.size:
+        for start in range(0, width, 64 // array.itemsize):
+            _prefetch(array, rows[i] * array.shape[1] + start)
+
+
+@_compiled
+def _dot_key(
+    code: int, covariance: Any, mean: Any, spread: Any, inverse: Any, q_mean: Any, q_spread: Any, q_inverse: Any, rounding: Any
+) -> Any:
     # With a = mean * sqrt(D) and c the centred row, a picture is a u + c for the unit vector u = 1/sqrt(D), and u.c = 0. So
     # |q - x|^2 = (a_q - a_x)^2 + |c_q|^2 + |c_x|^2 - 2 c_q.c_x and q.x = a_q a_x + c_q.c_x: a covariance c_q.c_x taken too
     # large gives a squared distance too small and a similarity too large. `rounding` covers the largest term, 1 for a similarity.
@@ -478,14 +509,18 @@ def _scan_dots(codes: Any, weights: Any, terms: Any, code: int, means: Any, spre
     q_mean, q_spread, q_inverse, q_residual, off, rounding = terms
     bounds = np.empty(codes.shape[1], np.float32)
     for start in range(0, bounds.size, 1024):
-        tile = bounds[start : start + 1024]
-        mean, spread = means[start : start + 1024], spreads[start : start + 1024]
-        inverse, residual = inverses[start : start + 1024], residuals[start : start + 1024]
+        here = slice(start, start + 1024)
+        tile, mean, spread, inverse, residual = bounds[here], means[here], spreads[here], inverses[here], residuals[here]
         tile[:] = off
-        for j in range(weights.size):
-            weight, column = weights[j], codes[j, start : start + 1024]
+        for j in range(0, weights.size, 4):
+            a, b, c, d = codes[j, here], codes[j + 1, here], codes[j + 2, here], codes[j + 3, here]
             for i in range(tile.size):
-                tile[i] += weight * np.float32(column[i])
+                tile[i] += (
+                    weights[j] * np.float32(a[i])
+                    + weights[j + 1] * np.float32(b[i])
+                    + weights[j + 2] * np.float32(c[i])
+                    + weights[j + 3] * np.float32(d[i])
+                )
         for i in range(tile.size):
             # c = P p + r with P orthonormal: c_q.c_x = p_q.p_x + r_q.r_x, and r_q.r_x <= |r_q| |r_x| by Cauchy and Schwarz.
             # p_q.p_x is at most the sum with the codes plus what their rounding can add (`off`).
@@ -496,19 +531,21 @@ def _scan_dots(codes: Any, weights: Any, terms: Any, code: int, means: Any, spre
 
 @_reordered
 def _bound_dots(
-    codes: Any, weights: Any, terms: Any, code: int, means: Any, spreads: Any, inverses: Any, residuals: Any, rows: Any
+    codes: Any, weights: Any, terms: Any, code: int, means: Any, spreads: Any, inverses: Any, residuals: Any, rows: Any, limit: float
 ) -> Any:
     q_mean, q_spread, q_inverse, q_residual, off, rounding = terms
-    bounds = np.empty(rows.size, np.float32)
+    left, bounds, count = np.empty_like(rows), np.empty(rows.size, np.float32), 0
     for i in range(rows.size):
+        _prefetch_row(codes, rows, i + 8, weights.size)
         row = rows[i]
-        own = codes[row, : weights.size]
-        products = np.float32(0)
-        for j in range(own.size):
+        own, products = codes[row], np.float32(0)
+        for j in range(weights.size):
             products += weights[j] * np.float32(own[j])
         covariance = products + off + q_residual * residuals[row]  # as in _scan_dots
-        bounds[i] = _dot_key(code, covariance, means[row], spreads[row], inverses[row], q_mean, q_spread, q_inverse, rounding)
-    return bounds
+        bound = _dot_key(code, covariance, means[row], spreads[row], inverses[row], q_mean, q_spread, q_inverse, rounding)
+        left[count], bounds[count] = row, bound
+        count += bound <= limit
+    return left[:count], bounds[:count]
 
 
 @_compiled
@@ -523,27 +560,41 @@ def _block_key(differences: Any, slack: Any, size: Any, q_slack: Any, rounding: 
 def _scan_blocks(blocks: Any, q_codes: Any, terms: Any, slacks: Any) -> Any:
     size, q_slack, rounding = terms
     bounds = np.empty(blocks.shape[1], np.float32)
-    sums = np.empty(2048, np.uint16)  # at most 16 * 255
-    for start in range(0, bounds.size, 2048):
-        tile, slack = bounds[start : start + 2048], slacks[start : start + 2048]
+    sums = np.empty(1024, np.uint16)  # at most 16 * 255
+    for start in range(0, bounds.size, 1024):
+        here = slice(start, start + 1024)
+        tile, slack = bounds[here], slacks[here]
         sums[:] = 0
         for j in range(q_codes.size):
-            q_code, column = np.int32(q_codes[j]), blocks[j, start : start + 2048]
+            q_code, column = q_codes[j], blocks[j, here]
             for i in range(column.size):
-                sums[i] += np.uint16(abs(np.int32(q_code - np.int32(column[i]))))
+                sums[i] += np.uint8(max(q_code, column[i]) - min(q_code, column[i]))
         for i in range(tile.size):
             tile[i] = _block_key(np.float32(sums[i]), slack[i], size, q_slack, rounding)
     return bounds
 
 
 @_compiled
-def _bound_blocks(blocks: Any, q_codes: Any, terms: Any, slacks: Any, rows: Any) -> Any:
+def _bound_blocks(blocks: Any, q_codes: Any, terms: Any, slacks: Any, rows: Any, limit: float) -> Any:
     size, q_slack, rounding = terms
-    bounds = np.empty(rows.size, np.float32)
+    left, bounds, count = np.empty_like(rows), np.empty(rows.size, np.float32), 0
     for i in range(rows.size):
-        differences = _absolute_difference(q_codes, blocks[rows[i]])
-        bounds[i] = _block_key(np.float32(differences), slacks[rows[i]], size, q_slack, rounding)
-    return bounds
+        _prefetch_row(blocks, rows, i + 8, q_codes.size)
+        row = rows[i]
+        bound = _block_key(np.float32(_absolute_difference(q_codes, blocks[row])), slacks[row], size, q_slack, rounding)
+        left[count], bounds[count] = row, bound
+        count += bound <= limit
+    return left[:count], bounds[:count]
+
+
+@_compiled
+def _within(bounds: Any, limit: float) -> Any:
+    """The rows whose bounds are at most `limit`, and these bounds."""
+    left, kept, count = np.empty(bounds.size, np.int64), np.empty_like(bounds), 0
+    for row in range(bounds.size):
+        left[count], kept[count] = row, bounds[row]
+        count += bounds[row] <= limit
+    return left[:count], kept[:count]
 
 
 @_compiled
@@ -623,8 +674,20 @@ def _smallest(bounds: Any, count: int) -> Any:
             better = np.int32(better + np.int32(tile[i] < worst))
         if better:
             for i in range(tile.size):
-                _offer(keys, rows, tile[i], start + i)
+                if tile[i] < keys[0]:
+                    _offer(keys, rows, tile[i], start + i)
     return rows
+
+
+@_compiled
+def _moments(totals: Any, squares: Any, dim: int) -> Any:
+    """From sums and sums of squares, int64 (n,): mean * sqrt(D), norm of the centred row, 1 / norm, 1 / norm of the centred row; (4, n)."""
+    moments = np.zeros((4, totals.size))
+    for i in range(totals.size):
+        norm, spread = math.sqrt(squares[i]), math.sqrt((squares[i] * dim - totals[i] * totals[i]) / dim)
+        moments[0, i], moments[1, i] = totals[i] / math.sqrt(dim), spread
+        moments[2, i], moments[3, i] = 1 / norm if norm > 0 else 0.0, 1 / spread if spread > 0 else 0.0
+    return moments
 
 
 @_compiled
@@ -659,6 +722,7 @@ def _visit(pixels: Any, query: Any, code: int, keys: Any, best: Any, rows: Any, 
     visited = 0
     for i in range(rows.size):
         # No key is below its bound, so a bound above the worst of the k best leaves nothing to gain; an equal one may, as ties go by row.
+        _prefetch_row(pixels, rows, i + 2, min(query.size, 4096))
         if bounds[i] <= keys[0]:
             visited += 1
             _offer(keys, best, _exact_key(code, query, pixels[rows[i]], q_square, q_total), rows[i])

@@ -1,0 +1,282 @@
+"""Exact pixel search finds what brute force finds, whatever the library, and says so when it is asked nonsense."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgret import pixels
+from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
+from imgret.pixels import PixelIndex
+
+N = 1200  # enough rows for sketches
+DIMS = (1, 3, 12, 127, 147, 300, 519, 768, 2187, 2304, 2500)
+"""With and without each level, square pictures and not, sides that the blocks divide and that they do not."""
+
+
+def assert_exact(found: tuple[np.ndarray, np.ndarray], query: np.ndarray, vectors: np.ndarray, metric: str, k: int) -> None:
+    rows, scores = found
+    truth = METRICS[metric](query, vectors)
+    best = best_first(truth, metric)[:k]
+    assert rows.dtype == np.int64
+    assert scores.dtype == np.float64
+    assert len(set(rows.tolist())) == len(rows) == len(scores) == len(best)
+    if metric in LARGER_IS_CLOSER:  # scores within 1e-12 may stand in either order
+        np.testing.assert_allclose(scores, truth[best], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(scores, truth[rows], rtol=0, atol=1e-12)
+    else:
+        np.testing.assert_array_equal(rows, best)
+        np.testing.assert_array_equal(scores, truth[best])
+
+
+def smooth(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
+    """Rows that a sketch can tell apart, as photographs are: a few waves, and a little noise."""
+    waves = np.cos(np.arange(dim) * np.pi * rng.integers(0, 12, (12, 1)) / dim)
+    return np.clip(128 + rng.normal(0, 30, (n, 12)) @ waves + rng.normal(0, 4, (n, dim)), 0, 255).astype(np.uint8)
+
+
+def library(kind: str, rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
+    if kind == "noise":
+        return rng.integers(0, 256, (n, dim), np.uint8)
+    if kind == "black":
+        return np.zeros((n, dim), np.uint8)
+    if kind == "equal":
+        return np.tile(rng.integers(0, 256, dim, np.uint8), (n, 1))
+    if kind == "constant":
+        return np.repeat(rng.integers(0, 256, (n, 1), np.uint8), dim, axis=1)
+    if kind == "two values":
+        return 255 * rng.integers(0, 2, (n, dim), np.uint8)
+    vectors = smooth(rng, n, dim)
+    if kind == "outlier":
+        vectors[rng.integers(n)] = 255
+    if kind == "copies":
+        vectors = vectors[rng.integers(0, max(1, n // 50), n)]
+    if kind == "nearly black":
+        vectors = np.where(rng.random((n, 1)) < 0.3, 0, vectors // 60).astype(np.uint8)
+    return vectors
+
+
+KINDS = ("smooth", "noise", "black", "equal", "constant", "two values", "outlier", "copies", "nearly black")
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    n=st.sampled_from((1, 2, 5, 513, N, 2500)),
+    dim=st.sampled_from(DIMS),
+    k=st.sampled_from((1, 3, 10, 40, 3000)),
+    asked=st.sampled_from(("row", "near", "noise", "black", "constant")),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_every_library_gives_the_answers_of_brute_force(kind: str, n: int, dim: int, k: int, asked: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = library(kind, rng, n, dim)
+    query = vectors[rng.integers(n)].copy()
+    if asked == "near":
+        query = np.clip(query.astype(int) + rng.integers(-3, 4, dim), 0, 255).astype(np.uint8)
+    elif asked != "row":
+        query = library(asked, rng, 1, dim)[0]
+    index = PixelIndex.fit(vectors)
+    for metric in METRICS:
+        assert_exact(index.search(query, metric, k), query, vectors, metric, k)
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    return smooth(np.random.default_rng(3), 4200, 2700)
+
+
+@pytest.fixture(scope="module")
+def index(vectors: np.ndarray) -> PixelIndex:
+    return PixelIndex.fit(vectors)
+
+
+@pytest.fixture(scope="module")
+def queries() -> np.ndarray:
+    return smooth(np.random.default_rng(3), 4210, 2700)[4200:]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_most_rows_are_never_read(index: PixelIndex, vectors: np.ndarray, queries: np.ndarray, metric: str) -> None:
+    for query in queries:
+        answer = index.answer(query, metric, 10)
+        assert_exact((answer.rows, answer.scores), query, vectors, metric, 10)
+        assert answer.visited < len(vectors) / 5
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_bounds_are_below_the_true_keys_and_tighter_level_by_level(
+    index: PixelIndex, vectors: np.ndarray, queries: np.ndarray, metric: str
+) -> None:
+    sketch = index._blocks if metric == "l1" else index._directions
+    truth = METRICS[metric](queries[0], vectors)
+    keys = -truth if metric in LARGER_IS_CLOSER else truth**2 if metric == "l2" else truth
+    scan, *finer = sketch.levels(queries[0], metric)
+    levels = [scan(), *(level(np.arange(len(vectors))) for level in finer)]
+    assert len(levels) == 3
+    for bounds in levels:
+        assert (bounds <= keys).all()
+    slacks = [(keys - bounds).mean() for bounds in levels]
+    assert slacks == sorted(slacks, reverse=True)
+
+
+def test_the_answer_depends_on_the_bounds_being_widened_by_their_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one value each have nothing left over outside of the sketch: their bound is their distance, but for rounding."""
+    values = np.random.default_rng(0).permutation(np.repeat(np.arange(120, 200, dtype=np.uint8), 40))
+    vectors = np.repeat(values[:, None], 768, axis=1)
+    index = PixelIndex.fit(vectors)
+
+    def wrong() -> int:
+        count = 0
+        for value in range(130, 190):
+            query = np.full(768, value, np.uint8)
+            truth = METRICS["l2"](query, vectors)
+            count += not np.array_equal(index.search(query, "l2", 50)[0], best_first(truth, "l2")[:50])
+        return count
+
+    assert wrong() == 0
+    monkeypatch.setattr(pixels, "_ROUNDING", 0.0)
+    assert wrong() > 0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_many_queries_get_the_answers_of_each_alone(index: PixelIndex, queries: np.ndarray, metric: str) -> None:
+    rows, scores = index.search_many(queries, metric, 7)
+    assert rows.shape == scores.shape == (len(queries), 7)
+    for i, query in enumerate(queries):
+        alone = index.search(query, metric, 7)
+        np.testing.assert_array_equal(rows[i], alone[0])
+        np.testing.assert_array_equal(scores[i], alone[1])
+    rows, scores = index.search_many(queries[:0], metric, 7)
+    assert rows.shape == scores.shape == (0, 7)
+
+
+def test_threads_search_at_once(index: PixelIndex, queries: np.ndarray) -> None:
+    expected = {metric: index.search_many(queries, metric, 5)[0] for metric in METRICS}
+    wrong: list[str] = []
+
+    def ask(metric: str) -> None:
+        for _ in range(5):
+            for query, rows in zip(queries, expected[metric], strict=True):
+                if not np.array_equal(index.search(query, metric, 5)[0], rows):
+                    wrong.append(metric)
+
+    threads = [threading.Thread(target=ask, args=(metric,)) for metric in [*METRICS, *METRICS]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_saved_index_answers_the_same_from_a_moved_read_only_folder(index: PixelIndex, queries: np.ndarray, tmp_path: Path) -> None:
+    index.save(tmp_path / "built" / "pixels")
+    moved = (tmp_path / "built").rename(tmp_path / "moved") / "pixels"
+    before = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in moved.iterdir()}
+    for file in moved.iterdir():
+        file.chmod(0o444)
+    moved.chmod(0o555)
+    loaded = PixelIndex.load(moved)
+    assert (len(loaded), loaded.dim) == (len(index), index.dim)
+    assert isinstance(loaded.vectors, np.memmap)
+    for metric in METRICS:
+        for mine, theirs in zip(loaded.search_many(queries, metric, 10), index.search_many(queries, metric, 10), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    assert {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in moved.iterdir()} == before
+    assert len(before) <= 5
+
+
+def test_a_matrix_that_already_lies_in_the_folder_is_not_copied_onto_itself(vectors: np.ndarray, tmp_path: Path) -> None:
+    file = tmp_path / "vectors.npy"
+    np.save(file, vectors)
+    inode = file.stat().st_ino
+    PixelIndex.fit(np.load(file, mmap_mode="r")).save(tmp_path)
+    assert file.stat().st_ino == inode
+    np.testing.assert_array_equal(PixelIndex.load(tmp_path).vectors, vectors)
+    # A part of the file is another matrix, though it lies in the same file.
+    PixelIndex.fit(np.load(file, mmap_mode="r")[100:]).save(tmp_path)
+    np.testing.assert_array_equal(PixelIndex.load(tmp_path).vectors, vectors[100:])
+    # Saving once more what was loaded changes nothing.
+    inodes = [path.stat().st_ino for path in sorted(tmp_path.iterdir())]
+    PixelIndex.load(tmp_path).save(tmp_path)
+    assert [path.stat().st_ino for path in sorted(tmp_path.iterdir())] == inodes
+
+
+@pytest.mark.parametrize("dim", [3, 768])
+def test_an_empty_library_has_empty_answers(dim: int, tmp_path: Path) -> None:
+    PixelIndex.fit(np.empty((0, dim), np.uint8)).save(tmp_path)
+    index = PixelIndex.load(tmp_path)
+    assert len(index) == 0
+    for metric in METRICS:
+        rows, scores = index.search(np.zeros(dim, np.uint8), metric, 10)
+        assert rows.shape == scores.shape == (0,)
+        assert index.search_many(np.zeros((2, dim), np.uint8), metric, 10)[0].shape == (2, 0)
+
+
+def test_fit_leaves_the_vectors_alone_and_reports_progress(vectors: np.ndarray) -> None:
+    before, told = vectors.copy(), []
+    PixelIndex.fit(vectors, progress=lambda done, total: told.append((done, total)))
+    np.testing.assert_array_equal(vectors, before)
+    assert told[-1] == (len(vectors), len(vectors))
+    assert told == sorted(told)
+
+
+def test_rows_need_not_be_contiguous(vectors: np.ndarray, queries: np.ndarray) -> None:
+    strided = vectors[::-2, 1::3]
+    query = queries[0][1::3]
+    assert_exact(PixelIndex.fit(strided).search(query, "l1", 5), query, strided, "l1", 5)
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [np.zeros((3, 4)), np.zeros((3, 4), np.int8), np.zeros(4, np.uint8), np.zeros((2, 2, 3), np.uint8), np.zeros((3, 0), np.uint8), [[1, 2]]],
+)
+def test_vectors_of_another_kind_are_refused(vectors: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="must be uint8 of shape"):
+        PixelIndex.fit(vectors)
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, 2.0, True, "3", None])
+def test_a_k_that_is_not_a_whole_number_of_at_least_one_is_refused(index: PixelIndex, queries: np.ndarray, k: int) -> None:
+    with pytest.raises(ValueError, match="whole number of at least 1"):
+        index.search(queries[0], "l1", k)
+    with pytest.raises(ValueError, match="whole number of at least 1"):
+        index.search_many(queries, "l1", k)
+
+
+def test_questions_that_do_not_fit_are_refused(index: PixelIndex, queries: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="no metric 'L2'"):
+        index.search(queries[0], "L2", 1)
+    for query in (queries[0][:-1], queries[0].astype(np.float64), queries[:1], queries[0].tolist()):
+        with pytest.raises(ValueError, match="must be uint8 of shape"):
+            index.search(query, "l1", 1)
+    for many in (queries[0], queries.astype(np.int16), queries[:, 1:], 5):
+        with pytest.raises(ValueError, match="must be uint8 of shape"):
+            index.search_many(many, "l1", 1)
+    assert len(index.search(queries[0], "l1", np.int64(3))[0]) == 3
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut", "empty", "other matrix", "other format", "text"])
+def test_a_damaged_folder_is_refused(tmp_path: Path, harm: str) -> None:
+    PixelIndex.fit(smooth(np.random.default_rng(0), 1000, 768)).save(tmp_path)
+    sketch = tmp_path / "sketch.npy"
+    whole = sketch.read_bytes()
+    if harm == "missing":
+        sketch.unlink()
+    elif harm == "cut":
+        sketch.write_bytes(whole[: len(whole) // 2])
+    elif harm == "empty":
+        sketch.write_bytes(b"")
+    elif harm == "text":
+        sketch.write_text("nothing of the kind")
+    elif harm == "other matrix":
+        np.save(tmp_path / "vectors.npy", np.zeros((1000, 769), np.uint8))
+    else:
+        arena = np.load(sketch)
+        arena[:8] = 255
+        np.save(sketch, arena)
+    with pytest.raises(ValueError, match="build"):
+        PixelIndex.load(tmp_path)
