@@ -1,9 +1,12 @@
 """The demo: the settings of the environment, a start in the background, the page."""
 
+import logging
+
 from imgret.settings import Settings
 from imgret.start import Start, prepare
 from imgret.ui.page import build_page, launch
 
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 settings = Settings.read()
 demo = build_page(Start(lambda progress: prepare(settings, progress)), settings)
 

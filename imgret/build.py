@@ -29,7 +29,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from imgret import index as layout
-from imgret.encoders import Encoder, load_encoder
+from imgret.encoders import Encoder, EncoderError, load_encoder
 from imgret.images import ImageError, load_image, pixel_vector, thumbnail
 from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest
 from imgret.library import Entry, ImageLibrary
@@ -355,12 +355,19 @@ class _LazyEncoder:
     def __init__(self, encoder: str | Encoder, cache: Path | None) -> None:
         self.uri = encoder if isinstance(encoder, str) else encoder.uri
         self._encoder = None if isinstance(encoder, str) else encoder
+        self._error: EncoderError | None = None
         self._cache, self._lock = cache, threading.Lock()
 
     def get(self) -> Encoder:
         with self._lock:
+            if self._error is not None:  # the other workers ask, too, and a download that failed would be tried again
+                raise self._error
             if self._encoder is None:
-                self._encoder = load_encoder(self.uri, cache=self._cache)
+                try:
+                    self._encoder = load_encoder(self.uri, cache=self._cache)
+                except EncoderError as error:
+                    self._error = error
+                    raise
             return self._encoder
 
     def info(self) -> EncoderInfo:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from imgret.metrics import METRICS
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. `ValueError`s, the errors a user can cause, become one line and exit code 2."""
     options = _parser().parse_args(arguments)
+    # Libraries log what they then raise; an error's one line is enough. Without a handler they would make one.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         options.run(options)
         sys.stdout.flush()
@@ -167,6 +170,7 @@ def _serve(options: argparse.Namespace) -> None:
     from imgret.start import Start, prepare
     from imgret.ui.page import build_page, launch
 
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True)
     settings = Settings.read()
     if options.folder is not None:  # named by hand: what is wrong with it ends the command instead of being passed over
         _retriever(options.folder, options.encoder).index.close()

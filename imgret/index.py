@@ -72,6 +72,11 @@ class LibraryInfo:
     revision: str | None
     limit: int | None
 
+    @property
+    def name(self) -> str:
+        """The source as it is shown to visitors: of a path on this machine only the last two parts."""
+        return "/".join(Path(self.source).parts[-2:]) if os.path.isabs(self.source) else self.source
+
 
 @dataclass(frozen=True)
 class EncoderInfo:
@@ -208,7 +213,7 @@ class Index:
 
     def column(self, name: str) -> list[Any]:
         """All values of one field of the records, in row order."""
-        return self._records[name].to_pylist()  # type: ignore[no-any-return]
+        return self._records[name].to_pylist()
 
     def thumbnail(self, row: int) -> bytes:
         """The thumbnail in `row`: WebP, at most 256 px a side."""

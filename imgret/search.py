@@ -166,13 +166,15 @@ class Retriever:
         return encoder
 
     def _checked_labels(self, labels: Sequence[str] | None) -> list[str] | None:
-        if labels is None or (not isinstance(labels, str) and not len(labels)):
+        if labels is None:
             return None
-        known = self.index.manifest.labels
-        wanted = [labels] if isinstance(labels, str) else list(dict.fromkeys(labels))
+        given = [labels] if isinstance(labels, str) else labels
+        if not isinstance(given, Sequence) or not all(isinstance(label, str) for label in given):
+            raise SearchError("The labels must be a list of names.")
+        known, wanted = self.index.manifest.labels, list(dict.fromkeys(given))
         for label in wanted:
             if label not in known:
-                close = get_close_matches(str(label)[:100], known, n=3)
+                close = get_close_matches(label[:100], known, n=3)
                 hint = (
                     f"did you mean {' or '.join(close)}?"
                     if close
@@ -180,8 +182,8 @@ class Retriever:
                     if known
                     else "the library has no labels."
                 )
-                raise SearchError(f"There is no label {str(label)[:100]!r}; {hint}")
-        return wanted
+                raise SearchError(f"There is no label {label[:100]!r}; {hint}")
+        return wanted or None
 
 
 def _hit(rank: int, record: Any, score: float) -> Hit:

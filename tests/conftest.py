@@ -2,7 +2,11 @@
 
 import os
 import shutil
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 
 # Before anything imports huggingface_hub: a closed port, so that whatever reached for the Hub would fail at once.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
@@ -18,6 +22,7 @@ from imgret.library import ImageLibrary
 from imgret.search import Retriever
 from imgret.settings import EXAMPLES
 
+ROOT = EXAMPLES.parent
 LIBRARY = EXAMPLES / "library"
 QUERIES = EXAMPLES / "queries"
 
@@ -47,7 +52,7 @@ def retriever(index_folder, cache):
 def small_library(tmp_path_factory):
     """Forty pictures of the embedded library in class folders, as a user would lay them out."""
     folder = tmp_path_factory.mktemp("small")
-    for label in ("animals/birds", "animals/fish", "food/fruit", "vehicles"):
+    for label in ("animals/birds", "animals/insects", "food/fruit", "vehicles"):
         for picture in sorted((LIBRARY / label).rglob("*.webp"))[:10]:
             target = folder / label.rpartition("/")[2] / picture.name
             target.parent.mkdir(exist_ok=True)
@@ -55,6 +60,33 @@ def small_library(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def python():
-    return sys.executable
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def server(index_folder, cache, tmp_path_factory):
+    """The demo as `imgret serve` starts it, on the shared index; its address."""
+    port = free_port()
+    environment = os.environ | {
+        "IMGRET_CACHE": str(cache),
+        "IMGRET_MAX_UPLOAD_MB": "1",
+        "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("gradio")),
+    }
+    command = [sys.executable, "-m", "imgret.cli", "serve", str(index_folder), "--port", str(port)]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.2)
+    yield address
+    process.terminate()
+    process.wait(30)

@@ -17,7 +17,9 @@ DIMS = (1, 3, 12, 127, 147, 300, 519, 768, 2187, 2304, 2500)
 """With and without each level, square pictures and not, sides that the blocks divide and that they do not."""
 
 
-def assert_exact(found: tuple[np.ndarray, np.ndarray], query: np.ndarray, vectors: np.ndarray, metric: str, k: int) -> None:
+def assert_exact(
+    found: tuple[np.ndarray, np.ndarray], query: np.ndarray, vectors: np.ndarray, metric: str, k: int
+) -> None:
     rows, scores = found
     truth = METRICS[metric](query, vectors)
     best = best_first(truth, metric)[:k]
@@ -71,7 +73,9 @@ KINDS = ("smooth", "noise", "black", "equal", "constant", "two values", "outlier
     asked=st.sampled_from(("row", "near", "noise", "black", "constant")),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_every_library_gives_the_answers_of_brute_force(kind: str, n: int, dim: int, k: int, asked: str, seed: int) -> None:
+def test_every_library_gives_the_answers_of_brute_force(
+    kind: str, n: int, dim: int, k: int, asked: str, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     vectors = library(kind, rng, n, dim)
     query = vectors[rng.integers(n)].copy()
@@ -172,7 +176,9 @@ def test_threads_search_at_once(index: PixelIndex, queries: np.ndarray) -> None:
     assert wrong == []
 
 
-def test_a_saved_index_answers_the_same_from_a_moved_read_only_folder(index: PixelIndex, queries: np.ndarray, tmp_path: Path) -> None:
+def test_a_saved_index_answers_the_same_from_a_moved_read_only_folder(
+    index: PixelIndex, queries: np.ndarray, tmp_path: Path
+) -> None:
     index.save(tmp_path / "built" / "pixels")
     moved = (tmp_path / "built").rename(tmp_path / "moved") / "pixels"
     before = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in moved.iterdir()}
@@ -183,13 +189,17 @@ def test_a_saved_index_answers_the_same_from_a_moved_read_only_folder(index: Pix
     assert (len(loaded), loaded.dim) == (len(index), index.dim)
     assert isinstance(loaded.vectors, np.memmap)
     for metric in METRICS:
-        for mine, theirs in zip(loaded.search_many(queries, metric, 10), index.search_many(queries, metric, 10), strict=True):
+        for mine, theirs in zip(
+            loaded.search_many(queries, metric, 10), index.search_many(queries, metric, 10), strict=True
+        ):
             np.testing.assert_array_equal(mine, theirs)
     assert {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in moved.iterdir()} == before
     assert len(before) <= 5
 
 
-def test_a_matrix_that_already_lies_in_the_folder_is_not_copied_onto_itself(vectors: np.ndarray, tmp_path: Path) -> None:
+def test_a_matrix_that_already_lies_in_the_folder_is_not_copied_onto_itself(
+    vectors: np.ndarray, tmp_path: Path
+) -> None:
     file = tmp_path / "vectors.npy"
     np.save(file, vectors)
     inode = file.stat().st_ino
@@ -232,7 +242,14 @@ def test_rows_need_not_be_contiguous(vectors: np.ndarray, queries: np.ndarray) -
 
 @pytest.mark.parametrize(
     "vectors",
-    [np.zeros((3, 4)), np.zeros((3, 4), np.int8), np.zeros(4, np.uint8), np.zeros((2, 2, 3), np.uint8), np.zeros((3, 0), np.uint8), [[1, 2]]],
+    [
+        np.zeros((3, 4)),
+        np.zeros((3, 4), np.int8),
+        np.zeros(4, np.uint8),
+        np.zeros((2, 2, 3), np.uint8),
+        np.zeros((3, 0), np.uint8),
+        [[1, 2]],
+    ],
 )
 def test_vectors_of_another_kind_are_refused(vectors: np.ndarray) -> None:
     with pytest.raises(ValueError, match="must be uint8 of shape"):
@@ -240,7 +257,9 @@ def test_vectors_of_another_kind_are_refused(vectors: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, 2.0, True, "3", None])
-def test_a_k_that_is_not_a_whole_number_of_at_least_one_is_refused(index: PixelIndex, queries: np.ndarray, k: int) -> None:
+def test_a_k_that_is_not_a_whole_number_of_at_least_one_is_refused(
+    index: PixelIndex, queries: np.ndarray, k: int
+) -> None:
     with pytest.raises(ValueError, match="whole number of at least 1"):
         index.search(queries[0], "l1", k)
     with pytest.raises(ValueError, match="whole number of at least 1"):

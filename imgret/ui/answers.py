@@ -62,7 +62,7 @@ def answer(
         "hits": [hit.as_dict() | {"image": picture} for hit, picture in zip(hits, pictures, strict=True)],
         "method": method,
         "elapsed_ms": round(elapsed, 3),
-        "library": ready.retriever.index.manifest.library.source,
+        "library": ready.retriever.index.manifest.library.name,
         "notice": " ".join(sentence for sentence in (notice, ready.notice) if sentence) or None,
     }
 

@@ -94,7 +94,7 @@ class Endpoints:
         ready = self._start.wait()
         manifest = ready.retriever.index.manifest
         return {
-            "library": manifest.library.source,
+            "library": manifest.library.name,
             "split": manifest.library.split,
             "revision": manifest.library.revision,
             "count": manifest.count,

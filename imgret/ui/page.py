@@ -71,7 +71,7 @@ def _about(ready: Ready) -> str:
     recall = manifest.recall
     languages = ", ".join(manifest.encoder.languages)
     lines = [
-        f"**{manifest.count}** pictures from `{manifest.library.source}` · "
+        f"**{manifest.count}** pictures from `{manifest.library.name}` · "
         f"encoder `{manifest.encoder.uri}` (reads: {languages}) · "
         f"the vector index finds {recall.recall:.1%} of the true {recall.k} nearest (ef_search {recall.ef_search})"
     ]

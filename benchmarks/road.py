@@ -1,0 +1,116 @@
+"""How long does the whole road take, and how does it compare with the course's way?
+
+    python -m benchmarks.road [--photos FOLDER] [--encoders starter ViT-B-32/random]
+
+In processes of their own, with an empty cache: building `examples/library`, then a start that opens what was built and
+answers its first query. On a folder of photographs, in one run: pictures a second through `build_index`, and through a
+plain loop over the course's way, Chroma's `OpenCLIPEmbeddingFunction` on ViT-B/32, one picture at a time. Then one
+query by all four pixel metrics. Prints a table and a JSON line.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgret import ImageLibrary, Index, Retriever, build_index
+from imgret.images import load_image
+from imgret.metrics import METRICS
+from imgret.settings import EXAMPLES
+
+COURSE_PICTURES = 60
+QUERY = EXAMPLES / "queries" / "tiger.webp"
+
+FIRST_START = "from imgret.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
+SECOND_START = """
+import sys
+from imgret import Index, Retriever
+retriever = Retriever(Index.open(sys.argv[1]))
+retriever.by_pixels(sys.argv[2])
+retriever.by_clip(image=sys.argv[2])
+"""
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def process(code: str, *arguments: str, cache: Path) -> float:
+    command = [sys.executable, "-c", code, *arguments]
+    environment = os.environ | {"IMGRET_CACHE": str(cache)}
+    return seconds(lambda: subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL))
+
+
+def course_rate(files: list[Path]) -> float:
+    """Pictures a second, the course's way."""
+    from chromadb.utils.embedding_functions import OpenCLIPEmbeddingFunction
+
+    embed = OpenCLIPEmbeddingFunction(model_name="ViT-B-32", checkpoint=None)
+    pictures = files[:COURSE_PICTURES]
+    embed([np.asarray(load_image(pictures[0]))])
+    return len(pictures) / seconds(lambda: [embed([np.asarray(load_image(file))]) for file in pictures])
+
+
+def build_rate(photos: Path, encoder: str, scratch: Path, cache: Path) -> float:
+    """Pictures a second through `build_index`, the encoder loaded before."""
+    from imgret.encoders import load_encoder
+
+    loaded = load_encoder(encoder, cache=cache)
+    library = ImageLibrary.load(photos)
+    folder = scratch / encoder.replace("/", "-")
+    return (library.count or 0) / seconds(lambda: build_index(library, folder, loaded, cache=cache).close())
+
+
+def four_metrics(index: Index) -> float:
+    """Seconds for one query picture by all four metrics, the median of many."""
+    retriever, picture = Retriever(index), load_image(QUERY)
+
+    def ask() -> None:
+        for metric in METRICS:
+            retriever.by_pixels(picture, metric)
+
+    ask()
+    return statistics.median(seconds(ask) for _ in range(50))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=Path, default=EXAMPLES / "library", help="a folder of photographs")
+    parser.add_argument("--encoders", nargs="*", default=["starter", "ViT-B-32/random"])
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        cache, index = scratch / "cache", scratch / "index"
+        figures: dict[str, Any] = {
+            "build_s": process(FIRST_START, "build", str(EXAMPLES / "library"), "--out", str(index), cache=cache),
+            "second_start_to_first_clip_hit_s": process(SECOND_START, str(index), str(QUERY), cache=cache),
+            "four_pixel_metrics_ms": 1000 * four_metrics(Index.open(index, cache=cache)),
+        }
+        files = sorted(path for path in options.photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".webp"))
+        figures["course_pictures_per_s"] = course = course_rate(files)
+        for encoder in options.encoders:
+            rate = build_rate(options.photos, encoder, scratch, cache)
+            figures[f"{encoder}_pictures_per_s"] = rate
+            figures[f"{encoder}_to_course"] = rate / course
+    for name, value in figures.items():
+        print(f"{name:<40} {value:10.2f}")
+    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    print(json.dumps({"benchmark": "road", "machine": machine, "photos": len(files)} | figures))
+
+
+if __name__ == "__main__":
+    main()

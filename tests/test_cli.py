@@ -1,0 +1,100 @@
+"""Every command answers, or ends with exit code 2 and one line."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from imgret import Retriever
+from tests.conftest import QUERIES
+
+TIGER = str(QUERIES / "tiger.webp")
+
+
+@pytest.fixture
+def imgret(cache):
+    environment = os.environ | {"IMGRET_CACHE": str(cache)}
+
+    def run(*arguments, **variables):
+        command = [sys.executable, "-m", "imgret.cli", *map(str, arguments)]
+        return subprocess.run(command, env=environment | variables, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+def refused(result, says):
+    assert result.returncode == 2, result
+    assert result.stdout == ""
+    (line,) = result.stderr.strip().splitlines()
+    assert re.search(says, line), line
+    return True
+
+
+def test_course_layout_is_built_searched_and_evaluated(imgret, small_library, tmp_path):
+    shutil.copytree(small_library, tmp_path / "data" / "train")
+    built = imgret("build", tmp_path / "data" / "train", "--out", tmp_path / "index", "--pixel-size", 32)
+    assert built.returncode == 0, built.stderr
+    assert "40 pictures, 4 labels, 0 skipped; encoder starter" in built.stdout
+    bird = next((tmp_path / "data" / "train" / "birds").iterdir())
+    found = json.loads(imgret("search", tmp_path / "index", "--image", bird, "-k", 2, "--json").stdout)
+    assert found["hits"][0] == {
+        "rank": 1, "id": f"birds/{bird.name}", "label": "birds", "caption": None, "score": 0.0,
+    }  # fmt: skip
+    figures = json.loads(imgret("evaluate", tmp_path / "index", "--json").stdout)
+    assert figures["queries"] == 40
+    assert set(figures["by_label"]) == {"birds", "fruit", "insects", "vehicles"}
+    assert figures["captions"] is None
+    assert 0.25 < figures["methods"]["clip"]["precision@1"] <= 1
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "cosine", "correlation", "clip"])
+def test_search_prints_the_hits_of_the_retriever(imgret, index_folder, retriever, metric):
+    expected = retriever.by_clip(image=TIGER, k=4) if metric == "clip" else retriever.by_pixels(TIGER, metric, 4)
+    answer = imgret("search", index_folder, "--image", TIGER, "--metric", metric, "-k", 4, "--json")
+    hits = json.loads(answer.stdout)["hits"]
+    assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
+    assert [hit["score"] for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-6)
+    table = imgret("search", index_folder, "--image", TIGER, "--metric", metric, "-k", 4).stdout
+    assert [line.split()[2] for line in table.splitlines()] == [hit.id for hit in expected]
+
+
+def test_a_text_is_searched_by_clip(imgret, index_folder, retriever: Retriever):
+    answer = json.loads(imgret("search", index_folder, "--text", "a red flower", "-k", 3, "--json").stdout)
+    assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in retriever.by_clip(text="a red flower", k=3)]
+
+
+def test_evaluate_prints_a_row_a_method_and_the_captions(imgret, index_folder):
+    printed = imgret("evaluate", index_folder, "--queries", 20).stdout
+    assert [line.split()[0] for line in printed.splitlines()[2:7]] == ["l1", "l2", "cosine", "correlation", "clip"]
+    assert "caption to picture: recall@1" in printed
+
+
+def test_errors_end_in_one_line_and_exit_code_2(imgret, index_folder, tmp_path):
+    (tmp_path / "no.jpg").write_text("<html>")
+    search = ("search", index_folder)
+    assert refused(imgret(*search), "--image --text is required")
+    assert refused(imgret(*search, "--image", tmp_path / "no.jpg"), "not a picture")
+    assert refused(imgret(*search, "--image", tmp_path / "gone.jpg"), "no picture file at")
+    assert refused(imgret(*search, "--image", TIGER, "-k", 0), "whole number of at least 1")
+    assert refused(imgret(*search, "--image", TIGER, "-k", 1.5), "invalid int value")
+    assert refused(imgret(*search, "--image", TIGER, "--metric", "l3"), "invalid choice")
+    assert refused(imgret(*search, "--text", ""), "text is empty")
+    assert refused(imgret(*search, "--text", "a cat", "--metric", "l1"), "needs --image")
+    assert refused(imgret(*search, "--text", "x", "--encoder", "ViT-B-32/random"), "built with the encoder starter")
+    assert refused(imgret("search", tmp_path, "--text", "a cat"), "holds no finished index")
+    assert refused(imgret("build", tmp_path, "--out", tmp_path / "index"), "no picture that can be used")
+    (tmp_path / "empty").mkdir()
+    assert refused(imgret("build", tmp_path / "empty", "--out", tmp_path / "index2"), "no pictures in")
+    assert refused(imgret("serve", tmp_path / "empty"), "holds no finished index")
+    assert refused(imgret("evaluate", index_folder, "--queries", 0), "at least 1")
+    assert refused(imgret("evaluate", index_folder, IMGRET_PIXEL_SIZE="big"), "IMGRET_PIXEL_SIZE is 'big'")
+
+
+def test_an_encoder_that_cannot_be_loaded_names_itself_and_the_one_that_works(imgret, small_library, tmp_path):
+    for uri in ("nonsense", "hf-hub:nobody/nothing", "ViT-B-32/laion2b_s34b_b79k", f"local-dir:{tmp_path}"):
+        result = imgret("build", small_library, "--out", tmp_path / "index", "--encoder", uri)
+        assert refused(result, re.escape(uri) + ".*starter")

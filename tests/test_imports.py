@@ -1,0 +1,90 @@
+"""Imports run downwards, and heavy libraries stay off the paths that do not need them."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROWS = [
+    {"app", "imgret.cli"},
+    {"imgret.ui"},
+    {"imgret.start"},
+    {"imgret.build", "imgret.distributed"},
+    {"imgret.evaluate", "imgret.course"},
+    {"imgret.search", "imgret.explain", "imgret.hub"},
+    {"imgret.index"},
+    {"imgret.pixels", "imgret.vectors"},
+    {"imgret.library", "imgret.metrics"},
+    {"imgret.images", "imgret.encoders", "imgret.settings", "imgret.scratch"},
+]
+ALONE = {
+    "gradio": {"app", "imgret.ui"},
+    "chromadb": {"imgret.vectors"},
+    "open_clip": {"imgret.encoders"},
+    "onnxruntime": {"imgret.encoders"},
+    "torch": {"imgret.encoders"},
+    "datasets": {"imgret.library"},
+    "pydantic_settings": {"imgret.settings"},
+}
+
+
+def unit_of(module):
+    """The entry of ROWS that a module belongs to: a package counts as a whole."""
+    return next((unit for row in ROWS for unit in row if module == unit or module.startswith(unit + ".")), None)
+
+
+def imports():
+    for path in [ROOT / "app.py", *sorted((ROOT / "imgret").rglob("*.py"))]:
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if module == "imgret":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                for name in node.names:
+                    yield module, name.name
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{module} imports relatively"
+                for name in node.names:
+                    yield module, f"{node.module}.{name.name}"
+
+
+def test_every_module_stands_in_a_row_and_imports_only_from_rows_below():
+    row_of = {unit: number for number, row in enumerate(ROWS) for unit in row}
+    seen = 0
+    for module, imported in imports():
+        mine = unit_of(module)
+        assert mine is not None, f"{module} stands in no row"
+        other = unit_of(imported)
+        if other is None or other == mine:
+            assert not imported.startswith("imgret.") or other == mine, f"{module} imports {imported} from no row"
+            continue
+        seen += 1
+        assert row_of[other] > row_of[mine], (
+            f"{module} (row {row_of[mine] + 1}) imports {imported} (row {row_of[other] + 1})"
+        )
+    assert seen > 20
+
+
+def test_a_library_that_one_module_alone_should_know_is_known_to_it_alone():
+    for module, imported in imports():
+        allowed = ALONE.get(imported.partition(".")[0])
+        assert allowed is None or unit_of(module) in allowed, f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import imgret", {"numpy", "torch", "gradio", "chromadb", "datasets", "PIL"}),
+        ("import imgret.cli", {"torch", "gradio", "chromadb", "datasets"}),
+        ("import imgret.encoders", {"torch", "open_clip", "transformers"}),
+        ("import imgret.search", {"torch", "gradio", "chromadb", "datasets"}),
+        ("import imgret.start", {"torch", "gradio", "chromadb", "datasets"}),
+    ],
+)
+def test_importing_a_module_does_not_bring_what_it_may_never_need(statement, heavy):
+    code = f"{statement}; import sys; print(*({heavy!r} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == []

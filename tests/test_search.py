@@ -1,0 +1,117 @@
+"""Hits are what brute force gives, best first; a query that cannot be answered says why."""
+
+import numpy as np
+import pytest
+
+from imgret import Retriever, SearchError, load_image
+from imgret.images import pixel_vector
+from imgret.metrics import METRICS, best_first
+from tests.conftest import QUERIES
+
+TIGER = QUERIES / "tiger.webp"
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_pixel_hits_are_those_of_brute_force(retriever, metric):
+    query = pixel_vector(load_image(TIGER), 64)
+    scores = METRICS[metric](query, retriever.index.pixels.vectors)
+    expected = best_first(scores, metric)[:20]
+    hits = retriever.by_pixels(TIGER, metric, 20)
+    assert [hit.rank for hit in hits] == list(range(1, 21))
+    assert [hit.id for hit in hits] == [retriever.index.record(row).id for row in expected]
+    np.testing.assert_allclose([hit.score for hit in hits], scores[expected], atol=1e-12)
+
+
+def clip_scores(retriever, vector):
+    return retriever.index.embeddings.astype(float) @ vector
+
+
+def unit(vector):
+    return vector / np.linalg.norm(vector)
+
+
+@pytest.mark.parametrize("query", ["image", "text", "both", "negative", "weight"])
+def test_clip_scores_are_cosines_of_the_combined_query(retriever, query):
+    picture = retriever.encoder.embed_images([load_image(TIGER)])[0].astype(float)
+    text, negative = retriever.encoder.embed_texts(["a flower", "a tiger"]).astype(float)
+    asked, vector = {
+        "image": ({"image": TIGER}, picture),
+        "text": ({"text": "a flower"}, text),
+        "both": ({"image": TIGER, "text": "a flower"}, unit(picture / 2 + text / 2)),
+        "negative": ({"image": TIGER, "negative": "a tiger"}, unit(picture - negative)),
+        "weight": ({"image": TIGER, "text": "a flower", "text_weight": 0.8}, unit(0.2 * picture + 0.8 * text)),
+    }[query]
+    scores = clip_scores(retriever, vector)
+    hits = retriever.by_clip(**asked, k=10)
+    np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:10], atol=1e-5)
+    for hit in hits:
+        assert hit.score == pytest.approx(scores[retriever.index.row_of(hit.id)], abs=1e-5)
+
+
+def test_the_tiger_finds_a_cat_by_clip(retriever):
+    assert "tiger" in retriever.by_clip(image=TIGER, k=1)[0].caption.lower()
+
+
+def test_labels_filter_and_a_filter_may_leave_fewer_than_k(retriever):
+    hits = retriever.by_clip(text="something to eat", labels=["food/fruit", "food/dessert"], k=100)
+    labels = retriever.index.manifest.labels
+    assert len(hits) == labels["food/fruit"] + labels["food/dessert"]
+    assert {hit.label for hit in hits} == {"food/fruit", "food/dessert"}
+
+
+def test_a_picture_of_the_library_finds_itself_first(retriever):
+    id = retriever.index.record(7).id
+    picture = load_image(retriever.thumbnail(id))
+    assert retriever.by_clip(image=picture, k=1)[0].id == id
+
+
+def test_k_above_the_number_of_pictures_is_that_number(retriever):
+    assert len(retriever.by_pixels(TIGER, k=10**6)) == len(retriever.index)
+    assert len(retriever.by_clip(image=TIGER, k=10**6)) == len(retriever.index)
+    assert len(retriever.by_pixels(TIGER, k=3.0)) == 3
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, float("nan"), float("inf"), "10", None, True, [3]])
+def test_a_k_that_is_no_positive_whole_number_is_refused(retriever, k):
+    with pytest.raises(SearchError, match="whole number of at least 1"):
+        retriever.by_pixels(TIGER, k=k)
+    with pytest.raises(SearchError, match="whole number of at least 1"):
+        retriever.by_clip(text="a cat", k=k)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({}, "nothing to search for"),
+        ({"text": ""}, "text is empty"),
+        ({"text": " \0 "}, "text is empty"),
+        ({"text": "a cat", "negative": "  "}, "negative text is empty"),
+        ({"text": "x" * 10_000}, "10000 characters"),
+        ({"text": 7}, "not a text but int"),
+        ({"text": "a cat", "labels": ["animals/bird"]}, "did you mean animals/birds"),
+        ({"text": "a cat", "labels": 5}, "must be a list"),
+        ({"text": "a cat", "labels": [["animals/birds"]]}, "must be a list"),
+        ({"text": "a cat", "text_weight": 2}, "from 0 to 1"),
+        ({"text": "a cat", "text_weight": float("nan")}, "from 0 to 1"),
+        ({"text": "a cat", "text_weight": "half"}, "from 0 to 1"),
+        ({"text": "a cat", "negative": "a cat"}, "cancel each other"),
+    ],
+)
+def test_a_query_that_cannot_be_answered_says_why(retriever, asked, says):
+    with pytest.raises(SearchError, match=says):
+        retriever.by_clip(**asked)
+
+
+def test_an_unknown_metric_and_an_unknown_picture_are_named(retriever):
+    with pytest.raises(SearchError, match="no metric 'l3'; there are l1, l2, cosine, correlation"):
+        retriever.by_pixels(TIGER, "l3")
+    with pytest.raises(SearchError, match=r"no picture 'nobody\.png'"):
+        retriever.thumbnail("nobody.png")
+
+
+def test_an_encoder_other_than_the_one_of_the_index_is_refused(retriever):
+    class Other:
+        uri, dim = "ViT-B-32/random", 512
+
+    with pytest.raises(SearchError, match="built with the encoder starter"):
+        Retriever(retriever.index, Other())

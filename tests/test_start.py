@@ -1,0 +1,99 @@
+"""Which index a start takes, and what it says when it cannot have the one it was asked for."""
+
+import shutil
+
+import pytest
+
+from imgret import ImageLibrary, build_index
+from imgret.settings import EXAMPLE_LIBRARY, SPACE_ENCODER, SPACE_LIBRARY, Settings, SettingsError
+from imgret.start import Start, StartError, built_folder, prepare
+
+
+@pytest.fixture
+def settings(small_library, cache):
+    return Settings(library=str(small_library), pixel_size=16, cache=cache)
+
+
+def test_defaults_on_a_laptop_need_no_network_and_on_a_space_are_the_course_s_model(monkeypatch):
+    assert (Settings().library, Settings().encoder) == (EXAMPLE_LIBRARY, "starter")
+    monkeypatch.setenv("SPACE_ID", "someone/space")
+    assert (Settings().library, Settings().encoder) == (SPACE_LIBRARY, SPACE_ENCODER)
+    monkeypatch.setenv("IMGRET_ENCODER", "starter")
+    monkeypatch.setenv("IMGRET_SPLIT", "")
+    assert (Settings().encoder, Settings().split) == ("starter", None)
+
+
+def test_a_bad_variable_is_named(monkeypatch):
+    monkeypatch.setenv("IMGRET_LIMIT", "-3")
+    with pytest.raises(SettingsError, match="IMGRET_LIMIT is '-3'"):
+        Settings.read()
+
+
+def test_the_first_start_builds_and_the_second_opens(settings):
+    first = prepare(settings)
+    assert first.origin == "built now"
+    first.retriever.index.close()
+    before = (built_folder(settings) / "manifest.json").stat().st_mtime_ns
+    second = prepare(settings)
+    assert second.origin == "built here before"
+    assert (built_folder(settings) / "manifest.json").stat().st_mtime_ns == before
+    second.retriever.index.close()
+
+
+def test_a_library_that_changed_is_built_again(settings, small_library, tmp_path):
+    folder = shutil.copytree(small_library, tmp_path / "library")
+    settings = settings.model_copy(update={"library": str(folder)})
+    prepare(settings).retriever.index.close()
+    next(folder.rglob("*.webp")).unlink()
+    ready = prepare(settings)
+    assert (ready.origin, len(ready.retriever.index)) == ("built now", 39)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, None),
+        ({"limit": 10}, "limit"),
+        ({"encoder": "ViT-B-32/random"}, "encoder starter, not ViT-B-32/random"),
+        ({"library": "embedded"}, "other pictures"),
+        ({"library": "org/elsewhere"}, "library"),
+    ],
+)
+def test_a_configured_index_made_for_something_else_is_passed_over(
+    change, why, settings, tmp_path, caplog, monkeypatch
+):
+    build_index(ImageLibrary.load(settings.library), tmp_path / "index", "starter", 16, cache=settings.cache).close()
+    if change.get("library") == "embedded":
+        change = {"library": EXAMPLE_LIBRARY}
+    asked = settings.model_copy(update={"index": str(tmp_path / "index")} | change)
+    # What comes after passing over is told elsewhere; here it only has to be reached.
+    monkeypatch.setattr("imgret.start.built_folder", lambda _: (_ for _ in ()).throw(ValueError("next choice")))
+    if why is None:
+        assert prepare(asked).origin == f"the folder {tmp_path / 'index'}"
+    else:
+        with pytest.raises(ValueError, match="next choice"):
+            prepare(asked)
+        assert why in caplog.text
+
+
+def test_a_library_that_cannot_be_had_gives_the_embedded_one_and_says_so(cache, index_folder, monkeypatch):
+    ready = prepare(Settings(library="nobody/nothing", cache=cache))
+    assert ready.retriever.index.manifest.library.source == EXAMPLE_LIBRARY
+    assert "embedded library" in ready.notice
+    assert "nobody/nothing" in ready.notice
+
+
+def test_everybody_waits_for_the_start_and_hears_why_it_failed():
+    heard = []
+
+    def prepare(progress):
+        progress("pictures", 3, 9)
+        import time
+
+        time.sleep(0.5)
+        raise ValueError("The disk is full.")
+
+    start = Start(prepare)
+    with pytest.raises(StartError, match="The disk is full"):
+        start.wait(lambda *stage: heard.append(stage))
+    assert ("pictures", 3, 9) in heard
