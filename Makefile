@@ -28,3 +28,8 @@ $(VENV)/installed-dev: $(VENV)/installed
 # The browser tests drive Debian's Chromium; where there is neither it nor a way to install it, they are skipped.
 chromium:
 	@command -v chromium >/dev/null || { command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y chromium >/dev/null; } || true
+
+# The README's picture of the demo, taken from the demo.
+.PHONY: screenshots
+screenshots: install-dev chromium
+	$(BIN)/python -m tests.screenshots

@@ -15,6 +15,7 @@ from imgret.encoders import Encoder, load_encoder
 from imgret.images import ImageSource, load_image, pixel_vector
 from imgret.index import Index
 from imgret.metrics import METRICS
+from imgret.pixels import warm
 
 METHODS = (*METRICS, "clip")
 """The five methods by name, in the order they are shown."""
@@ -67,6 +68,14 @@ class Retriever:
             if self._encoder is None:
                 self._encoder = self._checked(self._load())
             return self._encoder
+
+    def warm_pixels(self) -> None:
+        """Does what the first pixel query of a process would otherwise have to wait for."""
+        warm()
+
+    def warm_clip(self) -> None:
+        """Does what the first CLIP query of a process would have to wait for. Raises EncoderError, VectorError."""
+        self.index.vectors.query(self.encoder.embed_texts(["a picture"])[0], 1)
 
     def by_pixels(self, image: ImageSource, metric: str = "l2", k: int = 10) -> list[Hit]:
         """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.

@@ -137,7 +137,9 @@ class Start:
 
     def _run(self) -> None:
         try:
-            self._ready = self._prepare(self._hear)
+            ready = self._prepare(self._hear)
+            ready.retriever.warm_pixels()
+            self._ready = ready
         except ValueError as error:
             log.error("%s", error)
             self._error = str(error)
@@ -146,6 +148,17 @@ class Start:
             self._error = "The demo could not start; its log says why."
         finally:
             self._done.set()
+        if self._ready is not None:
+            self._warm_clip(self._ready.retriever)
+
+    def _warm_clip(self, retriever: Retriever) -> None:
+        """After the page is ready: the basic metrics answer meanwhile, and a CLIP query that comes too early waits."""
+        try:
+            retriever.warm_clip()
+        except ValueError as error:  # told to whoever asks
+            log.error("%s", error)
+        except Exception:
+            log.exception("CLIP search could not be made ready")
 
     def _hear(self, stage: str, done: int, total: int | None) -> None:
         self.stage = (stage, done, total)

@@ -1,15 +1,14 @@
 """What a visitor sees in a real browser is what the Retriever gives."""
 
+import csv
 import re
-import shutil
 
 import pytest
 
 from imgret.search import Retriever
+from tests.browser import CHROMIUM, open_browser
 from tests.conftest import QUERIES, ROOT
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SCREENSHOTS = ROOT / "tests" / "screenshots"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -17,22 +16,18 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not instal
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(browser, server, request):
-    """The demo, loaded; afterwards a screenshot, and no request may have gone to another host nor a script have failed."""
+    """The demo, loaded. Afterwards a screenshot; no request may have left for another host, no script have failed."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(30_000)
-    elsewhere, failures = [], []
+    requests, failures = [], []
     page.on(
-        "request", lambda sent: None if sent.url.startswith((server, "data:", "blob:")) else elsewhere.append(sent.url)
+        "request", lambda sent: None if sent.url.startswith((server, "data:", "blob:")) else requests.append(sent.url)
     )
     page.on("pageerror", lambda error: failures.append(str(error)))
     page.goto(server)
@@ -41,7 +36,7 @@ def page(browser, server, request):
     SCREENSHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{request.node.name}.png", full_page=True)
     page.close()
-    assert elsewhere == []
+    assert [url for url in requests if not url.startswith((server, "data:", "blob:"))] == []
     assert failures == []
 
 
@@ -59,8 +54,6 @@ def shown_as(hits):
 
 
 def example(page, name):
-    import csv
-
     with (QUERIES / "metadata.csv").open(encoding="utf-8") as file:
         names = [row["file_name"] for row in csv.DictReader(file)]
     return page.locator("#example-gallery .thumbnail-item").nth(names.index(name))
@@ -88,7 +81,7 @@ def test_an_uploaded_picture_is_searched_and_one_that_is_none_is_an_error(page, 
     page.locator("#pixel-query input[type=file]").set_input_files(QUERIES / "747.webp")
     assert ranks_and_scores(page, "pixel-hits") == shown_as(retriever.by_pixels(QUERIES / "747.webp", "l2", 10))
     (tmp_path / "page.png").write_text("<html>")
-    page.locator("#pixel-query button[aria-label=\"Remove image\"]").click()
+    page.locator('#pixel-query button[aria-label="Remove image"]').click()
     page.locator("#pixel-query input[type=file]").set_input_files(tmp_path / "page.png")
     page.get_by_text("is not a picture that can be read").wait_for()
 

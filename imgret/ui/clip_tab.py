@@ -29,9 +29,8 @@ def build(endpoints: Endpoints, examples: gr.Gallery, paths: list[Path]) -> gr.D
         with gr.Column(scale=5, min_width=320):
             status = gr.Markdown("")
             hits = gr.Gallery(
-                label="Closest in meaning first",
+                show_label=False,
                 elem_id="clip-hits",
-                columns=5,
                 height="auto",
                 object_fit="contain",
                 interactive=False,

@@ -1,5 +1,6 @@
 """The page: an example gallery, a tab for the basic metrics, a tab for CLIP search, and the endpoints behind them."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,6 +12,7 @@ from imgret.ui.answers import Thumbnails
 from imgret.ui.endpoints import Endpoints, told
 from imgret.ui.examples import QUERIES, read_examples
 
+STYLE = Path(__file__).with_name("page.css")
 FONT = ("system-ui", "sans-serif")
 CACHE_HOURS = 1
 
@@ -30,12 +32,13 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
             "Give a picture, or for CLIP a text, and see the most similar pictures of the library."
         )
         about = gr.Markdown("The library is being made ready …", elem_id="about")
+        gr.Markdown("One click on an example searches:")
         gallery = gr.Gallery(
             [(str(example.path), example.captions["en"]) for example in examples],
-            label="Examples: one click searches",
+            show_label=False,
             elem_id="example-gallery",
-            columns=8,
             height="auto",
+            buttons=[],
             allow_preview=False,
             interactive=False,
         )
@@ -62,7 +65,12 @@ def launch(demo: gr.Blocks, settings: Settings, *, port: int | None = None, **op
     """Serves the page; host and port are Gradio's own variables where not given."""
     theme = gr.themes.Soft(font=FONT, font_mono=("ui-monospace", "monospace"))
     return demo.launch(
-        server_port=port, max_file_size=settings.max_upload_mb * 2**20, ssr_mode=False, theme=theme, **options
+        css_paths=STYLE,
+        server_port=port,
+        max_file_size=settings.max_upload_mb * 2**20,
+        ssr_mode=False,
+        theme=theme,
+        **options,
     )
 
 

@@ -35,9 +35,8 @@ def build(endpoints: Endpoints, examples: gr.Gallery, paths: list[Path]) -> None
         with gr.Column(scale=5, min_width=320):
             status = gr.Markdown("")
             hits = gr.Gallery(
-                label="Most similar first",
+                show_label=False,
                 elem_id="pixel-hits",
-                columns=5,
                 height="auto",
                 object_fit="contain",
                 interactive=False,
