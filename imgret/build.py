@@ -1,25 +1,25 @@
 """The build road: how does a library become an index? Stages as plain functions, in the order they run.
 
-    digest      each picture whose content is new: decoded, made a pixel vector, a thumbnail and an embedding   ->
-    Digests assemble    the library's rows in order, from the digests and the index there was
-    -> matrices, records finish      pixel index, Chroma collection, recall audit, hashes; then the manifest switches
-    -> Index
+    digest      each picture whose content is new: a pixel vector, a thumbnail, an embedding        -> Digests
+    assemble    the library's rows in order, from the digests and the index there was               -> matrices, records
+    finish      pixel index, Chroma collection with its recall audit, the encoder                   -> a whole data
+    folder
 
-A kill at any moment leaves the old index or the new one, and loses at most the batch under way: all is written below
-`.building` in the index folder, and the switch is the replacing of one name.
+Then the manifest switches. A kill at any moment leaves the old index or the new one, and loses at most the batch under
+way: all is written below `.building` in the index folder, and the switch is the replacing of one name.
 """
 
 import hashlib
 import os
 import shutil
-import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,40 +27,40 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from imgret import index as layout
-from imgret.encoders import Encoder, EncoderError, load_encoder
+from imgret.digests import Digest, Digests
+from imgret.encoders import (
+    Encoder,
+    EncoderError,
+    can_export,
+    export_encoder,
+    load_encoder,
+    open_exported,
+    shared_export,
+)
 from imgret.images import ImageError, load_image, pixel_vector, thumbnail
 from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest
 from imgret.library import Entry, ImageLibrary
 from imgret.pixels import PixelIndex
 from imgret.vectors import RecallAudit, VectorStore
 
-BATCH = 32
+BATCH = 16
+AHEAD = 4 * BATCH
 SKIPPED_LISTED = 1000
 WORK = ".building"
+EXPORT_SAMPLES, EXPORT_STRIDE = 96, 50
+"""Pictures that an exported encoder is held against the original on, and how far apart they are taken at most."""
 
 Progress = Callable[[str, int, int | None], None]
 """Hears (stage, done, total); the total is None while nobody knows it."""
 
+Tensor = npt.NDArray[np.float32]
+
 
 class BuildError(ValueError):
     """An index that cannot be built; the text says why and what would work."""
-
-
-@dataclass(frozen=True)
-class Digest:
-    """All that an index keeps of one picture's content.
-
-    `pixels` (P,) uint8, `thumbnail` WebP, `embedding` (d,) float32.
-    """
-
-    content: str
-    width: int
-    height: int
-    pixels: npt.NDArray[np.uint8]
-    thumbnail: bytes
-    embedding: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,7 @@ def build_index(
         raise BuildError(f"The pixel size is {pixel_size!r}; it must be a whole number from 1 to 1024.")
     if folder.exists() and not folder.is_dir():
         raise BuildError(f"{folder} is a file; an index needs a folder.")
-    if (
-        folder.is_dir()
-        and not (folder / layout.MANIFEST).exists()
-        and any(not _ours(path) for path in folder.iterdir())
-    ):
+    if folder.is_dir() and not (folder / layout.MANIFEST).exists() and not all(map(_ours, folder.iterdir())):
         raise BuildError(f"{folder} holds other files and no index; name a new or empty folder.")
     work = folder / WORK
     work.mkdir(parents=True, exist_ok=True)
@@ -105,60 +101,55 @@ def build_index(
     except Timeout:
         raise BuildError(f"Another build is writing to {folder}; wait for it to end.") from None
     try:
-        with closing(_Build(library, folder, work, encoder, pixel_size, progress, cache)) as build:
-            build.run()
+        _build(library, folder, work, encoder, pixel_size, progress, cache)
         shutil.rmtree(work)
     finally:
         lock.release()
     return Index.open(folder, cache=cache)
 
 
-class _Build:
-    def __init__(
-        self,
-        library: ImageLibrary,
-        folder: Path,
-        work: Path,
-        encoder: str | Encoder,
-        pixel_size: int,
-        progress: Progress,
-        cache: Path | None,
-    ) -> None:
-        self.library, self.folder, self.work, self.pixel_size, self.progress, self.cache = (
-            library,
-            folder,
-            work,
-            pixel_size,
-            progress,
-            cache,
-        )
-        self.encoder = _LazyEncoder(encoder, cache)
-        self.old = _open_if_alike(folder, self.encoder.uri, pixel_size, cache)
-        self.old_rows = {content: row for row, content in enumerate(self.old.column("content"))} if self.old else {}
-        kind = hashlib.sha256(f"{self.encoder.uri}\0{pixel_size}".encode()).hexdigest()[:12]
-        self.digests = _Digests(work / f"digests-{kind}.sqlite3")
-
-    def run(self) -> None:
-        rows, skipped = self.digest()
-        self.library.skipped = tuple(skipped)
+def _build(
+    library: ImageLibrary,
+    folder: Path,
+    work: Path,
+    encoder: str | Encoder,
+    pixel_size: int,
+    progress: Progress,
+    cache: Path | None,
+) -> None:
+    uri = encoder if isinstance(encoder, str) else encoder.uri
+    kind = hashlib.sha256(f"{uri}\0{pixel_size}".encode()).hexdigest()[:12]
+    with ExitStack() as stack:
+        old = _open_if_alike(folder, uri, pixel_size, cache)
+        if old is not None:
+            stack.enter_context(closing(old))
+        digests = stack.enter_context(closing(Digests(work / f"digests-{kind}.sqlite3")))
+        maker = _Maker(encoder, library, work / f"encoder-{kind}", old, cache)
+        rows, skipped = digest(library, maker, pixel_size, digests, old, progress)
+        library.skipped = tuple(skipped)
         if not rows:
             first = f"; {len(skipped)} were skipped, the first because: {skipped[0][1]}" if skipped else "."
-            raise BuildError(f"{self.library.source} has no picture that can be used{first}")
-        info = self.old.manifest.encoder if self.old else self.encoder.info()
+            raise BuildError(f"{library.source} has no picture that can be used{first}")
         labels = [row.entry.label for row in rows]
-        data = f"data-{self.identity(rows)}"
-        if self.old and self.old.manifest.data == data:
-            recall, files = self.old.manifest.recall, dict(self.old.manifest.files)
+        data = f"data-{_identity(rows, uri, pixel_size)}"
+        if old is not None and old.manifest.data == data:
+            info, recall, files = old.manifest.encoder, old.manifest.recall, dict(old.manifest.files)
         else:
-            self.assemble(rows, info.dim)
-            recall = self.finish(labels, data)
-            files = layout.describe_files(self.folder, data)
-        manifest = Manifest(
+            info = maker.info()
+            draft = work / "data"
+            assemble(rows, _finder(digests, old), info.dim, pixel_size, draft, progress)
+            recall = finish(draft, labels, maker.exported, progress)
+            shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
+            os.rename(draft, folder / data)
+            files = layout.describe_files(folder, data)
+    layout.write_manifest(
+        folder,
+        Manifest(
             format=layout.FORMAT,
             data=data,
-            library=LibraryInfo(self.library.source, self.library.split, self.library.revision, self.library.limit),
+            library=LibraryInfo(library.source, library.split, library.revision, library.limit),
             encoder=info,
-            pixel_size=self.pixel_size,
+            pixel_size=pixel_size,
             count=len(rows),
             labels=layout.count_labels(labels),
             skipped_count=len(skipped),
@@ -166,225 +157,221 @@ class _Build:
             recall=recall,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             files=files,
-        )
-        layout.write_manifest(self.folder, manifest)
-        for path in self.folder.glob("data-*"):
-            if path.name != data:
-                shutil.rmtree(path)
+        ),
+    )
+    for path in folder.glob("data-*"):
+        if path.name != data:
+            shutil.rmtree(path)
 
-    def digest(self) -> tuple[list[Row], list[tuple[str, str]]]:
-        """Every row of the library that can be used, its content known to the digests or the old index; and those
-        skipped, with why.
-        """
-        rows: list[Row] = []
-        skipped: list[tuple[str, str]] = []
-        batch: dict[str, tuple[Digest, npt.NDArray[np.float32]]] = {}
 
-        def embed_batch() -> None:
-            if batch:
-                vectors = self.encoder.get().embed_preprocessed(np.stack([pixels for _, pixels in batch.values()]))
-                self.digests.add(
-                    replace(digest, embedding=vector)
-                    for (digest, _), vector in zip(batch.values(), vectors, strict=True)
-                )
-                batch.clear()
+def digest(
+    library: ImageLibrary,
+    maker: "_Maker",
+    pixel_size: int,
+    digests: Digests,
+    old: Index | None,
+    progress: Progress,
+) -> tuple[list[Row], list[tuple[str, str]]]:
+    """Adds what is new to `digests`. All rows that can be used, in order, and `(id, reason)` of those that cannot."""
+    old_contents = frozenset(old.column("content")) if old else frozenset[str]()
+    rows: list[Row] = []
+    skipped: list[tuple[str, str]] = []
+    batch: dict[str, tuple[Digest, Tensor]] = {}
 
-        self.progress("pictures", 0, self.library.count)
-        for done, (entry, outcome) in enumerate(
-            _in_order(self.prepare, self.library.entries(), ahead=2 * BATCH), start=1
-        ):
-            if isinstance(outcome, ImageError):
-                skipped.append((entry.id, str(outcome)))
-            else:
-                content, new = outcome
-                rows.append(Row(replace(entry, data=None), content))
-                if new is not None and content not in self.digests:
-                    batch[content] = new
-                if len(batch) == BATCH:
-                    embed_batch()
-            self.progress("pictures", done, self.library.count)
-        embed_batch()
-        return rows, skipped
-
-    def prepare(
-        self, entry: Entry
-    ) -> tuple[Entry, ImageError | tuple[str, tuple[Digest, npt.NDArray[np.float32]] | None]]:
-        """Runs in a worker: the picture's hash and, where its content is new, all but its embedding."""
+    def prepare(entry: Entry) -> tuple[Entry, ImageError | tuple[str, tuple[Digest, Tensor] | None]]:
         try:
             data = entry.read()
             content = hashlib.sha256(data).hexdigest()
-            if content in self.old_rows or content in self.digests:
+            if content in old_contents or content in digests:
                 return entry, (content, None)
             image = load_image(data)
         except ImageError as error:
             return entry, error
-        pixels = pixel_vector(image, self.pixel_size)
-        digest = Digest(content, image.width, image.height, pixels, thumbnail(image), np.empty(0, np.float32))
-        return entry, (content, (digest, self.encoder.get().preprocess(image)))
+        pixels = pixel_vector(image, pixel_size)
+        made = Digest(content, image.width, image.height, pixels, thumbnail(image), np.empty(0, np.float32))
+        return entry, (content, (made, maker.encoder.preprocess(image)))
 
-    def identity(self, rows: list[Row]) -> str:
-        """A hash of all that the data of an index depends on."""
-        identity = hashlib.sha256(repr((layout.FORMAT, self.encoder.uri, self.pixel_size)).encode())
-        for row in rows:
-            identity.update(repr((row.entry, row.content)).encode("utf-8", "surrogateescape"))
-        return identity.hexdigest()[:16]
+    def embed_batch() -> None:
+        if batch:
+            vectors = maker.encoder.embed_preprocessed(np.stack([tensor for _, tensor in batch.values()]))
+            digests.add(
+                replace(made, embedding=vector) for (made, _), vector in zip(batch.values(), vectors, strict=True)
+            )
+            batch.clear()
 
-    def assemble(self, rows: list[Row], dim: int) -> None:
-        """Writes matrices, thumbnails and records below the work folder, in the order of `rows`."""
-        draft = self.work / "data"
-        shutil.rmtree(draft, ignore_errors=True)
-        (draft / layout.PIXELS).mkdir(parents=True)
-        embeddings = np.lib.format.open_memmap(draft / layout.EMBEDDINGS, "w+", np.float32, (len(rows), dim))
-        pixels = np.lib.format.open_memmap(
-            draft / layout.PIXELS / layout.PIXEL_MATRIX, "w+", np.uint8, (len(rows), 3 * self.pixel_size**2)
-        )
-        start = 0
-        with (
-            (draft / layout.THUMBNAILS).open("wb") as thumbnails,
-            pa.ipc.new_file(str(draft / layout.RECORDS), layout.RECORD_SCHEMA) as records,
-        ):
-            for first in range(0, len(rows), 1000):
-                chunk: list[dict[str, Any]] = []
-                for number, row in enumerate(rows[first : first + 1000], start=first):
-                    digest = self.digest_of(row.content)
-                    pixels[number], embeddings[number] = digest.pixels, digest.embedding
-                    thumbnails.write(digest.thumbnail)
-                    entry = row.entry
-                    chunk.append(
-                        {
-                            "id": entry.id,
-                            "label": entry.label,
-                            "caption": entry.caption,
-                            "captions": list(entry.captions.items()),
-                        }
-                        | {"width": digest.width, "height": digest.height, "content": row.content}
-                        | {"thumbnail_start": start, "thumbnail_size": len(digest.thumbnail)}
-                    )
-                    start += len(digest.thumbnail)
-                records.write_batch(pa.RecordBatch.from_pylist(chunk, schema=layout.RECORD_SCHEMA))
-                self.progress("assemble", first + len(chunk), len(rows))
-        embeddings.flush()
-        pixels.flush()
-
-    def digest_of(self, content: str) -> Digest:
-        found = self.digests.get(content)
-        if found is not None:
-            return found
-        assert self.old is not None
-        row = self.old_rows[content]
-        record = self.old.record(row)
-        return Digest(
-            content,
-            record.width,
-            record.height,
-            self.old.pixels.vectors[row],
-            self.old.thumbnail(row),
-            self.old.embeddings[row],
-        )
-
-    def finish(self, labels: list[str | None], data: str) -> RecallAudit:
-        """Adds both searches to the assembled folder and moves it to where the manifest will name it."""
-        draft = self.work / "data"
-        self.progress("pixel index", 0, 1)
-        matrix = np.load(draft / layout.PIXELS / layout.PIXEL_MATRIX, mmap_mode="r")
-        PixelIndex.fit(matrix).save(draft / layout.PIXELS)
-        self.progress("pixel index", 1, 1)
-        embeddings = np.load(draft / layout.EMBEDDINGS, mmap_mode="r")
-        recall = VectorStore.create(
-            draft / layout.VECTORS, embeddings, labels, lambda done: self.progress("vectors", done, len(labels))
-        )
-        target = self.folder / data
-        shutil.rmtree(target, ignore_errors=True)  # left by a build that was killed between this line and the manifest
-        os.rename(draft, target)
-        return recall
-
-    def close(self) -> None:
-        self.digests.close()
-        if self.old is not None:
-            self.old.close()
+    progress("pictures", 0, library.count)
+    for done, (entry, outcome) in enumerate(_in_order(prepare, library.entries()), start=1):
+        if isinstance(outcome, ImageError):
+            skipped.append((entry.id, str(outcome)))
+        else:
+            content, new = outcome
+            rows.append(Row(replace(entry, data=None), content))
+            if new is not None and content not in digests:
+                batch[content] = new
+            if len(batch) == BATCH:
+                embed_batch()
+        progress("pictures", done, library.count)
+    embed_batch()
+    return rows, skipped
 
 
-class _Digests:
-    """The digests of a build under way, by content; SQLite commits each batch as a whole.
+def assemble(
+    rows: list[Row], find: Callable[[str], Digest], dim: int, pixel_size: int, draft: Path, progress: Progress
+) -> None:
+    """Writes matrices, thumbnails and records of `rows`, in their order, into the new folder `draft`."""
+    shutil.rmtree(draft, ignore_errors=True)
+    (draft / layout.PIXELS).mkdir(parents=True)
+    embeddings = np.lib.format.open_memmap(draft / layout.EMBEDDINGS, "w+", np.float32, (len(rows), dim))
+    matrix = draft / layout.PIXELS / layout.PIXEL_MATRIX
+    pixels = np.lib.format.open_memmap(matrix, "w+", np.uint8, (len(rows), 3 * pixel_size**2))
+    start = 0
+    with (
+        (draft / layout.THUMBNAILS).open("wb") as thumbnails,
+        pa.ipc.new_file(str(draft / layout.RECORDS), layout.RECORD_SCHEMA) as records,
+    ):
+        for first in range(0, len(rows), 1000):
+            chunk: list[dict[str, Any]] = []
+            for number, row in enumerate(rows[first : first + 1000], start=first):
+                found, entry = find(row.content), row.entry
+                pixels[number], embeddings[number] = found.pixels, found.embedding
+                thumbnails.write(found.thumbnail)
+                chunk.append(
+                    {"id": entry.id, "label": entry.label, "caption": entry.caption}
+                    | {"captions": list(entry.captions.items()), "content": row.content}
+                    | {"width": found.width, "height": found.height}
+                    | {"thumbnail_start": start, "thumbnail_size": len(found.thumbnail)}
+                )
+                start += len(found.thumbnail)
+            records.write_batch(pa.RecordBatch.from_pylist(chunk, schema=layout.RECORD_SCHEMA))
+            progress("assemble", first + len(chunk), len(rows))
+    embeddings.flush()
+    pixels.flush()
 
-    Written by one thread, `in` from any.
+
+def finish(draft: Path, labels: list[str | None], encoder: Path | None, progress: Progress) -> RecallAudit:
+    """Adds both searches and the exported encoder, if any, to the assembled folder; the audit of its vectors."""
+    matrix = np.load(draft / layout.PIXELS / layout.PIXEL_MATRIX, mmap_mode="r")
+    fitted = PixelIndex.fit(matrix, lambda done, total: progress("pixel index", done, total))
+    fitted.save(draft / layout.PIXELS)
+    embeddings = np.load(draft / layout.EMBEDDINGS, mmap_mode="r")
+    if encoder is not None:
+        _link_tree(encoder, draft / layout.ENCODER)
+    return VectorStore.create(
+        draft / layout.VECTORS, embeddings, labels, lambda done: progress("vectors", done, len(labels))
+    )
+
+
+class _Maker:
+    """The encoder of a build, made ready when the first new picture needs it: a build that finds none never does.
+
+    It is the exported one that the index will carry, so that queries go through the same towers as the pictures: the
+    old index's, that of a build that was cut off, or one exported now into `folder`. On a GPU torch embeds the
+    pictures; an encoder that is not open_clip's is taken as it is.
     """
 
-    def __init__(self, path: Path) -> None:
-        try:
-            self._open(path)
-        except sqlite3.DatabaseError:  # not a database, or a broken one: all of it can be made again
-            path.unlink()
-            self._open(path)
-
-    def _open(self, path: Path) -> None:
-        self._database = sqlite3.connect(path)
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS digests "
-            "(content TEXT PRIMARY KEY, width INT, height INT, pixels BLOB, thumbnail BLOB, embedding BLOB)"
-        )
-        self._contents = {content for (content,) in self._database.execute("SELECT content FROM digests")}
-
-    def __contains__(self, content: str) -> bool:
-        return content in self._contents
-
-    def add(self, digests: Iterable[Digest]) -> None:
-        values = [
-            (d.content, d.width, d.height, d.pixels.tobytes(), d.thumbnail, d.embedding.tobytes()) for d in digests
-        ]
-        with self._database:
-            self._database.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?)", values)
-        self._contents.update(value[0] for value in values)
-
-    def get(self, content: str) -> Digest | None:
-        found = self._database.execute("SELECT * FROM digests WHERE content = ?", (content,)).fetchone()
-        if found is None:
-            return None
-        _, width, height, pixels, small, embedding = found
-        return Digest(
-            content, width, height, np.frombuffer(pixels, np.uint8), small, np.frombuffer(embedding, np.float32)
-        )
-
-    def close(self) -> None:
-        self._database.close()
-
-
-class _LazyEncoder:
-    """An encoder loaded when the first new picture needs it: a build that finds nothing new never does."""
-
-    def __init__(self, encoder: str | Encoder, cache: Path | None) -> None:
-        self.uri = encoder if isinstance(encoder, str) else encoder.uri
-        self._encoder = None if isinstance(encoder, str) else encoder
+    def __init__(
+        self, given: str | Encoder, library: ImageLibrary, folder: Path, old: Index | None, cache: Path | None
+    ) -> None:
+        self._given, self._library, self._folder, self._old, self._cache = given, library, folder, old, cache
+        self._encoder: Encoder | None = None
         self._error: EncoderError | None = None
-        self._cache, self._lock = cache, threading.Lock()
+        self._lock = threading.Lock()
 
-    def get(self) -> Encoder:
+    @property
+    def encoder(self) -> Encoder:
         with self._lock:
             if self._error is not None:  # the other workers ask, too, and a download that failed would be tried again
                 raise self._error
             if self._encoder is None:
                 try:
-                    self._encoder = load_encoder(self.uri, cache=self._cache)
+                    self._encoder = self._make()
                 except EncoderError as error:
                     self._error = error
                     raise
             return self._encoder
 
+    @property
+    def exported(self) -> Path | None:
+        """The folder of the exported encoder, if there is one."""
+        if not self._folder.exists() and self._old is not None and self._old.encoder_folder is not None:
+            _link_tree(self._old.encoder_folder, self._folder)
+        return self._folder if self._folder.exists() else None
+
     def info(self) -> EncoderInfo:
-        encoder = self.get()
-        return EncoderInfo(encoder.uri, encoder.dim, tuple(encoder.languages))
+        if self._encoder is None and self._old is not None:
+            return self._old.manifest.encoder
+        encoder = self.encoder
+        report = open_exported(self._folder).config["report"] if self._folder.exists() else None
+        return EncoderInfo(encoder.uri, encoder.dim, tuple(encoder.languages), report)
+
+    def _make(self) -> Encoder:
+        if isinstance(self._given, Encoder):
+            encoder = self._given
+            if can_export(encoder) and self.exported is None:
+                export_encoder(encoder, self._folder, *_samples(self._library))
+            return open_exported(self._folder) if can_export(encoder) and encoder.device == "cpu" else encoder
+        if self.exported is None:
+            shared = shared_export(self._given, self._cache)
+            if shared is not None and shared.exists():
+                _link_tree(shared, self._folder)
+            else:
+                encoder = load_encoder(self._given, cache=self._cache)
+                export_encoder(encoder, self._folder, *_samples(self._library))
+                if shared is not None:
+                    _link_tree(self._folder, shared)
+        return open_exported(self._folder)
 
 
-def _in_order(work: Callable[[Entry], Any], entries: Iterable[Entry], ahead: int) -> Iterator[Any]:
-    """The results of `work` in the order of `entries`, made by as many threads as there are cores, at most `ahead` in
-    advance.
+def _samples(library: ImageLibrary) -> tuple[list[Image.Image], list[str]]:
+    """Pictures from all over the library, as far as that can be had without reading all of it, and what is said of
+    them.
     """
+    stride = min(max(1, (library.count or 0) // EXPORT_SAMPLES), EXPORT_STRIDE)
+    images, texts = [], []
+    for entry in islice(library.entries(), 0, EXPORT_SAMPLES * stride, stride):
+        try:
+            images.append(load_image(entry.read()))
+        except ImageError:
+            continue
+        text = entry.caption or entry.label
+        if text:
+            texts.append(text)
+    if not images:
+        raise BuildError(f"{library.source} has no picture that can be used among its first.")
+    return images, list(dict.fromkeys(texts))
+
+
+def _finder(digests: Digests, old: Index | None) -> Callable[[str], Digest]:
+    old_rows = {content: row for row, content in enumerate(old.column("content"))} if old else {}
+
+    def find(content: str) -> Digest:
+        if old is None or content in digests:
+            return digests.get(content)
+        row = old_rows[content]
+        record = old.record(row)
+        return Digest(
+            content, record.width, record.height, old.pixels.vectors[row], old.thumbnail(row), old.embeddings[row]
+        )
+
+    return find
+
+
+def _identity(rows: list[Row], encoder: str, pixel_size: int) -> str:
+    """A hash of all that the data of an index depends on."""
+    identity = hashlib.sha256(repr((layout.FORMAT, encoder, pixel_size)).encode())
+    for row in rows:
+        identity.update(repr((row.entry, row.content)).encode("utf-8", "surrogateescape"))
+    return identity.hexdigest()[:16]
+
+
+def _in_order(work: Callable[[Entry], Any], entries: Iterable[Entry]) -> Iterator[Any]:
+    """The results of `work` in the order of `entries`, made by a thread a core, a bounded number in advance."""
     waiting: deque[Future[Any]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for entry in entries:
                 waiting.append(pool.submit(work, entry))
-                if len(waiting) >= ahead:
+                if len(waiting) >= AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -401,6 +388,25 @@ def _open_if_alike(folder: Path, encoder: str, pixel_size: int, cache: Path | No
         return None
     alike = index.manifest.encoder.uri == encoder and index.manifest.pixel_size == pixel_size
     return index if alike else None
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    """A copy of a folder of files that are never written to again: by links where the file system has them."""
+
+    def link(file: str, copy: str) -> str:
+        try:
+            os.link(file, copy)
+        except OSError:
+            shutil.copyfile(file, copy)
+        return copy
+
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial, copy_function=link)
+    try:
+        partial.rename(target)
+    except OSError:  # another process was first with the same content
+        shutil.rmtree(partial)
 
 
 def _ours(path: Path) -> bool:

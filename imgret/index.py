@@ -35,6 +35,7 @@ THUMBNAILS = "thumbnails.bin"
 EMBEDDINGS = "embeddings.npy"
 PIXELS, PIXEL_MATRIX = "pixels", "vectors.npy"
 VECTORS = "chroma"
+ENCODER = "encoder"
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -80,11 +81,16 @@ class LibraryInfo:
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """Which encoder made the embeddings; `languages` are the codes of those its text tower reads."""
+    """Which encoder made the embeddings.
+
+    `languages` are the codes of those its text tower reads, "*" for about a hundred; `export` says how the exported
+    encoder in the index compares with the original, None where there is none.
+    """
 
     uri: str
     dim: int
     languages: tuple[str, ...]
+    export: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,12 @@ class Index:
             if self._vectors is None:
                 self._vectors = VectorStore.open(self._data / VECTORS, self._cache)
             return self._vectors
+
+    @property
+    def encoder_folder(self) -> Path | None:
+        """The exported encoder that the index carries, if it does."""
+        folder = self._data / ENCODER
+        return folder if folder.is_dir() else None
 
     def record(self, row: int) -> Record:
         """The record in `row`, without its picture."""

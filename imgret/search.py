@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from imgret.encoders import Encoder, load_encoder
+from imgret.encoders import Encoder, load_encoder, open_exported
+from imgret.encoders.shared import SharedEncoder
 from imgret.images import ImageSource, load_image, pixel_vector
 from imgret.index import Index
 from imgret.metrics import METRICS
@@ -57,9 +59,10 @@ class Retriever:
         Raises SearchError if it is not.
         """
         self.index = index
-        self._load = encoder if callable(encoder) else (lambda: load_encoder(index.manifest.encoder.uri, cache=cache))
+        self._load = encoder if callable(encoder) else (lambda: _encoder_of(index, cache))
         self._encoder = None if encoder is None or callable(encoder) else self._checked(encoder)
-        self._lock = threading.Lock()
+        self._shared: SharedEncoder | None = None
+        self._lock = threading.RLock()
 
     @property
     def encoder(self) -> Encoder:
@@ -69,13 +72,21 @@ class Retriever:
                 self._encoder = self._checked(self._load())
             return self._encoder
 
+    @property
+    def _queries(self) -> SharedEncoder:
+        with self._lock:
+            if self._shared is None:
+                self._shared = SharedEncoder(self.encoder)
+            return self._shared
+
     def warm_pixels(self) -> None:
         """Does what the first pixel query of a process would otherwise have to wait for."""
         warm()
 
     def warm_clip(self) -> None:
         """Does what the first CLIP query of a process would have to wait for. Raises EncoderError, VectorError."""
-        self.index.vectors.query(self.encoder.embed_texts(["a picture"])[0], 1)
+        self._queries.image(Image.new("RGB", (8, 8)))
+        self.index.vectors.query(self._queries.text("a picture"), 1)
 
     def by_pixels(self, image: ImageSource, metric: str = "l2", k: int = 10) -> list[Hit]:
         """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
@@ -124,18 +135,18 @@ class Retriever:
         """The unit vector (d,) that `by_clip` searches for."""
         if not isinstance(text_weight, Real) or not 0 <= float(text_weight) <= 1:
             raise SearchError(f"The weight of the text is {text_weight!r}; it must be a number from 0 to 1.")
+        weight = float(text_weight)
         text, negative = _checked_text(text, "The text"), _checked_text(negative, "The negative text")
         if image is None and text is None:
             raise SearchError("There is nothing to search for; give a picture, a text, or both.")
         query = np.zeros(self.index.manifest.encoder.dim)
         if image is not None:
-            picture = load_image(image)
-            query += (1 - text_weight if text is not None else 1) * self.encoder.embed_images([picture])[0]
+            query += (1 - weight if text is not None else 1) * self._queries.image(load_image(image))
         if text is not None:
-            query += (text_weight if image is not None else 1) * self.encoder.embed_texts([text])[0]
+            query += (weight if image is not None else 1) * self._queries.text(text)
         query = _unit(query)
         if negative is not None:
-            query = _unit(query - self.encoder.embed_texts([negative])[0])
+            query = _unit(query - self._queries.text(negative))
         return query.astype(np.float32)
 
     def thumbnail(self, id: str) -> bytes:
@@ -193,6 +204,13 @@ class Retriever:
                 )
                 raise SearchError(f"There is no label {label[:100]!r}; {hint}")
         return wanted or None
+
+
+def _encoder_of(index: Index, cache: Path | None) -> Encoder:
+    """The exported encoder in the index, which needs no torch; else the original."""
+    if index.encoder_folder is not None:
+        return open_exported(index.encoder_folder)
+    return load_encoder(index.manifest.encoder.uri, cache=cache)
 
 
 def _hit(rank: int, record: Any, score: float) -> Hit:

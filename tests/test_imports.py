@@ -18,7 +18,7 @@ ROWS = [
     {"imgret.index"},
     {"imgret.pixels", "imgret.vectors"},
     {"imgret.library", "imgret.metrics"},
-    {"imgret.images", "imgret.encoders", "imgret.settings", "imgret.scratch"},
+    {"imgret.images", "imgret.encoders", "imgret.settings", "imgret.scratch", "imgret.digests"},
 ]
 ALONE = {
     "gradio": {"app", "imgret.ui"},

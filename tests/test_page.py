@@ -81,7 +81,7 @@ def test_an_uploaded_picture_is_searched_and_one_that_is_none_is_an_error(page, 
     page.locator("#pixel-query input[type=file]").set_input_files(QUERIES / "747.webp")
     assert ranks_and_scores(page, "pixel-hits") == shown_as(retriever.by_pixels(QUERIES / "747.webp", "l2", 10))
     (tmp_path / "page.png").write_text("<html>")
-    page.locator('#pixel-query button[aria-label="Remove image"]').click()
+    page.locator('#pixel-query button[aria-label="Remove Image"]').click()
     page.locator("#pixel-query input[type=file]").set_input_files(tmp_path / "page.png")
     page.get_by_text("is not a picture that can be read").wait_for()
 

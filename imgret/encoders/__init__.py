@@ -1,10 +1,17 @@
 """CLIP towers by name: `load_encoder` makes an encoder of a URI. Nothing heavy is imported before it is called."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from imgret.encoders.base import Encoder, EncoderError
 
-__all__ = ["Encoder", "EncoderError", "load_encoder"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from imgret.encoders.onnx import OnnxEncoder
+
+__all__ = ["Encoder", "EncoderError", "can_export", "export_encoder", "load_encoder", "open_exported", "shared_export"]
 
 
 def load_encoder(uri: str, device: str = "cpu", cache: Path | None = None) -> Encoder:
@@ -28,3 +35,39 @@ def load_encoder(uri: str, device: str = "cpu", cache: Path | None = None) -> En
     from imgret.encoders.clip import ClipEncoder
 
     return ClipEncoder.load(uri, device)
+
+
+def can_export(encoder: Encoder) -> bool:
+    """Whether `export_encoder` takes it: only what torch runs through open_clip."""
+    from imgret.encoders.clip import ClipEncoder
+
+    return isinstance(encoder, ClipEncoder)
+
+
+def export_encoder(encoder: Encoder, folder: Path, images: "Sequence[Image]", texts: Sequence[str]) -> dict[str, Any]:
+    """Exports both towers to `folder`, held against the original: see `imgret.encoders.export`. Raises EncoderError."""
+    from imgret.encoders.clip import ClipEncoder
+    from imgret.encoders.export import export_encoder as export
+
+    assert isinstance(encoder, ClipEncoder)
+    return export(encoder, folder, images, texts)
+
+
+def shared_export(uri: str, cache: Path | None = None) -> Path | None:
+    """Where an export may be kept for other libraries to use, or None.
+
+    Only the starter's: its version fixes its weights, and its towers stay fp32, which no library's pictures can change.
+    """
+    if uri != "starter":
+        return None
+    from imgret.encoders.starter import model_folder
+
+    folder = model_folder(cache)
+    return folder.with_name(f"{folder.name}-onnx")
+
+
+def open_exported(folder: Path) -> "OnnxEncoder":
+    """The encoder that an export left in `folder`, run by ONNX Runtime without torch. Raises EncoderError."""
+    from imgret.encoders.onnx import OnnxEncoder
+
+    return OnnxEncoder(folder)

@@ -30,12 +30,19 @@ class Encoder(ABC):
     Attributes:
         uri: what `load_encoder` was asked for.
         dim: d, the length of a vector.
+        device: where it runs, "cpu" or "cuda".
         languages: codes of the languages that the text tower reads; ("*",) for a tower trained on about a hundred.
     """
 
     uri: str
     dim: int
     languages: tuple[str, ...]
+    device: str = "cpu"
+
+    @property
+    def exact_in_batches(self) -> bool:
+        """Whether a row's vector is the same, but for rounding, whatever else is in its batch."""
+        return True
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> Pixels:

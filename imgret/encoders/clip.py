@@ -37,7 +37,7 @@ class ClipEncoder(Encoder):
         self.dim = int(model_config["embed_dim"])
         self.languages = ("*",) if _vocabulary(model) > _MANY_LANGUAGES_VOCABULARY else ("en",)
         self.transform = Preprocess.from_config(model.visual.preprocess_cfg)
-        self._device = device
+        self.device = device
 
     @classmethod
     def load(cls, uri: str, device: str = "cpu", name: str | None = None) -> "ClipEncoder":
@@ -72,13 +72,13 @@ class ClipEncoder(Encoder):
         import torch
 
         with torch.inference_mode():
-            return self._numpy(self.model.encode_image(torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)))
+            return self._numpy(self.model.encode_image(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)))
 
     def _text_vectors(self, texts: list[str]) -> Vectors:
         import torch
 
         with torch.inference_mode():
-            return self._numpy(self.model.encode_text(self.tokenizer(texts).to(self._device)))
+            return self._numpy(self.model.encode_text(self.tokenizer(texts).to(self.device)))
 
     @staticmethod
     def _numpy(features: "torch.Tensor") -> Vectors:
