@@ -111,11 +111,19 @@ def test_most_rows_are_never_read(index: PixelIndex, vectors: np.ndarray, querie
 def test_bounds_are_below_the_true_keys_and_tighter_level_by_level(
     index: PixelIndex, vectors: np.ndarray, queries: np.ndarray, metric: str
 ) -> None:
-    sketch = index._blocks if metric == "l1" else index._directions
-    truth = METRICS[metric](queries[0], vectors)
+    code, everything = pixels._CODES[metric], np.arange(len(vectors))
+    query, weights, blocks = pixels._read_only(queries[0]), np.empty(0, np.float32), np.empty(0, np.uint8)
+    if metric == "l1":
+        blocks, terms = index._blocks.asked(query)
+        levels = [pixels._scan_blocks(index._blocks.coarse, blocks, terms[0], index._blocks.slacks[0])]
+    else:
+        weights, terms = index._directions.asked(query, code)
+        levels = [pixels._scan_dots(index._directions, weights, terms[0], code)]
+    for level in range(1, len(terms)):
+        arguments = level, code, index._directions, index._blocks, weights, blocks, terms, everything, np.float32(np.inf)
+        levels.append(pixels._level(*arguments)[1])
+    truth = METRICS[metric](query, vectors)
     keys = -truth if metric in LARGER_IS_CLOSER else truth**2 if metric == "l2" else truth
-    scan, *finer = sketch.levels(queries[0], metric)
-    levels = [scan(), *(level(np.arange(len(vectors))) for level in finer)]
     assert len(levels) == 3
     for bounds in levels:
         assert (bounds <= keys).all()
