@@ -1,12 +1,12 @@
-"""Which rows of a uint8 matrix are the most similar to a query under each of the four metrics, exactly, reading few of them?
+"""Which rows of a uint8 matrix are the most similar to a query under the four metrics, exactly, reading few of them?
 
-Bound, then refine. Beside the matrix lies a sketch of every row: a few numbers that already say "no closer than this". A
-search scans the shortest sketches of all rows, looks at longer ones of the rows that these could not rule out, and reads
-pixels only of what is left, in the order of the bound. A bound never exceeds the true distance: no neighbour is lost.
+Bound, then refine. Beside the matrix lies a sketch of every row: a few numbers that already say "no closer than this".
+A search scans the shortest sketches of all rows, looks at longer ones of the rows that these could not rule out, and
+reads pixels only of what is left, in the order of the bound. A bound never exceeds the true distance: none is lost.
 
 - L1 sketches a row by sums over blocks of its values, a coarser picture.
-- L2, cosine and correlation share one sketch: the coefficients of the mean-centred row in principal directions, and the
-  norm of what these leave over. It bounds the covariance with the query; the row's mean and norms do the rest.
+- L2, cosine and correlation share one sketch: the coefficients of the mean-centred row in principal directions, and
+  the norm of what these leave over. It bounds the covariance with the query; the row's mean and norms do the rest.
 
 A row's "key" is what a search makes small: the L1 distance, the squared L2 distance, or minus the similarity.
 """
@@ -42,27 +42,24 @@ Part = tuple[type[np.generic], tuple[int, ...]]
 _L1, _L2, _COSINE, _CORRELATION = range(4)
 _CODES = {"l1": _L1, "l2": _L2, "cosine": _COSINE, "correlation": _CORRELATION}
 
-_DIRECTIONS = (16, 64, 128)
+_DIRECTIONS = (32, 128, 256)
 """Principal directions in the sketches of L2, cosine and correlation, level by level; 2 bytes each."""
 
-_BLOCKS = (16, 64, 256)
-"""Blocks in the sketches of L1, likewise; 1 byte each. Four blocks of a level make one block of the level before."""
+_BLOCKS = (16, 64, 256, 768)
+"""Blocks in the sketches of L1, likewise; 1 byte each. Each level divides the blocks of the one before."""
 
 _ROUNDING = 2.0**-15
 """Share of its largest term by which a float32 bound may be off, and by which it is therefore widened.
 
-A sum of m products in float32, in whatever order, is off by at most (m + 1) 2^-24 of the sum of their magnitudes (Higham,
-Accuracy and Stability of Numerical Algorithms, section 3.1): below 2^-16 with m = 128 and a dozen operations around it. That
-the directions are stored in float32 adds 2 sqrt(m) 2^-24 < 2^-19."""
+A sum of m products in float32, in whatever order, is off by at most (m + 1) 2^-24 of the sum of their magnitudes
+(Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); with m = 256 and a dozen operations around it,
+below 2^-15.9. That the directions are stored in float32 adds 2 sqrt(m) 2^-24 < 2^-18."""
 
-_RESIDUAL = 2.0**-18
+_RESIDUAL = 2.0**-17
 """The same for the squared norm of what the directions leave over, as |c|^2 - |P c|^2 takes P for orthonormal."""
 
 _FIRST = 32
 """Rows read before all others, for a first idea of the k-th best: so many that it is nearly the final one."""
-
-_JUMP_BYTES = 2048
-"""What going to a row out of turn costs, in bytes read in turn: says when rows are better visited as they lie."""
 
 _CHUNK_VALUES = 1 << 22
 """Values of the matrix that `fit` widens at once: 32 MiB as float64."""
@@ -77,8 +74,8 @@ _FORMAT = 1
 class Answer:
     """The k best rows for one query.
 
-    rows: (k,) int64, best first. scores: (k,) float64, as `imgret.metrics` gives them. visited: how many rows of the matrix
-    were read for it; all others were ruled out by their sketch.
+    rows: (k,) int64, best first. scores: (k,) float64, as `imgret.metrics` gives them. visited: how many rows of the
+    matrix were read for it; all others were ruled out by their sketch.
     """
 
     rows: Rows
@@ -89,8 +86,8 @@ class Answer:
 class PixelIndex:
     """Exact search of the rows of a uint8 matrix (N, D) under "l1", "l2", "cosine" and "correlation".
 
-    `fit` learns, `save` and `load` keep it in a folder of two files, `search` asks. It never changes after `fit`, so any
-    number of threads may search at once.
+    `fit` learns, `save` and `load` keep it in a folder of two files, `search` asks. It never changes after `fit`, so
+    any number of threads may search at once.
     """
 
     def __init__(self, vectors: Vectors, arena: Vectors) -> None:
@@ -104,11 +101,12 @@ class PixelIndex:
     def fit(cls, vectors: Vectors, progress: Progress | None = None) -> Self:
         """The index of `vectors`, uint8 (N, D), ndarray or memmap, which it keeps and neither copies nor changes.
 
-        The matrix is read in pieces, and the sketches go to an unnamed temporary file, about 750 bytes a row: memory does
-        not grow with N. `progress` is told (rows done, N). Any other dtype or shape raises ValueError.
+        The matrix is read in pieces, and the sketches, at most 1.7 kB a row, go to an unnamed temporary file: memory
+        does not grow with N. `progress` is told (rows done, N). Any other dtype or shape raises ValueError.
         """
-        if not isinstance(vectors, np.ndarray) or vectors.dtype != np.uint8 or vectors.ndim != 2 or not vectors.shape[1]:
-            raise ValueError(f"The vectors must be uint8 of shape (N, D) with D at least 1, not {_described(vectors)}.")
+        is_array = isinstance(vectors, np.ndarray)
+        if not is_array or vectors.dtype != np.uint8 or vectors.ndim != 2 or vectors.shape[1] == 0:
+            raise ValueError(f"The vectors must be uint8 of shape (N, D), D at least 1, not {_described(vectors)}.")
         if not vectors.flags.c_contiguous:
             vectors = np.ascontiguousarray(vectors)
         n, dim = vectors.shape
@@ -154,7 +152,7 @@ class PixelIndex:
         fits = vectors.ndim == 2 and vectors.dtype == arena.dtype == np.uint8
         fits = fits and arena.shape == (_arena_bytes(*vectors.shape),)
         if not fits or tuple(_sketches(arena, *vectors.shape)[0]) != (_FORMAT, *vectors.shape):
-            raise ValueError(f"The vectors and the sketch in {folder} are not of one matrix or not of this version; build them again.")
+            raise ValueError(f"The files in {folder} are not of one matrix, or not of this version; build them again.")
         return cls(vectors, arena)
 
     def __len__(self) -> int:
@@ -206,9 +204,8 @@ class PixelIndex:
         else:
             weights, terms = self._directions.asked(query, code)
         first = max(_FIRST, 2 * k)
-        keys, rows, visited = _find(
-            self._pixels, query, code, k, first, self._directions, self._blocks, weights, blocks, terms, _JUMP_BYTES
-        )
+        sketches = self._directions, self._blocks
+        keys, rows, visited = _find(self._pixels, query, code, k, first, *sketches, weights, blocks, terms)
         by_row = np.argsort(rows)
         rows, keys = rows[by_row], keys[by_row]
         scores = np.sqrt(keys) if code == _L2 else 0.0 - keys if metric in LARGER_IS_CLOSER else keys
@@ -219,8 +216,9 @@ class PixelIndex:
 def warm() -> None:
     """Compile the kernels, or read them from numba's cache, by one small search for each metric.
 
-    Seconds on a machine's first time, then 0.3 s a process. The cache is `__pycache__` beside this file or, where that cannot
-    be written, the user's cache folder or `NUMBA_CACHE_DIR`; where nothing can be written, every process compiles anew.
+    About 10 s on a machine's first time, then 0.3 s a process. The cache is `NUMBA_CACHE_DIR` if set, else
+    `__pycache__` beside this file or, where that cannot be written, the user's cache folder; with none of them, every
+    process compiles anew.
     """
     vectors = np.random.default_rng(0).integers(0, 256, (2048, 512), np.uint8)
     index = PixelIndex.fit(vectors)
@@ -270,7 +268,7 @@ class _Directions(NamedTuple):
     @staticmethod
     def parts(n: int, dim: int) -> list[Part]:
         # Levels that pay: codes much shorter than their row, and a basis smaller than the matrix and than memory.
-        widths = [width for width in _DIRECTIONS if width * 8 <= dim and width * 32 <= n and width * dim <= 1 << 24]
+        widths = [width for width in _DIRECTIONS if width * 16 <= dim and width * 32 <= n and width * dim <= 1 << 24]
         return [
             (np.float32, (max(widths, default=0), dim)),
             (np.float32, (4, n if widths else 0)),
@@ -281,7 +279,7 @@ class _Directions(NamedTuple):
 
     @property
     def unit(self) -> float:
-        """What 1 stands for in a code: no unit vector orthogonal to the constant one has a coefficient above 127.5 sqrt(D)."""
+        """What 1 stands for in a code, as |c| <= 127.5 sqrt(D) for the centred row c: codes fit into 16 bits."""
         return 127.5 * math.sqrt(self.basis.shape[1]) / 32766
 
     def learn(self, vectors: Vectors) -> None:
@@ -298,7 +296,8 @@ class _Directions(NamedTuple):
         values -= totals[:, None] / values.shape[1]
         coefficients = values @ self.basis.T.astype(np.float64)
         codes = np.rint(coefficients / self.unit)
-        self.moments[:, rows] = moments = _moments(totals.astype(np.int64), squares.astype(np.int64), values.shape[1])
+        moments = _moments(totals.astype(np.int64), squares.astype(np.int64), values.shape[1])
+        self.moments[:, rows] = moments
         self.residuals[:, rows] = self._residuals(moments[1], coefficients)
         self.coarse[:, rows] = codes[:, : len(self.coarse)].T
         self.fine[rows] = codes[:, : self.fine.shape[1]]
@@ -322,7 +321,7 @@ class _Directions(NamedTuple):
 
     def _residuals(self, spreads: Array, coefficients: Array) -> Array:
         squares = np.cumsum(coefficients**2, axis=1)[:, _ENDS[: len(self.residuals)]].T
-        return np.sqrt(np.maximum(spreads**2 - squares, 0) + _RESIDUAL * spreads**2)
+        return np.asarray(np.sqrt(np.maximum(spreads**2 - squares, 0) + _RESIDUAL * spreads**2))
 
 
 _ENDS = np.array(_DIRECTIONS) - 1
@@ -331,8 +330,8 @@ _ENDS = np.array(_DIRECTIONS) - 1
 def _principal_directions(vectors: Vectors, m: int) -> Array:
     """(m, D) float64: orthonormal, orthogonal to the constant vector, those first in which centred rows vary most.
 
-    By subspace iteration on a sample (Halko, Martinsson, Tropp 2011, algorithm 4.4). Any orthonormal directions give valid
-    bounds, good ones tight bounds.
+    By subspace iteration on a sample (Halko, Martinsson, Tropp 2011, algorithm 4.4). Any orthonormal directions give
+    valid bounds, good ones tight bounds.
     """
     n, dim = vectors.shape
     rng = np.random.default_rng(0)
@@ -349,8 +348,9 @@ def _principal_directions(vectors: Vectors, m: int) -> Array:
         directions = np.linalg.qr(sum(rows.T @ (rows @ directions) for rows in centred()))[0]
     squares = sum((rows @ directions).T @ (rows @ directions) for rows in centred())
     directions = directions @ np.linalg.eigh(squares)[1][:, : -m - 1 : -1]
-    # The constant direction goes in first and is taken off again: so the others are orthogonal to it, whatever they were.
-    return np.asarray(np.linalg.qr(np.column_stack([np.ones(dim), directions]).astype(np.float64))[0][:, 1:].T)
+    # The constant direction goes in first and is taken off again: so the others are orthogonal to it, come what may.
+    with_constant = np.column_stack([np.ones(dim), directions]).astype(np.float64)
+    return np.asarray(np.linalg.qr(with_constant)[0][:, 1:].T)
 
 
 class _Blocks(NamedTuple):
@@ -387,7 +387,8 @@ class _Blocks(NamedTuple):
     def _described(self, vectors: Vectors) -> tuple[Vectors, Array, list[int]]:
         """Codes (n, 16 + 64 + 256), slacks (levels, n), and the sizes of the levels' largest blocks."""
         n, widths = len(vectors), _BLOCKS[: len(self.slacks)]
-        codes, slacks, sizes = np.empty((n, sum(widths)), np.uint8), np.empty((len(widths), n), np.int64), [0] * len(widths)
+        codes, slacks = np.empty((n, sum(widths)), np.uint8), np.empty((len(widths), n), np.int64)
+        sizes = [0] * len(widths)
         sums, counts = _sums_by_label(_read_only(vectors), self.labels, widths[-1] if widths else 0)
         end = codes.shape[1]
         for level in reversed(range(len(widths))):
@@ -402,29 +403,34 @@ class _Blocks(NamedTuple):
 
 
 def _block_labels(dim: int, blocks: int) -> Rows:
-    """Which block each of the D values is in, (D,) int64, such that four blocks in a row make one of the coarser level.
+    """Which block each of the D values is in, (D,) int64, such that neighbours make up the blocks of a coarser level.
 
-    A square RGB picture is cut into squares across its channels, as these mostly differ with one sign; all else into runs.
+    A square RGB picture is cut into squares, across its channels but at the last level, as these mostly differ with one
+    sign; anything else into runs.
     """
     side = math.isqrt(dim // 3)
     if 3 * side * side != dim:
         return np.arange(dim) * blocks // dim
-    grid = math.isqrt(blocks)
+    channels = 3 if blocks == _BLOCKS[-1] else 1
+    grid = math.isqrt(blocks // channels)
     place = np.arange(side) * grid // side
-    # Morton order: the bits of a block's row and column take turns.
+    # Morton order, in which the bits of a square's row and column take turns: four in a row are one coarser square.
     spread = np.array([sum((i >> bit & 1) << 2 * bit for bit in range(8)) for i in range(grid)])
-    return np.repeat((2 * spread[place][:, None] + spread[place]).reshape(-1), 3)
+    squares = (2 * spread[place][:, None] + spread[place]).reshape(-1, 1)
+    labels: Rows = (squares * channels + np.arange(3) * channels // 3).reshape(-1)
+    return labels
 
 
 # --- Kernels ---
 #
-# They release the interpreter, so several may run at once, and never divide their work: numba's own threads abort a process
-# that enters them twice. numba widens whole numbers to 64 bits at each operation; casting back keeps vector lanes short.
+# They release the interpreter, so several may run at once, and never divide their work: numba's own threads abort a
+# process that enters them twice. numba widens whole numbers to 64 bits at each operation; casting back keeps vector
+# lanes short.
 #
-# On 50,000 x 3,072 (Zen 4), one thread of them reads all rows in 6 to 9 ms, as fast as memory; FAISS's flat index takes 27 to
-# 34 ms on two threads and numpy 340 to 1,900. numkong (46 MB) and simsimd (2 MB) are as fast on dot products of uint8, but
-# have no L1 of uint8 and no scan of sketches, and a scan in numpy goes over memory ten times. The price of numba is 208 MB,
-# 0.35 s to import, and `warm`.
+# Why numba: reading all rows of 50,000 x 3,072 takes it 8.7 (L1) to 13.7 ms (correlation) on one thread where one full
+# read takes 6.3 (Zen 4); FAISS flat 27 to 34 ms on two; numpy 340 to 1,900. simsimd (2 MB), numkong (46 MB) take 6 ms
+# for dot products, but know no L1 of uint8, no scan of sketches, and no rows out of turn: an L1 scan that takes numba
+# 0.03 ms takes numpy 3. The price is 208 MB on disk, 0.2 to 0.35 s to import, and `warm`.
 
 
 def _compiled(function: Function, **options: Any) -> Function:
@@ -440,8 +446,7 @@ _reordered = partial(_compiled, fastmath={"reassoc", "contract"})
 """For float sums that are widened by their rounding in any order."""
 
 
-@intrinsic
-def _prefetch(_: Any, array: Any, offset: Any) -> Any:
+def _prefetch_intrinsic(_: Any, array: Any, offset: Any) -> Any:
     """Ask for the memory at `offset` items after the array's first."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -449,15 +454,19 @@ def _prefetch(_: Any, array: Any, offset: Any) -> Any:
         byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
         pointer = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
         kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-        builder.call(builder.module.declare_intrinsic("llvm.prefetch", [byte], kind), [pointer, flag(0), flag(3), flag(1)])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        builder.call(prefetch, [pointer, flag(0), flag(3), flag(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), emit
 
 
+_prefetch: Any = intrinsic(_prefetch_intrinsic)
+
+
 @_compiled
 def _prefetch_row(array: Any, rows: Any, i: int, start: int, width: int) -> None:
-    """Have the i-th of the rows on its way while others are worked on: makes rows out of turn 1.5 to 1.8 times as fast."""
+    """Have the i-th of the rows on its way while others are worked on: makes rows out of turn up to 1.8 times as fast."""
     if i < rows.size:
         for at in range(start, start + width, 64 // array.itemsize):
             _prefetch(array, rows[i] * array.shape[1] + at)
@@ -475,10 +484,9 @@ def _find(
     weights: Any,
     query_blocks: Any,
     terms: Any,
-    jump: int,
 ) -> Any:
     """Keys and rows of the k best, in no order, and how many rows were read."""
-    n, dim, levels = pixels.shape[0], pixels.shape[1], len(terms)
+    n, levels = len(pixels), len(terms)
     keys, best = np.full(k, np.inf), np.full(k, n)
     if levels == 0 or 8 * first >= n:
         return keys, best, _visit(pixels, query, code, keys, best, np.arange(n), np.full(n, np.float32(-np.inf)))
@@ -488,12 +496,13 @@ def _find(
         bounds = _scan_dots(directions, weights, terms[0], code)
     left, left_bounds = _smallest(bounds, 2 * first)
     if levels > 1:
-        left, left_bounds = _level(levels - 1, code, directions, blocks, weights, query_blocks, terms, left, np.float32(np.inf))
+        everything = np.float32(np.inf)
+        left, left_bounds = _level(levels - 1, code, directions, blocks, weights, query_blocks, terms, left, everything)
     left = left[np.argsort(left_bounds)][:first]
     visited = _visit(pixels, query, code, keys, best, left, np.full(first, np.float32(-np.inf)))
     for row in left:
         bounds[row] = np.inf
-    # Rounded up: an equal key may come first by its row, so the limit must not be below the k-th best key in float32.
+    # Rounded up: the row of an equal key may come first, so the limit must not be below the k-th best key in float32.
     limit = np.nextafter(np.float32(keys[0]), np.float32(np.inf))
     left, left_bounds = _within(bounds, limit)
     before = n
@@ -502,7 +511,7 @@ def _find(
             break  # these sketches hardly tell rows apart, and longer ones would cost more than they save
         before = left.size
         left, left_bounds = _level(level, code, directions, blocks, weights, query_blocks, terms, left, limit)
-    if left.size * (dim + jump) < n * dim:
+    if 4 * left.size < n:  # else memory gives rows so much faster as they lie that order by bound does not pay
         order = np.argsort(left_bounds)
         left, left_bounds = left[order], left_bounds[order]
     return keys, best, visited + _visit(pixels, query, code, keys, best, left, left_bounds)
@@ -510,7 +519,15 @@ def _find(
 
 @_compiled
 def _level(
-    level: int, code: int, directions: Any, blocks: Any, weights: Any, query_blocks: Any, terms: Any, rows: Any, limit: Any
+    level: int,
+    code: int,
+    directions: Any,
+    blocks: Any,
+    weights: Any,
+    query_blocks: Any,
+    terms: Any,
+    rows: Any,
+    limit: Any,
 ) -> Any:
     """Of the rows, those whose bounds at a finer level are within the limit, and these bounds."""
     if code != _L1:
@@ -525,15 +542,16 @@ def _level(
 @_compiled
 def _dot_bound(code: int, terms: Any, products: Any, residual: Any, mean: Any, spread: Any, inverse: Any) -> Any:
     q_mean, q_spread, q_inverse, q_residual, off, rounding = terms
-    # The centred row is c = P p + r with P orthonormal: c_q.c_x = p_q.p_x + r_q.r_x, and r_q.r_x <= |r_q| |r_x| by Cauchy and
-    # Schwarz. p_q.p_x is at most its sum with the codes (`products`) plus what the rounding of these can add (`off`).
+    # The centred row is c = P p + r with P orthonormal: c_q.c_x = p_q.p_x + r_q.r_x, and r_q.r_x <= |r_q| |r_x| by
+    # Cauchy and Schwarz. p_q.p_x is at most its sum with the codes (`products`) plus what rounding can add (`off`).
     covariance = products + off + q_residual * residual
     # With a = mean sqrt(D) and u the constant unit vector, the row is a u + c, and u.c = 0. So
-    # |q - x|^2 = (a_q - a_x)^2 + |c_q|^2 + |c_x|^2 - 2 c_q.c_x and q.x = a_q a_x + c_q.c_x: a covariance c_q.c_x that is too
-    # large makes the squared distance too small and the similarities too large, hence the key too small.
+    # |q - x|^2 = (a_q - a_x)^2 + |c_q|^2 + |c_x|^2 - 2 c_q.c_x and q.x = a_q a_x + c_q.c_x: a covariance c_q.c_x that
+    # is too large makes the squared distance too small and the similarities too large, hence the key too small.
     if code == _L2:
         apart, squares = q_mean - mean, q_spread * q_spread + spread * spread
-        return apart * apart + (squares - covariance - covariance) - rounding * (squares + q_mean * q_mean + mean * mean)
+        rounding *= squares + q_mean * q_mean + mean * mean
+        return apart * apart + (squares - covariance - covariance) - rounding
     if code == _COSINE:
         covariance += q_mean * mean
     return -covariance * q_inverse * inverse - rounding
@@ -581,9 +599,9 @@ def _bound_dots(directions: Any, weights: Any, terms: Any, level: int, code: int
 @_compiled
 def _block_bound(terms: Any, differences: Any, slack: Any) -> Any:
     size, q_slack, rounding = terms
-    # Within a block sum |a_i - b_i| >= |sum a_i - sum b_i|, and a block's sum is size * code up to its share of the slack: so,
-    # by the triangle inequality, the L1 distance is at least size * sum |code_q - code_x| - slack_q - slack_x. All are whole
-    # numbers, exact in float32 up to 2^24; `rounding` is for rows of more than 65,000 values.
+    # Within a block sum |a_i - b_i| >= |sum a_i - sum b_i|, and a block's sum is size * code up to its share of the
+    # slack: by the triangle inequality the L1 distance is at least size * sum |code_q - code_x| - slack_q - slack_x.
+    # All are whole numbers, exact in float32 up to 2^24; `rounding` is for rows of more than 65,000 values.
     return size * differences * (np.float32(1) - rounding) - slack - q_slack
 
 
@@ -645,7 +663,7 @@ def _smallest(bounds: Any, count: int) -> Any:
 
 @_compiled
 def _offer(keys: Any, rows: Any, key: Any, row: Any) -> None:
-    """Put a row into the heap of the best ones, in place of its root, the worst, if it is better, or equal and earlier."""
+    """Put a row into the heap of the best in place of its root, the worst, if it is better, or equal and earlier."""
     if not _worse(keys[0], rows[0], key, row):
         return
     at = 0
@@ -667,13 +685,13 @@ def _worse(key: Any, row: Any, than_key: Any, than_row: Any) -> bool:
 
 @_compiled
 def _visit(pixels: Any, query: Any, code: int, keys: Any, best: Any, rows: Any, bounds: Any) -> int:
-    """Offer the rows to the heap of the best ones by their exact keys; how many were read, the others being out by their bounds."""
+    """Offer the rows to the heap of the best ones with exact keys. How many were read, the others being ruled out."""
     q_total, q_square = _total_and_square(query)
     visited = 0
     for i in range(rows.size):
         _prefetch_row(pixels, rows, i + 2, 0, min(query.size, 4096))
-        # No key is below its bound, so a row whose bound is above the worst of the k best has no place among them. A row
-        # with an equal bound may have: of equal keys the smaller row is the better one.
+        # No key is below its bound, so a row whose bound is above the worst of the k best has no place among them. One
+        # with an equal bound may have: of equal keys that of the smaller row is better.
         if bounds[i] <= keys[0]:
             visited += 1
             _offer(keys, best, _exact_key(code, query, pixels[rows[i]], q_square, q_total), rows[i])
@@ -742,7 +760,7 @@ def _total_and_square(values: Any) -> Any:
 
 @_compiled
 def _moments(totals: Any, squares: Any, dim: int) -> Any:
-    """mean sqrt(D), norm of the centred row, and the inverses of the norm and of that (0 of 0), from sums in int64; (4, n)."""
+    """mean sqrt(D), norm of the centred row, inverses of the norm and of that (0 of 0); (4, n) from int64 sums (n,)."""
     moments = np.zeros((4, totals.size))
     for i in range(totals.size):
         norm, spread = math.sqrt(squares[i]), math.sqrt((squares[i] * dim - totals[i] * totals[i]) / dim)
@@ -798,9 +816,9 @@ def _read_only(array: Array) -> Array:
 
 
 def _forget_pages(array: Array) -> None:
-    """Let go of a mapped file's pages, which otherwise count as this process's memory until somebody else asks for it."""
+    """Let go of a mapped file's pages, which otherwise count as this process's memory until others ask for it."""
     if isinstance(array, np.memmap) and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
-        array._mmap.madvise(mmap.MADV_DONTNEED)
+        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def _write(array: Array, file: Path) -> None:
@@ -814,9 +832,10 @@ def _write(array: Array, file: Path) -> None:
 
 
 def _lies_in(array: Array, file: Path) -> bool:
-    if not isinstance(array, np.memmap) or array.filename is None or not file.exists() or not file.samefile(array.filename):
+    if not isinstance(array, np.memmap) or array.filename is None:
         return False
-    return bool(np.load(file, mmap_mode="r").shape == array.shape)  # a part of a file is not the file
+    # A part of a file is not the file.
+    return file.exists() and file.samefile(array.filename) and np.load(file, mmap_mode="r").shape == array.shape
 
 
 def _described(value: object) -> str:

@@ -12,12 +12,13 @@ from imgret import pixels
 from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
 from imgret.pixels import PixelIndex
 
-N = 1200  # enough rows for sketches
-DIMS = (1, 3, 12, 127, 147, 300, 519, 768, 2187, 2304, 2500)
+DIMS = (1, 3, 12, 127, 147, 300, 519, 1200, 2187, 2500, 6348, 6500)
 """With and without each level, square pictures and not, sides that the blocks divide and that they do not."""
 
 
-def assert_exact(found: tuple[np.ndarray, np.ndarray], query: np.ndarray, vectors: np.ndarray, metric: str, k: int) -> None:
+def assert_exact(
+    found: tuple[np.ndarray, np.ndarray], query: np.ndarray, vectors: np.ndarray, metric: str, k: int
+) -> None:
     rows, scores = found
     truth = METRICS[metric](query, vectors)
     best = best_first(truth, metric)[:k]
@@ -62,16 +63,18 @@ def library(kind: str, rng: np.random.Generator, n: int, dim: int) -> np.ndarray
 KINDS = ("smooth", "noise", "black", "equal", "constant", "two values", "outlier", "copies", "nearly black")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
-    n=st.sampled_from((1, 2, 5, 513, N, 2500)),
+    n=st.sampled_from((1, 2, 5, 513, 1200, 2500)),
     dim=st.sampled_from(DIMS),
     k=st.sampled_from((1, 3, 10, 40, 3000)),
     asked=st.sampled_from(("row", "near", "noise", "black", "constant")),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_every_library_gives_the_answers_of_brute_force(kind: str, n: int, dim: int, k: int, asked: str, seed: int) -> None:
+def test_every_library_gives_the_answers_of_brute_force(
+    kind: str, n: int, dim: int, k: int, asked: str, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     vectors = library(kind, rng, n, dim)
     query = vectors[rng.integers(n)].copy()
@@ -120,11 +123,21 @@ def test_bounds_are_below_the_true_keys_and_tighter_level_by_level(
         weights, terms = index._directions.asked(query, code)
         levels = [pixels._scan_dots(index._directions, weights, terms[0], code)]
     for level in range(1, len(terms)):
-        arguments = level, code, index._directions, index._blocks, weights, blocks, terms, everything, np.float32(np.inf)
+        arguments = (
+            level,
+            code,
+            index._directions,
+            index._blocks,
+            weights,
+            blocks,
+            terms,
+            everything,
+            np.float32(np.inf),
+        )
         levels.append(pixels._level(*arguments)[1])
     truth = METRICS[metric](query, vectors)
     keys = -truth if metric in LARGER_IS_CLOSER else truth**2 if metric == "l2" else truth
-    assert len(levels) == 3
+    assert len(levels) == (3 if metric == "l1" else 2)
     for bounds in levels:
         assert (bounds <= keys).all()
     slacks = [(keys - bounds).mean() for bounds in levels]
@@ -132,7 +145,7 @@ def test_bounds_are_below_the_true_keys_and_tighter_level_by_level(
 
 
 def test_the_answer_depends_on_the_bounds_being_widened_by_their_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of one value each have nothing left over outside of the sketch: their bound is their distance, but for rounding."""
+    """Rows of one value each leave nothing over outside of the sketch: their bound is their distance, but for rounding."""
     values = np.random.default_rng(0).permutation(np.repeat(np.arange(120, 200, dtype=np.uint8), 40))
     vectors = np.repeat(values[:, None], 768, axis=1)
     index = PixelIndex.fit(vectors)
@@ -180,7 +193,9 @@ def test_threads_search_at_once(index: PixelIndex, queries: np.ndarray) -> None:
     assert wrong == []
 
 
-def test_a_saved_index_answers_the_same_from_a_moved_read_only_folder(index: PixelIndex, queries: np.ndarray, tmp_path: Path) -> None:
+def test_a_saved_index_answers_the_same_from_a_moved_read_only_folder(
+    index: PixelIndex, queries: np.ndarray, tmp_path: Path
+) -> None:
     index.save(tmp_path / "built" / "pixels")
     moved = (tmp_path / "built").rename(tmp_path / "moved") / "pixels"
     before = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in moved.iterdir()}
@@ -191,13 +206,17 @@ def test_a_saved_index_answers_the_same_from_a_moved_read_only_folder(index: Pix
     assert (len(loaded), loaded.dim) == (len(index), index.dim)
     assert isinstance(loaded.vectors, np.memmap)
     for metric in METRICS:
-        for mine, theirs in zip(loaded.search_many(queries, metric, 10), index.search_many(queries, metric, 10), strict=True):
+        for mine, theirs in zip(
+            loaded.search_many(queries, metric, 10), index.search_many(queries, metric, 10), strict=True
+        ):
             np.testing.assert_array_equal(mine, theirs)
     assert {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in moved.iterdir()} == before
     assert len(before) <= 5
 
 
-def test_a_matrix_that_already_lies_in_the_folder_is_not_copied_onto_itself(vectors: np.ndarray, tmp_path: Path) -> None:
+def test_a_matrix_that_already_lies_in_the_folder_is_not_copied_onto_itself(
+    vectors: np.ndarray, tmp_path: Path
+) -> None:
     file = tmp_path / "vectors.npy"
     np.save(file, vectors)
     inode = file.stat().st_ino
@@ -240,7 +259,14 @@ def test_rows_need_not_be_contiguous(vectors: np.ndarray, queries: np.ndarray) -
 
 @pytest.mark.parametrize(
     "vectors",
-    [np.zeros((3, 4)), np.zeros((3, 4), np.int8), np.zeros(4, np.uint8), np.zeros((2, 2, 3), np.uint8), np.zeros((3, 0), np.uint8), [[1, 2]]],
+    [
+        np.zeros((3, 4)),
+        np.zeros((3, 4), np.int8),
+        np.zeros(4, np.uint8),
+        np.zeros((2, 2, 3), np.uint8),
+        np.zeros((3, 0), np.uint8),
+        [[1, 2]],
+    ],
 )
 def test_vectors_of_another_kind_are_refused(vectors: np.ndarray) -> None:
     with pytest.raises(ValueError, match="must be uint8 of shape"):
@@ -248,7 +274,9 @@ def test_vectors_of_another_kind_are_refused(vectors: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, 2.0, True, "3", None])
-def test_a_k_that_is_not_a_whole_number_of_at_least_one_is_refused(index: PixelIndex, queries: np.ndarray, k: int) -> None:
+def test_a_k_that_is_not_a_whole_number_of_at_least_one_is_refused(
+    index: PixelIndex, queries: np.ndarray, k: int
+) -> None:
     with pytest.raises(ValueError, match="whole number of at least 1"):
         index.search(queries[0], "l1", k)
     with pytest.raises(ValueError, match="whole number of at least 1"):
