@@ -4,9 +4,10 @@
     python -m benchmarks.pixels --n 100000 --size 64 --data .../photos
     python -m benchmarks.pixels --n 1000000 --size 32 --data .../cifar10/plain_text --plot benchmarks/pixels-cost.webp
 
-The data is a folder of parquet files with a picture column (those with "test" in their name give only queries) or a folder of
-photographs (every tenth gives only queries). Pictures no larger than `--size` are rows themselves, and where more are asked for,
-shifted by up to an eighth and mirrored; of larger ones a row is a random crop, reduced or kept, never enlarged.
+The data is a folder of parquet files with a picture column (those with "test" in their name give only queries) or a
+folder of photographs (every tenth gives only queries). Pictures no larger than `--size` are rows themselves and, where
+more are asked for, shifted by up to an eighth and mirrored; of larger ones a row is a random crop, reduced or kept,
+never enlarged.
 Needs faiss-cpu and scipy, and matplotlib for the plot.
 """
 
@@ -15,6 +16,7 @@ import io
 import json
 import os
 import platform
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -62,7 +64,9 @@ def crop(picture: Image.Image, size: int, rng: np.random.Generator) -> np.ndarra
     else:
         shift = size // 8
         x, y = rng.integers(2 * shift + 1, size=2)
-        values = np.pad(picture.resize((size, size)), ((shift, shift), (shift, shift), (0, 0)), "reflect")[y : y + size, x : x + size]
+        values = np.pad(picture.resize((size, size)), ((shift, shift), (shift, shift), (0, 0)), "reflect")[
+            y : y + size, x : x + size
+        ]
         values = values[:, :: int(rng.choice((-1, 1)))]
     return values.reshape(-1)
 
@@ -151,11 +155,13 @@ def cdist_ms(matrix: np.ndarray, queries: np.ndarray, metric: str) -> float | No
     if matrix.size * 8 > FLAT_LIMIT:
         return None
     points = matrix.astype(np.float64)
-    return median_ms(lambda query: np.argpartition(cdist(query[None], points, CDIST[metric])[0], K), queries[:3].astype(np.float64))
+    return median_ms(
+        lambda query: np.argpartition(cdist(query[None], points, CDIST[metric])[0], K), queries[:3].astype(np.float64)
+    )
 
 
 def brute_force(matrix: np.ndarray, queries: np.ndarray) -> dict[str, np.ndarray]:
-    """All scores (Q, N) of each metric, by formulas of whole numbers, which float64 keeps exactly, for all queries at once."""
+    """All scores (Q, N) of each metric for all queries at once, from sums of whole numbers, exact in float64."""
     dim = matrix.shape[1]
     scores = {metric: np.empty((len(queries), len(matrix))) for metric in METRICS}
     q = queries.astype(np.float64)
@@ -174,13 +180,15 @@ def brute_force(matrix: np.ndarray, queries: np.ndarray) -> dict[str, np.ndarray
 
 
 def check(index: PixelIndex, matrix: np.ndarray, queries: np.ndarray, truths: dict[str, np.ndarray]) -> None:
-    """Raise unless every query finds the rows and scores of brute force; some of which are held against imgret.metrics, too."""
+    """Raise unless every query finds the rows and scores of brute force, itself held against imgret.metrics."""
     for metric, all_truths in truths.items():
         tolerance = 1e-12 if metric in LARGER_IS_CLOSER else 0
         for i, (query, truth) in enumerate(zip(queries, all_truths, strict=True)):
             found, scores = index.search(query, metric, K)
             best = np.argsort(-truth if metric in LARGER_IS_CLOSER else truth, kind="stable")[:K]
-            right = np.allclose(scores, truth[best], rtol=0, atol=tolerance) and np.allclose(scores, truth[found], rtol=0, atol=tolerance)
+            right = np.allclose(scores, truth[best], rtol=0, atol=tolerance) and np.allclose(
+                scores, truth[found], rtol=0, atol=tolerance
+            )
             if not right or (not tolerance and not np.array_equal(found, best)):
                 raise AssertionError(f"{metric}, query {i}: {found} with {scores}, not {best} with {truth[best]}")
             if i < 2 and not np.allclose(METRICS[metric](query, matrix), truth, rtol=0, atol=tolerance):
@@ -201,6 +209,7 @@ def measure(matrix: np.ndarray, queries: np.ndarray, folder: Path, checked: bool
         "dim": matrix.shape[1],
         "queries": len(queries),
         "build_s": fitted - start,
+        "build_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "open_ms": (loaded - fitted) * 1000,
         "sketch_share": (folder / "sketch.npy").stat().st_size / matrix.nbytes,
         "exact": checked,
@@ -237,15 +246,22 @@ def table(result: dict[str, Any]) -> str:
         return lambda times: "-" if times[name] is None else f"{times[name]:,.2f}"
 
     lines = [
-        f"{result['rows']:,} x {result['dim']:,} values, {result['queries']} queries, k = {K}; built in {result['build_s']:.0f} s, "
+        f"{result['rows']:,} x {result['dim']:,} values, {result['queries']} queries, k = {K}; "
+        f"built in {result['build_s']:.0f} s (peak {result['build_mb']:,.0f} MB), "
         f"opened in {result['open_ms']:.1f} ms, sketches {result['sketch_share']:.0%} of the matrix; "
         f"{'every answer equal to brute force' if result['exact'] else 'not checked'}",
         "",
         "| ms a query | " + " | ".join(METRICS) + " |",
         "|---" * (len(METRICS) + 1) + "|",
         cells("one full read", lambda _: f"{read:,.2f}"),
-        *(cells(name, time_of(name)) for name in ("numpy", "scipy cdist", "FAISS flat", "PixelIndex", "PixelIndex, many")),
-        cells("times as fast as FAISS", lambda t: "-" if t["FAISS flat"] is None else f"{t['FAISS flat'] / t['PixelIndex']:.0f}"),
+        *(
+            cells(name, time_of(name))
+            for name in ("numpy", "scipy cdist", "FAISS flat", "PixelIndex", "PixelIndex, many")
+        ),
+        cells(
+            "times as fast as FAISS",
+            lambda t: "-" if t["FAISS flat"] is None else f"{t['FAISS flat'] / t['PixelIndex']:.0f}",
+        ),
         cells("share of one full read", lambda t: f"{t['PixelIndex'] / read:.1%}"),
         cells("rows read, median (mean)", lambda t: f"{t['rows read, median']:.2%} ({t['rows read, mean']:.2%})"),
     ]
@@ -259,11 +275,25 @@ def plot(results: list[dict[str, Any]], file: Path) -> None:
     n = [result["rows"] for result in results]
     axes.loglog(n, [result["one full read"] for result in results], "k--", label="one full read of the matrix")
     for colour, metric in enumerate(METRICS):
-        axes.loglog(n, [result[metric]["PixelIndex"] for result in results], "o-", color=f"C{colour}", label=f"PixelIndex, {metric}")
-        flat = [(result["rows"], result[metric]["FAISS flat"]) for result in results if result[metric]["FAISS flat"] is not None]
+        axes.loglog(
+            n,
+            [result[metric]["PixelIndex"] for result in results],
+            "o-",
+            color=f"C{colour}",
+            label=f"PixelIndex, {metric}",
+        )
+        flat = [
+            (result["rows"], result[metric]["FAISS flat"])
+            for result in results
+            if result[metric]["FAISS flat"] is not None
+        ]
         if metric != "correlation":
             axes.loglog(*zip(*flat, strict=True), "x:", color=f"C{colour}", alpha=0.6, label=f"FAISS flat, {metric}")
-    axes.set(xlabel="rows in the library", ylabel="milliseconds a query, median", title=f"Exact search of rows of {results[0]['dim']:,} values")
+    axes.set(
+        xlabel="rows in the library",
+        ylabel="milliseconds a query, median",
+        title=f"Exact search of rows of {results[0]['dim']:,} values",
+    )
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(file, dpi=110)
@@ -275,15 +305,25 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=60)
-    parser.add_argument("--plot", type=Path, help="measure 1,000 rows up to N and draw the cost against the number of rows")
+    parser.add_argument(
+        "--plot", type=Path, help="measure 1,000 rows up to N and draw the cost against the number of rows"
+    )
     options = parser.parse_args()
     warm()
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    machine = {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
     queries = np.array(list(rows(options.data, options.size, options.queries, held_out=True)))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "vectors.npy")
         matrix = matrix_in(file, options.data, options.size, options.n)
-        steps = [n for n in (1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000) if n < options.n] if options.plot else []
+        steps = (
+            [n for n in (1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000) if n < options.n]
+            if options.plot
+            else []
+        )
         results = []
         for n in (*steps, options.n):
             results.append(measure(matrix[:n], queries, Path(folder, str(n)), checked=not options.plot))

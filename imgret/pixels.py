@@ -1,12 +1,12 @@
-"""Which rows of a uint8 matrix are the most similar to a query under each of the four metrics: exactly, without reading most of them.
+"""Which rows of a uint8 matrix are the most similar to a query under the four metrics, exactly, reading few of them?
 
-Bound, then refine. Beside the matrix lies a sketch of every row: a few numbers that already say "no closer than this". A
-search scans the shortest sketches of all rows, looks at longer ones of the rows that these could not rule out, and reads
-pixels only of what is left, in the order of the bound. A bound never exceeds the true distance, so no neighbour is lost.
+Bound, then refine. Beside the matrix lies a sketch of every row: a few numbers that already say "no closer than this".
+A search scans the shortest sketches of all rows, looks at longer ones of the rows that these could not rule out, and
+reads pixels only of what is left, in the order of the bound. A bound never exceeds the true distance: none is lost.
 
 - L1 sketches a row by sums over blocks of its values, a coarser picture.
-- L2, cosine and correlation share one sketch: the coefficients of the mean-centred row in principal directions, and the norm
-  of what these leave over. It bounds the covariance with the query; the row's mean and norms turn that into all three.
+- L2, cosine and correlation share one sketch: the coefficients of the mean-centred row in principal directions, and
+  the norm of what these leave over. It bounds the covariance with the query; the row's mean and norms do the rest.
 
 A row's "key" is what a search makes small: the L1 distance, the squared L2 distance, or minus the similarity.
 """
@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numba
 import numpy as np
@@ -35,40 +35,37 @@ Array = npt.NDArray[Any]
 Vectors = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
-Bounds = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
+Part = tuple[type[np.generic], tuple[int, ...]]
 
 _L1, _L2, _COSINE, _CORRELATION = range(4)
 _CODES = {"l1": _L1, "l2": _L2, "cosine": _COSINE, "correlation": _CORRELATION}
 
-_DIRECTIONS = (16, 64, 128)
-"""Principal directions in the sketches of L2, cosine and correlation, shortest first; 2 bytes each."""
+_DIRECTIONS = (32, 128, 256)
+"""Principal directions in the sketches of L2, cosine and correlation, level by level; 2 bytes each."""
 
-_BLOCKS = (16, 64, 256)
-"""Blocks in the sketches of L1, likewise; 1 byte each. Four blocks of a level make one block of the level before."""
+_BLOCKS = (16, 64, 256, 768)
+"""Blocks in the sketches of L1, likewise; 1 byte each. Each level divides the blocks of the one before."""
 
 _ROUNDING = 2.0**-15
 """Share of its largest term by which a float32 bound may be off, and by which it is therefore widened.
 
-A sum of m products in float32, in whatever order, is off by at most (m + 1) 2^-24 of the sum of their magnitudes (Higham,
-Accuracy and Stability of Numerical Algorithms, section 3.1); with m <= 128 and a dozen operations around it: below 2^-16."""
+A sum of m products in float32, in whatever order, is off by at most (m + 1) 2^-24 of the sum of their magnitudes
+(Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); with m = 256 and a dozen operations around it,
+below 2^-15.9. That the directions are stored in float32 adds 2 sqrt(m) 2^-24 < 2^-18."""
 
-_RESIDUAL = 2.0**-18
-"""The same for the squared norm of what the principal directions leave over: these are stored in float32, so P P^T is the identity
-only up to 2 sqrt(m) 2^-24 < 2^-19, and so is |c|^2 - |P c|^2 the norm of the rest."""
+_RESIDUAL = 2.0**-17
+"""The same for the squared norm of what the directions leave over, as |c|^2 - |P c|^2 takes P for orthonormal."""
 
 _FIRST = 32
 """Rows read before all others, for a first idea of the k-th best: so many that it is nearly the final one."""
-
-_JUMP_BYTES = 2048
-"""What going to a row out of turn costs, in bytes read in turn: says when rows are better visited as they lie."""
 
 _CHUNK_VALUES = 1 << 22
 """Values of the matrix that `fit` widens at once: 32 MiB as float64."""
 
 _SAMPLE = 4096
-"""Rows that the principal directions are learned from."""
+"""Rows that the directions are learned from."""
 
 _FORMAT = 1
 
@@ -77,8 +74,8 @@ _FORMAT = 1
 class Answer:
     """The k best rows for one query.
 
-    rows: (k,) int64, best first. scores: (k,) float64, as `imgret.metrics` gives them. visited: how many rows of the matrix
-    were read for it; all others were ruled out by their sketch.
+    rows: (k,) int64, best first. scores: (k,) float64, as `imgret.metrics` gives them. visited: how many rows of the
+    matrix were read for it; all others were ruled out by their sketch.
     """
 
     rows: Rows
@@ -89,8 +86,8 @@ class Answer:
 class PixelIndex:
     """Exact search of the rows of a uint8 matrix (N, D) under "l1", "l2", "cosine" and "correlation".
 
-    `fit` learns, `save` and `load` keep it in a folder of two files, `search` asks. It never changes after `fit`, so any
-    number of threads may search at once.
+    `fit` learns, `save` and `load` keep it in a folder of two files, `search` asks. It never changes after `fit`, so
+    any number of threads may search at once.
     """
 
     def __init__(self, vectors: Vectors, arena: Vectors) -> None:
@@ -104,11 +101,12 @@ class PixelIndex:
     def fit(cls, vectors: Vectors, progress: Progress | None = None) -> Self:
         """The index of `vectors`, uint8 (N, D), ndarray or memmap, which it keeps and neither copies nor changes.
 
-        The matrix is read in pieces, and the sketch, about a tenth of its size, goes to an unnamed temporary file: memory does
-        not grow with N. `progress` is told (rows done, N). Any other dtype or shape raises ValueError.
+        The matrix is read in pieces, and the sketches, at most 1.7 kB a row, go to an unnamed temporary file: memory
+        does not grow with N. `progress` is told (rows done, N). Any other dtype or shape raises ValueError.
         """
-        if not isinstance(vectors, np.ndarray) or vectors.dtype != np.uint8 or vectors.ndim != 2 or vectors.shape[1] == 0:
-            raise ValueError(f"The vectors are {_described(vectors)}; they must be uint8 of shape (N, D) with D at least 1.")
+        is_array = isinstance(vectors, np.ndarray)
+        if not is_array or vectors.dtype != np.uint8 or vectors.ndim != 2 or vectors.shape[1] == 0:
+            raise ValueError(f"The vectors must be uint8 of shape (N, D), D at least 1, not {_described(vectors)}.")
         if not vectors.flags.c_contiguous:
             vectors = np.ascontiguousarray(vectors)
         n, dim = vectors.shape
@@ -120,8 +118,8 @@ class PixelIndex:
         step = max(1, _CHUNK_VALUES // dim)
         for start in range(0, n, step):
             rows = slice(start, min(start + step, n))
-            for sketch in (directions, blocks):
-                sketch.write(rows, vectors[rows])
+            directions.write(rows, vectors[rows])
+            blocks.write(rows, vectors[rows])
             _forget_pages(vectors)
             _forget_pages(arena)
             if progress is not None:
@@ -129,7 +127,7 @@ class PixelIndex:
         return cls(vectors, arena)
 
     def save(self, folder: str | Path) -> None:
-        """Write `vectors.npy` and `sketch.npy` into `folder`, made if needed. A file that the index already lies in stays as it is.
+        """Write `vectors.npy` and `sketch.npy` into `folder`, made if needed; a file the index lies in stays as it is.
 
         Each file takes its name only when it is complete.
         """
@@ -137,10 +135,8 @@ class PixelIndex:
         folder.mkdir(parents=True, exist_ok=True)
         for array, name in ((self.vectors, "vectors.npy"), (self._arena, "sketch.npy")):
             if not _lies_in(array, folder / name):
-                partial_file = folder / f"{name}.partial"
-                with partial_file.open("wb") as file:
-                    np.save(file, array)
-                partial_file.replace(folder / name)
+                _write(array, folder / f"{name}.partial")
+                (folder / f"{name}.partial").replace(folder / name)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -153,9 +149,10 @@ class PixelIndex:
             arena = np.load(Path(folder, "sketch.npy"), mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"No pixel index can be read from {folder} ({error}); build it again.") from error
-        fits = vectors.ndim == 2 and vectors.dtype == arena.dtype == np.uint8 and arena.shape == (_arena_bytes(*vectors.shape),)
+        fits = vectors.ndim == 2 and vectors.dtype == arena.dtype == np.uint8
+        fits = fits and arena.shape == (_arena_bytes(*vectors.shape),)
         if not fits or tuple(_sketches(arena, *vectors.shape)[0]) != (_FORMAT, *vectors.shape):
-            raise ValueError(f"The vectors and the sketch in {folder} do not fit each other or this version; build them again.")
+            raise ValueError(f"The files in {folder} are not of one matrix, or not of this version; build them again.")
         return cls(vectors, arena)
 
     def __len__(self) -> int:
@@ -169,26 +166,26 @@ class PixelIndex:
     def search(self, query: Vectors, metric: str, k: int) -> tuple[Rows, Scores]:
         """The rows (k,) int64 and scores (k,) float64 of the k best, best first, for a uint8 query of shape (D,).
 
-        They are those of `imgret.metrics` on all N rows: L1 and L2 exactly, equal scores by smaller row; cosine and correlation
-        to 1e-12. k above N means N. Another shape, dtype or metric, or a k below 1 or not whole, raises ValueError.
+        They are those of `imgret.metrics` on all N rows: L1 and L2 exactly, equal scores by smaller row; cosine and
+        correlation to 1e-12. k above N means N. Another shape, dtype or metric, or a k below 1 or not whole, raises
+        ValueError.
         """
         answer = self.answer(query, metric, k)
         return answer.rows, answer.scores
 
     def search_many(self, queries: Vectors, metric: str, k: int) -> tuple[Rows, Scores]:
         """`search` for uint8 queries (Q, D), on all processors: rows (Q, k) int64 and scores (Q, k) float64."""
-        asked = queries.shape[0] if isinstance(queries, np.ndarray) and queries.ndim else 0
+        asked = len(queries) if isinstance(queries, np.ndarray) and queries.ndim else 0
         k = self._checked(queries, "queries", (asked, self.dim), metric, k)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             answers = list(pool.map(partial(self._answer, metric=metric, k=k), queries))
-        rows = np.array([answer.rows for answer in answers], np.int64).reshape(len(queries), k)
-        scores = np.array([answer.scores for answer in answers], np.float64).reshape(len(queries), k)
+        rows = np.array([answer.rows for answer in answers], np.int64).reshape(asked, k)
+        scores = np.array([answer.scores for answer in answers], np.float64).reshape(asked, k)
         return rows, scores
 
     def answer(self, query: Vectors, metric: str, k: int) -> Answer:
         """`search`, and how many rows it read."""
-        k = self._checked(query, "query", (self.dim,), metric, k)
-        return self._answer(query, metric, k)
+        return self._answer(query, metric, self._checked(query, "query", (self.dim,), metric, k))
 
     def _checked(self, asked: Vectors, name: str, shape: tuple[int, ...], metric: str, k: int) -> int:
         if metric not in _CODES:
@@ -200,65 +197,45 @@ class PixelIndex:
         return min(int(k), len(self))
 
     def _answer(self, query: Vectors, metric: str, k: int) -> Answer:
-        query = _read_only(np.ascontiguousarray(query))
-        n, first = len(self), max(_FIRST, 2 * k)
-        keys, rows = np.full(k, np.inf), np.full(k, n, np.int64)
-        visit = partial(_visit, self._pixels, query, _CODES[metric], keys, rows)
-        sketch = self._blocks if metric == "l1" else self._directions
-        if not sketch.widths or 8 * first >= n:
-            visited = visit(np.arange(n), np.full(n, -np.inf, np.float32))
+        query, code = _read_only(np.ascontiguousarray(query)), _CODES[metric]
+        weights, blocks = np.empty(0, np.float32), np.empty(0, np.uint8)
+        if code == _L1:
+            blocks, terms = self._blocks.asked(query)
         else:
-            scan, *finer = sketch.levels(query, metric)
-            bounds = scan()
-            near = _smallest(bounds, 2 * first)
-            if finer:
-                near, near_bounds = finer[-1](near, np.inf)
-                near = near[np.argsort(near_bounds)]
-            visited = visit(near[:first], np.full(first, -np.inf, np.float32))
-            bounds[near[:first]] = np.inf
-            # Rounded up: an equal key may come first by its row, so the limit must not fall below the k-th best one in float32.
-            limit = np.nextafter(np.float32(keys[0]), np.float32(np.inf))
-            before, (left, bounds) = n, _within(bounds, limit)
-            for level in finer:
-                if len(left) > 0.9 * before:
-                    break  # these sketches hardly tell rows apart, and longer ones would cost more than they save
-                before, (left, bounds) = len(left), level(left, limit)
-            if len(left) * (self.dim + _JUMP_BYTES) < n * self.dim:
-                order = np.argsort(bounds)
-                left, bounds = left[order], bounds[order]
-            visited += visit(left, bounds)
+            weights, terms = self._directions.asked(query, code)
+        first = max(_FIRST, 2 * k)
+        sketches = self._directions, self._blocks
+        keys, rows, visited = _find(self._pixels, query, code, k, first, *sketches, weights, blocks, terms)
         by_row = np.argsort(rows)
         rows, keys = rows[by_row], keys[by_row]
-        scores = np.sqrt(keys) if metric == "l2" else 0.0 - keys if metric in LARGER_IS_CLOSER else keys
+        scores = np.sqrt(keys) if code == _L2 else 0.0 - keys if metric in LARGER_IS_CLOSER else keys
         order = best_first(scores, metric)
-        return Answer(rows[order], scores[order], int(visited))
+        return Answer(rows[order], scores[order], visited)
 
 
 def warm() -> None:
     """Compile the kernels, or read them from numba's cache, by one small search for each metric.
 
-    Seconds on a machine's first time, then 0.3 s a process. The cache is `__pycache__` beside this file, or where that cannot be
-    written the user's cache folder or `NUMBA_CACHE_DIR`; where nothing can be written, every process compiles anew.
+    About 10 s on a machine's first time, then 0.3 s a process. The cache is `NUMBA_CACHE_DIR` if set, else
+    `__pycache__` beside this file or, where that cannot be written, the user's cache folder; with none of them, every
+    process compiles anew.
     """
-    vectors = np.random.default_rng(0).integers(0, 256, (64 * _DIRECTIONS[1], 8 * _DIRECTIONS[1]), np.uint8)
+    vectors = np.random.default_rng(0).integers(0, 256, (2048, 512), np.uint8)
     index = PixelIndex.fit(vectors)
     for metric in _CODES:
         index.search(vectors[0], metric, 1)
-
-
-Part = tuple[type[np.generic], tuple[int, ...]]
 
 
 def _parts(n: int, dim: int) -> list[Part]:
     return [(np.int64, (3,)), *_Directions.parts(n, dim), *_Blocks.parts(n, dim)]
 
 
-def _part_bytes(part: Part) -> int:
-    return -(-math.prod(part[1]) * np.dtype(part[0]).itemsize // 64) * 64
+def _part_bytes(dtype: type[np.generic], shape: tuple[int, ...]) -> int:
+    return -(-math.prod(shape) * np.dtype(dtype).itemsize // 64) * 64
 
 
 def _arena_bytes(n: int, dim: int) -> int:
-    return sum(map(_part_bytes, _parts(n, dim)))
+    return sum(_part_bytes(*part) for part in _parts(n, dim))
 
 
 def _sketches(arena: Vectors, n: int, dim: int) -> tuple[Array, "_Directions", "_Blocks"]:
@@ -267,21 +244,31 @@ def _sketches(arena: Vectors, n: int, dim: int) -> tuple[Array, "_Directions", "
     for dtype, shape in _parts(n, dim):
         values = np.asarray(arena)[start : start + math.prod(shape) * np.dtype(dtype).itemsize]
         views.append(values.view(dtype).reshape(shape))
-        start += _part_bytes((dtype, shape))
-    split = 1 + len(_Directions.parts(n, dim))
-    return views[0], _Directions(*views[1:split]), _Blocks(dim, *views[split:])
+        start += _part_bytes(dtype, shape)
+    header, basis, moments, residuals, coarse_codes, fine_codes, slacks, coarse_blocks, fine_blocks = views
+    return (
+        header,
+        _Directions(basis, moments, residuals, coarse_codes, fine_codes),
+        _Blocks(_block_labels(dim, _BLOCKS[len(slacks) - 1]), slacks, coarse_blocks, fine_blocks),
+    )
 
 
-class _Directions:
+class _Directions(NamedTuple):
     """The sketch for L2, cosine and correlation.
 
-    Here and in _Blocks the first level lies transposed, so that a scan of all rows runs along memory for any number of them at once.
+    Here and in _Blocks the first level lies transposed, so that a scan runs along memory for many rows at once.
     """
+
+    basis: Array  # (m, D) float32, orthonormal, orthogonal to the constant vector
+    moments: Array  # (4, N) float32, see `_moments`
+    residuals: Array  # (levels, N) float32, norm of what a level's directions leave over of the centred row
+    coarse: Array  # (16, N) int16, coefficients in `unit`
+    fine: Array  # (N, m) int16, likewise
 
     @staticmethod
     def parts(n: int, dim: int) -> list[Part]:
-        # Levels that pay: codes much shorter than their row, and a basis much smaller than the matrix and than memory.
-        widths = [width for width in _DIRECTIONS if width * 8 <= dim and width * 32 <= n and width * dim <= 1 << 24]
+        # Levels that pay: codes much shorter than their row, and a basis smaller than the matrix and than memory.
+        widths = [width for width in _DIRECTIONS if width * 16 <= dim and width * 32 <= n and width * dim <= 1 << 24]
         return [
             (np.float32, (max(widths, default=0), dim)),
             (np.float32, (4, n if widths else 0)),
@@ -290,73 +277,61 @@ class _Directions:
             (np.int16, (n, max(widths[1:], default=0))),
         ]
 
-    def __init__(self, basis: Array, moments: Array, residuals: Array, coarse: Array, fine: Array) -> None:
-        self.widths = _DIRECTIONS[: len(residuals)]
-        self._ends = np.array(self.widths, np.int64) - 1
-        self.basis = basis  # (m, D), orthonormal, orthogonal to the constant vector
-        self.moments = moments  # (4, N), see `_moments`
-        self.residuals = residuals  # (levels, N), norm of what the level's directions leave over of the centred row
-        self.coarse = coarse  # (16, N), coefficients in `unit`
-        self.fine = fine  # (N, m), likewise
-        # A unit vector orthogonal to the constant one has a coefficient of at most 127.5 sqrt(D) with values from 0 to 255.
-        self.unit = 127.5 * math.sqrt(basis.shape[1]) / 32766
+    @property
+    def unit(self) -> float:
+        """What 1 stands for in a code, as |c| <= 127.5 sqrt(D) for the centred row c: codes fit into 16 bits."""
+        return 127.5 * math.sqrt(self.basis.shape[1]) / 32766
 
     def learn(self, vectors: Vectors) -> None:
-        if self.widths:
+        if len(self.basis):
             self.basis[:] = _principal_directions(vectors, len(self.basis))
+            _forget_pages(vectors)
 
     def write(self, rows: slice, vectors: Vectors) -> None:
-        if not self.widths:
+        if not len(self.basis):
             return
         values = vectors.astype(np.float64)
         # Sums of whole numbers are exact in float64 below 2^53, in whatever order.
-        totals, squares = values.sum(axis=1).astype(np.int64), np.einsum("ij,ij->i", values, values).astype(np.int64)
-        values -= totals[:, None] / self.basis.shape[1]
+        totals, squares = values.sum(axis=1), np.einsum("ij,ij->i", values, values)
+        values -= totals[:, None] / values.shape[1]
         coefficients = values @ self.basis.T.astype(np.float64)
         codes = np.rint(coefficients / self.unit)
-        self.moments[:, rows] = moments = _moments(totals, squares, self.basis.shape[1])
+        moments = _moments(totals.astype(np.int64), squares.astype(np.int64), values.shape[1])
+        self.moments[:, rows] = moments
         self.residuals[:, rows] = self._residuals(moments[1], coefficients)
         self.coarse[:, rows] = codes[:, : len(self.coarse)].T
         self.fine[rows] = codes[:, : self.fine.shape[1]]
 
-    def levels(self, query: Vectors, metric: str) -> list[Callable[..., Any]]:
-        """Lower bounds on keys: a function for all rows; then, ever tighter, functions from (rows, limit) to the rows within it."""
-        inverse = 2 if metric == "cosine" else 3
+    def asked(self, query: Vectors, code: int) -> tuple[Array, Array]:
+        """A query's weights (m,) float32 for the codes, and for each level what `_dot_bound` needs to know of it."""
+        levels = len(self.residuals)
+        terms = np.empty((levels, 6), np.float32)
+        if not levels:
+            return np.empty(0, np.float32), terms
         total, square = _total_and_square(query)
         coefficients = _project(self.basis, query, total / query.size)
-        moments = _moments(np.array([total]), np.array([square]), query.size)[:, 0]
+        moments = _moments(np.array([total]), np.array([square]), query.size)
         weights = coefficients * self.unit
-        terms = np.empty((len(self.widths), 6), np.float32)
-        terms[:, :3] = moments[[0, 1, inverse]]
-        terms[:, 3] = self._residuals(moments[1:2], coefficients[None])[:, 0]
+        terms[:, :3] = moments[[0, 1, _inverse(code)], 0]
+        terms[:, 3:4] = self._residuals(moments[1], coefficients[None])
         # A code is off by at most one half, so the sum of products by at most half the sum of the weights' magnitudes.
-        terms[:, 4] = np.cumsum(np.abs(weights))[self._ends] / 2
+        terms[:, 4] = np.cumsum(np.abs(weights))[_ENDS[:levels]] / 2
         terms[:, 5] = _ROUNDING
-        weights = weights.astype(np.float32)
-        rows = self.moments[0], self.moments[1], self.moments[inverse]
-        return [
-            partial(
-                _bound_dots if level else _scan_dots,
-                self.fine if level else self.coarse,
-                weights[:width],
-                terms[level],
-                _CODES[metric],
-                *rows,
-                self.residuals[level],
-            )
-            for level, width in enumerate(self.widths)
-        ]
+        return weights.astype(np.float32), terms
 
     def _residuals(self, spreads: Array, coefficients: Array) -> Array:
-        squares = np.cumsum(coefficients**2, axis=1)[:, self._ends].T
-        return np.sqrt(np.maximum(spreads**2 - squares, 0) + _RESIDUAL * spreads**2)
+        squares = np.cumsum(coefficients**2, axis=1)[:, _ENDS[: len(self.residuals)]].T
+        return np.asarray(np.sqrt(np.maximum(spreads**2 - squares, 0) + _RESIDUAL * spreads**2))
+
+
+_ENDS = np.array(_DIRECTIONS) - 1
 
 
 def _principal_directions(vectors: Vectors, m: int) -> Array:
-    """(m, D) float64, orthonormal, orthogonal to the constant vector, those in which centred rows vary most first.
+    """(m, D) float64: orthonormal, orthogonal to the constant vector, those first in which centred rows vary most.
 
-    By subspace iteration on a sample (Halko, Martinsson, Tropp 2011, algorithm 4.4). Bounds hold for any orthonormal directions;
-    good ones only make them tight.
+    By subspace iteration on a sample (Halko, Martinsson, Tropp 2011, algorithm 4.4). Any orthonormal directions give
+    valid bounds, good ones tight bounds.
     """
     n, dim = vectors.shape
     rng = np.random.default_rng(0)
@@ -371,14 +346,20 @@ def _principal_directions(vectors: Vectors, m: int) -> Array:
     directions = rng.standard_normal((dim, m + 8)).astype(np.float32)
     for _ in range(3):
         directions = np.linalg.qr(sum(rows.T @ (rows @ directions) for rows in centred()))[0]
-    moments = sum((rows @ directions).T @ (rows @ directions) for rows in centred())
-    directions = directions @ np.linalg.eigh(moments)[1][:, :-m - 1:-1]
-    # The constant direction goes first and is taken off again: QR leaves the others orthogonal to it, whatever they were.
-    return np.linalg.qr(np.column_stack([np.ones(dim), directions]).astype(np.float64))[0][:, 1:].T
+    squares = sum((rows @ directions).T @ (rows @ directions) for rows in centred())
+    directions = directions @ np.linalg.eigh(squares)[1][:, : -m - 1 : -1]
+    # The constant direction goes in first and is taken off again: so the others are orthogonal to it, come what may.
+    with_constant = np.column_stack([np.ones(dim), directions]).astype(np.float64)
+    return np.asarray(np.linalg.qr(with_constant)[0][:, 1:].T)
 
 
-class _Blocks:
-    """The sketch for L1. The blocks of each level are the finer level's, four by four."""
+class _Blocks(NamedTuple):
+    """The sketch for L1."""
+
+    labels: Rows  # (D,), see `_block_labels`
+    slacks: Array  # (levels, N) float32, sum over blocks of |sum - code * size|
+    coarse: Array  # (16, N) uint8, block sums in units of the largest block's size
+    fine: Array  # (N, 64 + 256) uint8, likewise
 
     @staticmethod
     def parts(n: int, dim: int) -> list[Part]:
@@ -386,215 +367,357 @@ class _Blocks:
         return [
             (np.float32, (len(widths), n)),
             (np.uint8, (min(widths, default=0), n)),
-            *((np.uint8, (n, width)) for width in widths[1:]),
+            (np.uint8, (n, sum(widths[1:]))),
         ]
 
-    def __init__(self, dim: int, slacks: Array, coarse: Array, *finer: Array) -> None:
-        self.widths = _BLOCKS[: len(slacks)]
-        self.slacks = slacks  # (levels, N), sum over blocks of |sum - code * size|
-        self.codes = [coarse, *finer]  # (16, N), (N, 64), (N, 256), block sums in units of the largest block's size
-        self.labels = _block_labels(dim, max(self.widths, default=1))
-        sizes = np.bincount(self.labels, minlength=max(self.widths, default=1))
-        self.sizes = [int(sizes.reshape(width, -1).sum(axis=1).max()) for width in self.widths]
-
     def write(self, rows: slice, vectors: Vectors) -> None:
-        for level, (codes, slacks) in enumerate(self._parts_of(vectors)):
-            self.slacks[level, rows] = slacks
-            if level:
-                self.codes[level][rows] = codes
-            else:
-                self.codes[0][:, rows] = codes.T
+        codes, slacks, _ = self._described(vectors)
+        width = len(self.coarse)
+        self.slacks[:, rows] = slacks
+        self.coarse[:, rows] = codes[:, :width].T
+        self.fine[rows] = codes[:, width:]
 
-    def levels(self, query: Vectors, metric: str) -> list[Callable[..., Any]]:
-        """Lower bounds on keys: a function for all rows; then, ever tighter, functions from (rows, limit) to the rows within it."""
-        bounds = []
-        for level, (codes, slacks) in enumerate(self._parts_of(query[None])):
-            terms = np.array([self.sizes[level], slacks[0], _ROUNDING], np.float32)
-            kernel = _bound_blocks if level else _scan_blocks
-            bounds.append(partial(kernel, self.codes[level], codes[0], terms, self.slacks[level]))
-        return bounds
+    def asked(self, query: Vectors) -> tuple[Vectors, Array]:
+        """A query's codes, level after level, and for each level what `_block_bound` needs to know of it."""
+        codes, slacks, sizes = self._described(query[None])
+        terms = np.empty((len(sizes), 3), np.float32)
+        terms[:, 0], terms[:, 1], terms[:, 2] = sizes, slacks[:, 0], _ROUNDING
+        return codes[0], terms
 
-    def _parts_of(self, vectors: Vectors) -> list[tuple[Vectors, Array]]:
-        """Codes (n, width) and slacks (n,) at each level."""
-        parts: list[tuple[Vectors, Array]] = []
-        if self.widths:
-            sums = _sums_by_label(_read_only(vectors), self.labels, self.widths[-1])
-        for width, size in zip(reversed(self.widths), reversed(self.sizes), strict=True):
-            sums = sums.reshape(len(vectors), width, -1).sum(axis=2)
-            codes = (2 * sums + size) // (2 * size)
-            parts.insert(0, (codes.astype(np.uint8), np.abs(sums - codes * size).sum(axis=1)))
-        return parts
+    def _described(self, vectors: Vectors) -> tuple[Vectors, Array, list[int]]:
+        """Codes (n, 16 + 64 + 256), slacks (levels, n), and the sizes of the levels' largest blocks."""
+        n, widths = len(vectors), _BLOCKS[: len(self.slacks)]
+        codes, slacks = np.empty((n, sum(widths)), np.uint8), np.empty((len(widths), n), np.int64)
+        sizes = [0] * len(widths)
+        sums, counts = _sums_by_label(_read_only(vectors), self.labels, widths[-1] if widths else 0)
+        end = codes.shape[1]
+        for level in reversed(range(len(widths))):
+            width = widths[level]
+            sums, counts = sums.reshape(n, width, -1).sum(axis=2), counts.reshape(width, -1).sum(axis=1)
+            sizes[level] = size = int(counts.max())
+            rounded = (2 * sums + size) // (2 * size)
+            codes[:, end - width : end] = rounded
+            slacks[level] = np.abs(sums - rounded * size).sum(axis=1)
+            end -= width
+        return codes, slacks, sizes
 
 
 def _block_labels(dim: int, blocks: int) -> Rows:
-    """Which block each of the D values is in, (D,) int64, such that four consecutive blocks make one of the next coarser level.
+    """Which block each of the D values is in, (D,) int64, such that neighbours make up the blocks of a coarser level.
 
-    A square RGB picture is cut into squares across its channels, whose differences mostly share their sign; all else into runs.
+    A square RGB picture is cut into squares, across its channels but at the last level, as these mostly differ with one
+    sign; anything else into runs.
     """
     side = math.isqrt(dim // 3)
     if 3 * side * side != dim:
         return np.arange(dim) * blocks // dim
-    grid = math.isqrt(blocks)
+    channels = 3 if blocks == _BLOCKS[-1] else 1
+    grid = math.isqrt(blocks // channels)
     place = np.arange(side) * grid // side
-    # Morton order: the bits of a block's row and column take turns.
+    # Morton order, in which the bits of a square's row and column take turns: four in a row are one coarser square.
     spread = np.array([sum((i >> bit & 1) << 2 * bit for bit in range(8)) for i in range(grid)])
-    return np.repeat((2 * spread[place][:, None] + spread[place]).reshape(-1), 3)
+    squares = (2 * spread[place][:, None] + spread[place]).reshape(-1, 1)
+    labels: Rows = (squares * channels + np.arange(3) * channels // 3).reshape(-1)
+    return labels
 
 
 # --- Kernels ---
 #
-# They release the interpreter, so several run at once, and never divide the work themselves: numba's own threads abort a process
-# that enters them twice. numba widens whole numbers to 64 bits at each operation; casting back keeps them in short vector lanes.
-# On 50,000 x 3,072 (Zen 4, one thread) reading all pixels through them takes 5.8 to 8.6 ms, a full read 7.4 ms; FAISS 29 to 36 ms
-# on two threads; numpy 0.9 s. numkong (46 MB) and simsimd (2 MB) are as fast on uint8 dot products, but have no L1 and no sketch
-# scan, which in numpy takes ten passes over memory. The price: 208 MB on disk, 0.35 s to import, and `warm`.
+# They release the interpreter, so several may run at once, and never divide their work: numba's own threads abort a
+# process that enters them twice. numba widens whole numbers to 64 bits at each operation; casting back keeps vector
+# lanes short.
+#
+# Why numba: reading all rows of 50,000 x 3,072 takes it 8.7 (L1) to 13.7 ms (correlation) on one thread where one full
+# read takes 6.3 (Zen 4); FAISS flat 27 to 34 ms on two; numpy 340 to 1,900. simsimd (2 MB), numkong (46 MB) take 6 ms
+# for dot products, but know no L1 of uint8, no scan of sketches, and no rows out of turn: an L1 scan that takes numba
+# 0.03 ms takes numpy 3. The price is 208 MB on disk, 0.2 to 0.35 s to import, and `warm`.
 
 
 def _compiled(function: Function, **options: Any) -> Function:
     options |= {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(function, cache=True, **options)
-    except RuntimeError:  # numba found no folder where it may write its cache
-        return numba.njit(function, **options)
+        compiled: Function = numba.njit(function, cache=True, **options)
+    except RuntimeError:  # numba has nowhere to write its cache
+        compiled = numba.njit(function, **options)
+    return compiled
 
 
 _reordered = partial(_compiled, fastmath={"reassoc", "contract"})
-"""For float32 sums that _ROUNDING covers in any order."""
+"""For float sums that are widened by their rounding in any order."""
 
 
-@intrinsic
-def _prefetch(typing: Any, array: Any, offset: Any) -> Any:
-    """Ask for the memory at `offset` items behind the array's first one."""
+def _prefetch_intrinsic(_: Any, array: Any, offset: Any) -> Any:
+    """Ask for the memory at `offset` items after the array's first."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
         pointer = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
         kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-        builder.call(builder.module.declare_intrinsic("llvm.prefetch", [byte], kind), [pointer, flag(0), flag(3), flag(1)])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        builder.call(prefetch, [pointer, flag(0), flag(3), flag(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), emit
 
 
-@_compiled
-def _prefetch_row(array: Any, rows: Any, i: int, width: int) -> None:
-    """Have the first values of the i-th of the rows on their way while others are worked on: rows out of turn are all waiting for memory.
+_prefetch: Any = intrinsic(_prefetch_intrinsic)
 
-    It makes visits and finer bounds 1.5 to 1.8 times as fast on what no cache holds.
-    """
+
+@_compiled
+def _prefetch_row(array: Any, rows: Any, i: int, start: int, width: int) -> None:
+    """Have the i-th of the rows on its way while others are worked on: makes rows out of turn up to 1.8 times as fast."""
     if i < rows.size:
-        for start in range(0, width, 64 // array.itemsize):
-            _prefetch(array, rows[i] * array.shape[1] + start)
+        for at in range(start, start + width, 64 // array.itemsize):
+            _prefetch(array, rows[i] * array.shape[1] + at)
 
 
 @_compiled
-def _dot_key(
-    code: int, covariance: Any, mean: Any, spread: Any, inverse: Any, q_mean: Any, q_spread: Any, q_inverse: Any, rounding: Any
+def _find(
+    pixels: Any,
+    query: Any,
+    code: int,
+    k: int,
+    first: int,
+    directions: Any,
+    blocks: Any,
+    weights: Any,
+    query_blocks: Any,
+    terms: Any,
 ) -> Any:
-    # With a = mean * sqrt(D) and c the centred row, a picture is a u + c for the unit vector u = 1/sqrt(D), and u.c = 0. So
-    # |q - x|^2 = (a_q - a_x)^2 + |c_q|^2 + |c_x|^2 - 2 c_q.c_x and q.x = a_q a_x + c_q.c_x: a covariance c_q.c_x taken too
-    # large gives a squared distance too small and a similarity too large. `rounding` covers the largest term, 1 for a similarity.
+    """Keys and rows of the k best, in no order, and how many rows were read."""
+    n, levels = len(pixels), len(terms)
+    keys, best = np.full(k, np.inf), np.full(k, n)
+    if levels == 0 or 8 * first >= n:
+        return keys, best, _visit(pixels, query, code, keys, best, np.arange(n), np.full(n, np.float32(-np.inf)))
+    if code == _L1:
+        bounds = _scan_blocks(blocks.coarse, query_blocks, terms[0], blocks.slacks[0])
+    else:
+        bounds = _scan_dots(directions, weights, terms[0], code)
+    left, left_bounds = _smallest(bounds, 2 * first)
+    if levels > 1:
+        everything = np.float32(np.inf)
+        left, left_bounds = _level(levels - 1, code, directions, blocks, weights, query_blocks, terms, left, everything)
+    left = left[np.argsort(left_bounds)][:first]
+    visited = _visit(pixels, query, code, keys, best, left, np.full(first, np.float32(-np.inf)))
+    for row in left:
+        bounds[row] = np.inf
+    # Rounded up: the row of an equal key may come first, so the limit must not be below the k-th best key in float32.
+    limit = np.nextafter(np.float32(keys[0]), np.float32(np.inf))
+    left, left_bounds = _within(bounds, limit)
+    before = n
+    for level in range(1, levels):
+        if left.size > 0.9 * before:
+            break  # these sketches hardly tell rows apart, and longer ones would cost more than they save
+        before = left.size
+        left, left_bounds = _level(level, code, directions, blocks, weights, query_blocks, terms, left, limit)
+    if 4 * left.size < n:  # else memory gives rows so much faster as they lie that order by bound does not pay
+        order = np.argsort(left_bounds)
+        left, left_bounds = left[order], left_bounds[order]
+    return keys, best, visited + _visit(pixels, query, code, keys, best, left, left_bounds)
+
+
+@_compiled
+def _level(
+    level: int,
+    code: int,
+    directions: Any,
+    blocks: Any,
+    weights: Any,
+    query_blocks: Any,
+    terms: Any,
+    rows: Any,
+    limit: Any,
+) -> Any:
+    """Of the rows, those whose bounds at a finer level are within the limit, and these bounds."""
+    if code != _L1:
+        return _bound_dots(directions, weights[: _DIRECTIONS[level]], terms[level], level, code, rows, limit)
+    start = 0
+    for before in range(1, level):
+        start += _BLOCKS[before]
+    codes = query_blocks[_BLOCKS[0] + start :][: _BLOCKS[level]]
+    return _bound_blocks(blocks.fine, start, codes, terms[level], blocks.slacks[level], rows, limit)
+
+
+@_compiled
+def _dot_bound(code: int, terms: Any, products: Any, residual: Any, mean: Any, spread: Any, inverse: Any) -> Any:
+    q_mean, q_spread, q_inverse, q_residual, off, rounding = terms
+    # The centred row is c = P p + r with P orthonormal: c_q.c_x = p_q.p_x + r_q.r_x, and r_q.r_x <= |r_q| |r_x| by
+    # Cauchy and Schwarz. p_q.p_x is at most its sum with the codes (`products`) plus what rounding can add (`off`).
+    covariance = products + off + q_residual * residual
+    # With a = mean sqrt(D) and u the constant unit vector, the row is a u + c, and u.c = 0. So
+    # |q - x|^2 = (a_q - a_x)^2 + |c_q|^2 + |c_x|^2 - 2 c_q.c_x and q.x = a_q a_x + c_q.c_x: a covariance c_q.c_x that
+    # is too large makes the squared distance too small and the similarities too large, hence the key too small.
     if code == _L2:
-        apart = q_mean - mean
-        size = q_mean * q_mean + mean * mean + q_spread * q_spread + spread * spread
-        return apart * apart + (q_spread * q_spread + spread * spread - covariance - covariance) - size * rounding
+        apart, squares = q_mean - mean, q_spread * q_spread + spread * spread
+        rounding *= squares + q_mean * q_mean + mean * mean
+        return apart * apart + (squares - covariance - covariance) - rounding
     if code == _COSINE:
-        return -(q_mean * mean + covariance) * q_inverse * inverse - rounding
+        covariance += q_mean * mean
     return -covariance * q_inverse * inverse - rounding
 
 
 @_reordered
-def _scan_dots(codes: Any, weights: Any, terms: Any, code: int, means: Any, spreads: Any, inverses: Any, residuals: Any) -> Any:
-    q_mean, q_spread, q_inverse, q_residual, off, rounding = terms
-    bounds = np.empty(codes.shape[1], np.float32)
+def _scan_dots(directions: Any, weights: Any, terms: Any, code: int) -> Any:
+    """Bounds (N,) float32 of all rows at the coarsest level."""
+    inverses = directions.moments[_inverse(code)]
+    bounds = np.empty(inverses.size, np.float32)
     for start in range(0, bounds.size, 1024):
         here = slice(start, start + 1024)
-        tile, mean, spread, inverse, residual = bounds[here], means[here], spreads[here], inverses[here], residuals[here]
-        tile[:] = off
-        for j in range(0, weights.size, 4):
-            a, b, c, d = codes[j, here], codes[j + 1, here], codes[j + 2, here], codes[j + 3, here]
+        tile, inverse, residual = bounds[here], inverses[here], directions.residuals[0, here]
+        mean, spread = directions.moments[0, here], directions.moments[1, here]
+        tile[:] = 0
+        for j in range(0, directions.coarse.shape[0], 4):
+            a, b = directions.coarse[j, here], directions.coarse[j + 1, here]
+            c, d = directions.coarse[j + 2, here], directions.coarse[j + 3, here]
             for i in range(tile.size):
-                tile[i] += (
-                    weights[j] * np.float32(a[i])
-                    + weights[j + 1] * np.float32(b[i])
-                    + weights[j + 2] * np.float32(c[i])
-                    + weights[j + 3] * np.float32(d[i])
-                )
+                ab = weights[j] * np.float32(a[i]) + weights[j + 1] * np.float32(b[i])
+                tile[i] += ab + weights[j + 2] * np.float32(c[i]) + weights[j + 3] * np.float32(d[i])
         for i in range(tile.size):
-            # c = P p + r with P orthonormal: c_q.c_x = p_q.p_x + r_q.r_x, and r_q.r_x <= |r_q| |r_x| by Cauchy and Schwarz.
-            # p_q.p_x is at most the sum with the codes plus what their rounding can add (`off`).
-            covariance = tile[i] + q_residual * residual[i]
-            tile[i] = _dot_key(code, covariance, mean[i], spread[i], inverse[i], q_mean, q_spread, q_inverse, rounding)
+            tile[i] = _dot_bound(code, terms, tile[i], residual[i], mean[i], spread[i], inverse[i])
     return bounds
 
 
 @_reordered
-def _bound_dots(
-    codes: Any, weights: Any, terms: Any, code: int, means: Any, spreads: Any, inverses: Any, residuals: Any, rows: Any, limit: float
-) -> Any:
-    q_mean, q_spread, q_inverse, q_residual, off, rounding = terms
+def _bound_dots(directions: Any, weights: Any, terms: Any, level: int, code: int, rows: Any, limit: Any) -> Any:
+    """Of the rows, those whose bounds with a finer level's weights are within the limit, and these bounds."""
+    means, spreads = directions.moments[0], directions.moments[1]
+    inverses, residuals = directions.moments[_inverse(code)], directions.residuals[level]
     left, bounds, count = np.empty_like(rows), np.empty(rows.size, np.float32), 0
     for i in range(rows.size):
-        _prefetch_row(codes, rows, i + 8, weights.size)
+        _prefetch_row(directions.fine, rows, i + 8, 0, weights.size)
         row = rows[i]
-        own, products = codes[row], np.float32(0)
+        codes, products = directions.fine[row], np.float32(0)
         for j in range(weights.size):
-            products += weights[j] * np.float32(own[j])
-        covariance = products + off + q_residual * residuals[row]  # as in _scan_dots
-        bound = _dot_key(code, covariance, means[row], spreads[row], inverses[row], q_mean, q_spread, q_inverse, rounding)
+            products += weights[j] * np.float32(codes[j])
+        bound = _dot_bound(code, terms, products, residuals[row], means[row], spreads[row], inverses[row])
         left[count], bounds[count] = row, bound
         count += bound <= limit
     return left[:count], bounds[:count]
 
 
 @_compiled
-def _block_key(differences: Any, slack: Any, size: Any, q_slack: Any, rounding: Any) -> Any:
-    # Within a block sum |a_i - b_i| >= |sum a_i - sum b_i|. A block's sum is size * code up to its share of the slack, so by the
-    # triangle inequality the L1 distance is at least size * sum |code_q - code_x| - slack_q - slack_x. All are whole numbers, and
-    # exact in float32 below 2^24; `rounding` is for rows of more than 65,000 values.
+def _block_bound(terms: Any, differences: Any, slack: Any) -> Any:
+    size, q_slack, rounding = terms
+    # Within a block sum |a_i - b_i| >= |sum a_i - sum b_i|, and a block's sum is size * code up to its share of the
+    # slack: by the triangle inequality the L1 distance is at least size * sum |code_q - code_x| - slack_q - slack_x.
+    # All are whole numbers, exact in float32 up to 2^24; `rounding` is for rows of more than 65,000 values.
     return size * differences * (np.float32(1) - rounding) - slack - q_slack
 
 
 @_compiled
-def _scan_blocks(blocks: Any, q_codes: Any, terms: Any, slacks: Any) -> Any:
-    size, q_slack, rounding = terms
-    bounds = np.empty(blocks.shape[1], np.float32)
-    sums = np.empty(1024, np.uint16)  # at most 16 * 255
+def _scan_blocks(coarse: Any, codes: Any, terms: Any, slacks: Any) -> Any:
+    """Bounds (N,) float32 of all rows at the coarsest level."""
+    bounds, sums = np.empty(slacks.size, np.float32), np.empty(1024, np.uint16)  # sums are at most 16 * 255
     for start in range(0, bounds.size, 1024):
         here = slice(start, start + 1024)
         tile, slack = bounds[here], slacks[here]
         sums[:] = 0
-        for j in range(q_codes.size):
-            q_code, column = q_codes[j], blocks[j, here]
+        for j in range(coarse.shape[0]):
+            code, column = codes[j], coarse[j, here]
             for i in range(column.size):
-                sums[i] += np.uint8(max(q_code, column[i]) - min(q_code, column[i]))
+                sums[i] += np.uint8(max(code, column[i]) - min(code, column[i]))
         for i in range(tile.size):
-            tile[i] = _block_key(np.float32(sums[i]), slack[i], size, q_slack, rounding)
+            tile[i] = _block_bound(terms, np.float32(sums[i]), slack[i])
     return bounds
 
 
 @_compiled
-def _bound_blocks(blocks: Any, q_codes: Any, terms: Any, slacks: Any, rows: Any, limit: float) -> Any:
-    size, q_slack, rounding = terms
+def _bound_blocks(fine: Any, start: int, codes: Any, terms: Any, slacks: Any, rows: Any, limit: Any) -> Any:
+    """Of the rows, those whose bounds with a finer level's codes are within the limit, and these bounds."""
     left, bounds, count = np.empty_like(rows), np.empty(rows.size, np.float32), 0
     for i in range(rows.size):
-        _prefetch_row(blocks, rows, i + 8, q_codes.size)
+        _prefetch_row(fine, rows, i + 8, start, codes.size)
         row = rows[i]
-        bound = _block_key(np.float32(_absolute_difference(q_codes, blocks[row])), slacks[row], size, q_slack, rounding)
+        differences = _absolute_difference(codes, fine[row, start : start + codes.size])
+        bound = _block_bound(terms, np.float32(differences), slacks[row])
         left[count], bounds[count] = row, bound
         count += bound <= limit
     return left[:count], bounds[:count]
 
 
 @_compiled
-def _within(bounds: Any, limit: float) -> Any:
-    """The rows whose bounds are at most `limit`, and these bounds."""
+def _within(bounds: Any, limit: Any) -> Any:
+    """The rows whose bounds are within the limit, and these bounds."""
     left, kept, count = np.empty(bounds.size, np.int64), np.empty_like(bounds), 0
     for row in range(bounds.size):
         left[count], kept[count] = row, bounds[row]
         count += bounds[row] <= limit
     return left[:count], kept[:count]
+
+
+@_compiled
+def _smallest(bounds: Any, count: int) -> Any:
+    """The rows of the `count` smallest bounds, in no order, and these bounds."""
+    keys, rows = np.full(count, np.float32(np.inf)), np.full(count, bounds.size)
+    for start in range(0, bounds.size, 64):
+        tile, worst, better = bounds[start : start + 64], keys[0], np.int32(0)
+        for i in range(tile.size):
+            better = np.int32(better + np.int32(tile[i] < worst))
+        if better:
+            for i in range(tile.size):
+                if tile[i] < keys[0]:
+                    _offer(keys, rows, tile[i], start + i)
+    return rows, keys
+
+
+@_compiled
+def _offer(keys: Any, rows: Any, key: Any, row: Any) -> None:
+    """Put a row into the heap of the best in place of its root, the worst, if it is better, or equal and earlier."""
+    if not _worse(keys[0], rows[0], key, row):
+        return
+    at = 0
+    while 2 * at + 1 < keys.size:
+        child = 2 * at + 1
+        if child + 1 < keys.size and _worse(keys[child + 1], rows[child + 1], keys[child], rows[child]):
+            child += 1
+        if not _worse(keys[child], rows[child], key, row):
+            break
+        keys[at], rows[at] = keys[child], rows[child]
+        at = child
+    keys[at], rows[at] = key, row
+
+
+@_compiled
+def _worse(key: Any, row: Any, than_key: Any, than_row: Any) -> bool:
+    return bool(key > than_key or (key == than_key and row > than_row))
+
+
+@_compiled
+def _visit(pixels: Any, query: Any, code: int, keys: Any, best: Any, rows: Any, bounds: Any) -> int:
+    """Offer the rows to the heap of the best ones with exact keys. How many were read, the others being ruled out."""
+    q_total, q_square = _total_and_square(query)
+    visited = 0
+    for i in range(rows.size):
+        _prefetch_row(pixels, rows, i + 2, 0, min(query.size, 4096))
+        # No key is below its bound, so a row whose bound is above the worst of the k best has no place among them. One
+        # with an equal bound may have: of equal keys that of the smaller row is better.
+        if bounds[i] <= keys[0]:
+            visited += 1
+            _offer(keys, best, _exact_key(code, query, pixels[rows[i]], q_square, q_total), rows[i])
+    return visited
+
+
+@_compiled
+def _exact_key(code: int, query: Any, row: Any, q_square: int, q_total: int) -> float:
+    """The key, in whole numbers up to the last step, as `imgret.metrics` has it."""
+    dot, square, total, distance = 0, 0, 0, 0
+    for start in range(0, row.size, 16384):  # in 32 bits, as 16384 * 255^2 < 2^31
+        a, b = query[start : start + 16384], row[start : start + 16384]
+        if code == _L1:
+            distance += _absolute_difference(a, b)
+        elif code == _L2:
+            distance += _squared_difference(a, b)
+        else:
+            sums = _sums(a, b)
+            dot, square, total = dot + sums[0], square + sums[1], total + sums[2]
+    if code in (_L1, _L2):
+        return float(distance)
+    if code == _CORRELATION:
+        dot = row.size * dot - q_total * total
+        square, q_square = row.size * square - total * total, row.size * q_square - q_total * q_total
+    norms = math.sqrt(q_square) * math.sqrt(square)
+    return -dot / norms if norms > 0 else 0.0
 
 
 @_compiled
@@ -616,6 +739,7 @@ def _squared_difference(a: Any, b: Any) -> Any:
 
 @_compiled
 def _sums(a: Any, b: Any) -> Any:
+    """Of a * b, of b * b, and of b."""
     dot, square, total = np.int32(0), np.int32(0), np.int32(0)
     for i in range(b.size):
         value = np.int32(b[i])
@@ -623,71 +747,6 @@ def _sums(a: Any, b: Any) -> Any:
         square = np.int32(square + np.int32(value * value))
         total = np.int32(total + value)
     return dot, square, total
-
-
-@_compiled
-def _exact_key(code: int, query: Any, row: Any, q_square: int, q_total: int) -> float:
-    """The key in whole numbers up to the last step, so that it is that of `imgret.metrics` for the same row."""
-    dot, square, total, distance = 0, 0, 0, 0
-    for start in range(0, row.size, 16384):  # 16384 * 255^2 < 2^31
-        a, b = query[start : start + 16384], row[start : start + 16384]
-        if code == _L1:
-            distance += _absolute_difference(a, b)
-        elif code == _L2:
-            distance += _squared_difference(a, b)
-        else:
-            sums = _sums(a, b)
-            dot, square, total = dot + sums[0], square + sums[1], total + sums[2]
-    if code == _L1 or code == _L2:
-        return float(distance)
-    if code == _CORRELATION:
-        dot = row.size * dot - q_total * total
-        square, q_square = row.size * square - total * total, row.size * q_square - q_total * q_total
-    norms = math.sqrt(q_square) * math.sqrt(square)
-    return -dot / norms if norms > 0 else 0.0
-
-
-@_compiled
-def _offer(keys: Any, rows: Any, key: Any, row: Any) -> None:
-    """Put a row into the heap of the best ones, in place of its root, the worst, if it is better or as good and earlier."""
-    if key > keys[0] or (key == keys[0] and row > rows[0]):
-        return
-    at = 0
-    while True:
-        child = 2 * at + 1
-        if child + 1 < keys.size and (keys[child + 1] > keys[child] or (keys[child + 1] == keys[child] and rows[child + 1] > rows[child])):
-            child += 1
-        if child >= keys.size or key > keys[child] or (key == keys[child] and row > rows[child]):
-            break
-        keys[at], rows[at] = keys[child], rows[child]
-        at = child
-    keys[at], rows[at] = key, row
-
-
-@_compiled
-def _smallest(bounds: Any, count: int) -> Any:
-    """The rows of the `count` smallest bounds, in no order."""
-    keys, rows = np.full(count, np.float32(np.inf)), np.full(count, bounds.size)
-    for start in range(0, bounds.size, 64):
-        tile, worst, better = bounds[start : start + 64], keys[0], np.int32(0)
-        for i in range(tile.size):
-            better = np.int32(better + np.int32(tile[i] < worst))
-        if better:
-            for i in range(tile.size):
-                if tile[i] < keys[0]:
-                    _offer(keys, rows, tile[i], start + i)
-    return rows
-
-
-@_compiled
-def _moments(totals: Any, squares: Any, dim: int) -> Any:
-    """From sums and sums of squares, int64 (n,): mean * sqrt(D), norm of the centred row, 1 / norm, 1 / norm of the centred row; (4, n)."""
-    moments = np.zeros((4, totals.size))
-    for i in range(totals.size):
-        norm, spread = math.sqrt(squares[i]), math.sqrt((squares[i] * dim - totals[i] * totals[i]) / dim)
-        moments[0, i], moments[1, i] = totals[i] / math.sqrt(dim), spread
-        moments[2, i], moments[3, i] = 1 / norm if norm > 0 else 0.0, 1 / spread if spread > 0 else 0.0
-    return moments
 
 
 @_compiled
@@ -699,66 +758,84 @@ def _total_and_square(values: Any) -> Any:
     return total, square
 
 
+@_compiled
+def _moments(totals: Any, squares: Any, dim: int) -> Any:
+    """mean sqrt(D), norm of the centred row, inverses of the norm and of that (0 of 0); (4, n) from int64 sums (n,)."""
+    moments = np.zeros((4, totals.size))
+    for i in range(totals.size):
+        norm, spread = math.sqrt(squares[i]), math.sqrt((squares[i] * dim - totals[i] * totals[i]) / dim)
+        moments[0, i], moments[1, i] = totals[i] / math.sqrt(dim), spread
+        moments[2, i], moments[3, i] = 1 / norm if norm > 0 else 0.0, 1 / spread if spread > 0 else 0.0
+    return moments
+
+
+@_compiled
+def _inverse(code: int) -> int:
+    """Which of the moments the similarity is divided by."""
+    return 2 if code == _COSINE else 3
+
+
 @_reordered
 def _project(basis: Any, query: Any, mean: float) -> Any:
-    """Coefficients (m,) of the centred query, summed in float64. Four at a time, as m is a multiple of it."""
+    """The coefficients (m,) of the centred query, summed in float64; m is a multiple of 4."""
     centred, coefficients = query - mean, np.empty(len(basis))
     for j in range(0, len(basis), 4):
-        a, b, c, d = 0.0, 0.0, 0.0, 0.0
-        basis_a, basis_b, basis_c, basis_d = basis[j], basis[j + 1], basis[j + 2], basis[j + 3]
+        a, b, c, d = basis[j], basis[j + 1], basis[j + 2], basis[j + 3]
+        sum_a, sum_b, sum_c, sum_d = 0.0, 0.0, 0.0, 0.0
         for i in range(centred.size):
-            a += np.float64(basis_a[i]) * centred[i]
-            b += np.float64(basis_b[i]) * centred[i]
-            c += np.float64(basis_c[i]) * centred[i]
-            d += np.float64(basis_d[i]) * centred[i]
-        coefficients[j], coefficients[j + 1], coefficients[j + 2], coefficients[j + 3] = a, b, c, d
+            sum_a += np.float64(a[i]) * centred[i]
+            sum_b += np.float64(b[i]) * centred[i]
+            sum_c += np.float64(c[i]) * centred[i]
+            sum_d += np.float64(d[i]) * centred[i]
+        coefficients[j], coefficients[j + 1], coefficients[j + 2], coefficients[j + 3] = sum_a, sum_b, sum_c, sum_d
     return coefficients
 
 
 @_compiled
-def _visit(pixels: Any, query: Any, code: int, keys: Any, best: Any, rows: Any, bounds: Any) -> int:
-    """Put the rows into the heap of the best ones by their exact keys; how many it had to read, as others were out by their bounds."""
-    q_total, q_square = _total_and_square(query)
-    visited = 0
-    for i in range(rows.size):
-        # No key is below its bound, so a bound above the worst of the k best leaves nothing to gain; an equal one may, as ties go by row.
-        _prefetch_row(pixels, rows, i + 2, min(query.size, 4096))
-        if bounds[i] <= keys[0]:
-            visited += 1
-            _offer(keys, best, _exact_key(code, query, pixels[rows[i]], q_square, q_total), rows[i])
-    return visited
-
-
-@_compiled
-def _sums_by_label(vectors: Any, labels: Any, count: int) -> Any:
-    sums = np.zeros((len(vectors), count), np.int64)
-    for i in range(len(vectors)):
-        row, own = vectors[i], sums[i]
-        for j in range(row.size):
-            own[labels[j]] += row[j]
-    return sums
+def _sums_by_label(vectors: Any, labels: Any, blocks: int) -> Any:
+    """The sum of each row's values in each block, (n, blocks), and how many values a block has, (blocks,)."""
+    sums, counts = np.zeros((len(vectors), blocks), np.int64), np.zeros(blocks, np.int64)
+    if blocks:
+        for j in range(labels.size):
+            counts[labels[j]] += 1
+        for i in range(len(vectors)):
+            row, own = vectors[i], sums[i]
+            for j in range(row.size):
+                own[labels[j]] += row[j]
+    return sums, counts
 
 
 # --- Files and memory ---
 
 
 def _read_only(array: Array) -> Array:
-    """The array as a plain read-only one: one type for the kernels, whatever it came from, and nobody writes into it by accident."""
+    """The array as a plain one that cannot be written to: one type for the kernels, wherever it comes from."""
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view
 
 
 def _forget_pages(array: Array) -> None:
-    """Let go of a mapped file's pages, which otherwise count as this process's memory until somebody else needs it."""
+    """Let go of a mapped file's pages, which otherwise count as this process's memory until others ask for it."""
     if isinstance(array, np.memmap) and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
         array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
+def _write(array: Array, file: Path) -> None:
+    stored = np.lib.format.open_memmap(file, "w+", array.dtype, array.shape)
+    step = max(1, 8 * _CHUNK_VALUES * len(array) // max(1, array.size))
+    for start in range(0, len(array), step):
+        stored[start : start + step] = array[start : start + step]
+        _forget_pages(array)
+        _forget_pages(stored)
+    stored.flush()
+
+
 def _lies_in(array: Array, file: Path) -> bool:
-    if not isinstance(array, np.memmap) or array.filename is None or not file.exists() or not file.samefile(array.filename):
+    if not isinstance(array, np.memmap) or array.filename is None:
         return False
-    return bool(np.load(file, mmap_mode="r").shape == array.shape)  # a part of a file is not the file
+    # A part of a file is not the file.
+    return file.exists() and file.samefile(array.filename) and np.load(file, mmap_mode="r").shape == array.shape
 
 
 def _described(value: object) -> str:
