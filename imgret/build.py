@@ -305,7 +305,7 @@ class _Maker:
         return EncoderInfo(encoder.uri, encoder.dim, tuple(encoder.languages), report)
 
     def _make(self) -> Encoder:
-        if isinstance(self._given, Encoder):
+        if not isinstance(self._given, str):
             encoder = self._given
             if can_export(encoder) and self.exported is None:
                 export_encoder(encoder, self._folder, *_samples(self._library))
