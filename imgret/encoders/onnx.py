@@ -1,0 +1,141 @@
+"""An exported encoder at work: ONNX Runtime, Pillow, numpy and a tokenizer; no torch, no open_clip, no transformers.
+
+`export.py` wrote the folder and held it against the original. Its four files (a tower over 2 GB has a second one):
+
+    encoder.json      read first: URI, dimension, languages, preprocessing, tokenizer, report
+    image.int8.onnx   pixels (n, 3, H, W) float32 to vectors (n, d) float32 of norm 1; or int8-blocks, or fp32
+    text.int8.onnx    ids (n, length) int64 to vectors (n, d) float32 of norm 1; or int8-blocks, or fp32
+    tokenizer.json    or merges.txt.gz, for CLIP's own tokenizer
+"""
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from imgret.encoders.base import Encoder, EncoderError, Pixels, Vectors
+from imgret.encoders.preprocess import Preprocess
+from imgret.encoders.tokens import Ids, Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CONFIG_FILE = "encoder.json"
+FORMAT = 1
+CHECK_TEXT = "a photo of a dog"
+
+MIN_COSINE = {"int8": 0.99, "int8-blocks": 0.999, "fp32": 0.9999}
+"""By precision, the least cosine of a vector to what it should be: at export the original's, later the export's own."""
+
+
+class OnnxEncoder(Encoder):
+    """The encoder that an export made; its towers are opened on first use and held.
+
+    Attributes:
+        config: what encoder.json says; `config["report"]` has the figures of the comparison with the original.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        """The encoder in `folder`. `threads`: how many one call of a tower may use; default, one for each core.
+
+        Raises:
+            EncoderError: the folder holds no export, a damaged one, or one of a newer release.
+        """
+        try:
+            self.config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            if self.config["format"] > FORMAT:
+                raise EncoderError(self.config["uri"], f"{folder} was exported by a newer release of imgret")
+            self.uri, self.dim = self.config["uri"], self.config["dim"]
+            self.languages = tuple(self.config["languages"])
+            self._transform = Preprocess.from_config(self.config["preprocess"])
+        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise EncoderError(str(folder), f"its {CONFIG_FILE} cannot be read ({error})") from error
+        self._folder = folder
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._opening = threading.Lock()
+
+    def preprocess(self, image: Image.Image) -> Pixels:
+        return self._transform(image)
+
+    def warm(self) -> None:
+        """Open both towers now, so that the first query does not wait for it."""
+        self.embed_preprocessed(check_pixels(self._transform.size))
+        self.embed_texts([CHECK_TEXT])
+
+    def _picture_vectors(self, pixels: Pixels) -> Vectors:
+        with self._opening:
+            session = self._image_session
+        return _run(session, pixels)
+
+    def _text_vectors(self, texts: Sequence[str]) -> Vectors:
+        with self._opening:
+            session = self._text_session
+        return _run(session, self._ids(texts))
+
+    def _ids(self, texts: Sequence[str]) -> Ids:
+        ids = self._tokenizer(texts)
+        return without_padding(ids, self._tokenizer.pad_id) if self.config["trim_padding"] else ids
+
+    @cached_property
+    def _image_session(self) -> "onnxruntime.InferenceSession":
+        return self._session("image", check_pixels(self._transform.size))
+
+    @cached_property
+    def _text_session(self) -> "onnxruntime.InferenceSession":
+        return self._session("text", self._ids([CHECK_TEXT]))
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        try:
+            return load_tokenizer(self._folder, self.config["tokenizer"])
+        except Exception as error:  # the tokenizers library raises plain Exception
+            raise EncoderError(self.uri, f"its tokenizer in {self._folder} cannot be read ({error})") from error
+
+    def _session(self, kind: str, known: Pixels | Ids) -> "onnxruntime.InferenceSession":
+        """A tower, once it has answered a known question as it did where it was exported."""
+        tower = self.config[kind]
+        try:
+            session = open_session(self._folder / tower["file"], self._threads)
+            (answer,) = _run(session, known)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            raise EncoderError(self.uri, f"its tower in {self._folder} cannot be opened ({error})") from error
+        # Processors differ: without VNNI, int8 products can saturate, and nothing but the vectors would tell.
+        if "check" in tower and not float(answer @ np.asarray(tower["check"])) >= MIN_COSINE[tower["precision"]]:
+            reason = f"its {tower['precision']} {kind} tower gives other vectors here than where it was exported"
+            raise EncoderError(self.uri, reason)
+        return session
+
+
+def open_session(path: Path, threads: int) -> "onnxruntime.InferenceSession":
+    """A tower on the CPU. Sessions are thread-safe."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A thread that waits must not burn the core that decodes the next picture.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def check_pixels(size: tuple[int, int]) -> Pixels:
+    """A picture tower's input (1, 3, H, W), the same everywhere: waves in the range of preprocessed pixels."""
+    return np.sin(np.arange(3 * size[0] * size[1], dtype=np.float32) / 7).reshape(1, 3, *size)
+
+
+def without_padding(ids: Ids, pad_id: int) -> Ids:
+    """The columns up to the longest text's end and one more: an end token that doubles as padding must stay."""
+    used = np.flatnonzero((ids != pad_id).any(axis=0))
+    return ids[:, : int(used[-1]) + 2 if used.size else 2]
+
+
+def _run(session: "onnxruntime.InferenceSession", batch: Pixels | Ids) -> Vectors:
+    (vectors,) = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(batch)})
+    return np.asarray(vectors, dtype=np.float32)
