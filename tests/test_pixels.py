@@ -145,7 +145,7 @@ def test_bounds_are_below_the_true_keys_and_tighter_level_by_level(
 
 
 def test_the_answer_depends_on_the_bounds_being_widened_by_their_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of one value each leave nothing over outside of the sketch: their bound is their distance, but for rounding."""
+    """Rows of one value leave nothing over outside of the sketch: their bound is their distance, but for rounding."""
     values = np.random.default_rng(0).permutation(np.repeat(np.arange(120, 200, dtype=np.uint8), 40))
     vectors = np.repeat(values[:, None], 768, axis=1)
     index = PixelIndex.fit(vectors)

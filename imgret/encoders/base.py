@@ -13,6 +13,9 @@ Pixels = npt.NDArray[np.float32]
 
 _Items = TypeVar("_Items", Sequence[Any], Pixels)
 
+TEXT_CHARACTERS = 5_000
+"""What is left of a longer text: more than any tower reads, and a tokenizer's time grows with the square of a word."""
+
 BATCH_SIZE = 32
 """Pictures or texts that go through a tower at once: enough to fill the cores, few enough for a large model in 2 GB."""
 
@@ -21,7 +24,8 @@ class EncoderError(ValueError):
     """An encoder that cannot be loaded, exported or trusted; one sentence that names it."""
 
     def __init__(self, uri: str, reason: str) -> None:
-        super().__init__(f'The encoder "{uri}" cannot be used here: {reason}; the encoder "starter" works offline.')
+        help_ = "" if uri == "starter" else '; the encoder "starter" works offline'
+        super().__init__(f'The encoder "{uri}" cannot be used here: {reason}{help_}.')
 
 
 class Encoder(ABC):
@@ -53,7 +57,7 @@ class Encoder(ABC):
         """One batch (n, 3, H, W) through the picture tower: float32 (n, d), of any norm."""
 
     @abstractmethod
-    def _text_vectors(self, texts: list[str]) -> Vectors:
+    def _text_vectors(self, texts: Sequence[str]) -> Vectors:
         """One batch of texts through the text tower: float32 (n, d), of any norm."""
 
     def embed_preprocessed(self, pixels: Pixels) -> Vectors:
@@ -78,7 +82,8 @@ class Encoder(ABC):
 
         A text longer than the tower reads is cut at the end, as in training. Raises as `embed_preprocessed` does.
         """
-        return self._unit_rows([self._text_vectors(list(batch)) for batch in _batches(texts)])
+        shortened = [text[:TEXT_CHARACTERS] for text in texts]
+        return self._unit_rows([self._text_vectors(batch) for batch in _batches(shortened)])
 
     def _unit_rows(self, parts: list[Vectors]) -> Vectors:
         rows = np.concatenate([np.empty((0, self.dim), np.float32), *parts])

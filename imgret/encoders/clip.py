@@ -2,6 +2,7 @@
 
 import difflib
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,11 +75,11 @@ class ClipEncoder(Encoder):
         with torch.inference_mode():
             return self._numpy(self.model.encode_image(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)))
 
-    def _text_vectors(self, texts: list[str]) -> Vectors:
+    def _text_vectors(self, texts: Sequence[str]) -> Vectors:
         import torch
 
         with torch.inference_mode():
-            return self._numpy(self.model.encode_text(self.tokenizer(texts).to(self.device)))
+            return self._numpy(self.model.encode_text(self.tokenizer(list(texts)).to(self.device)))
 
     @staticmethod
     def _numpy(features: "torch.Tensor") -> Vectors:

@@ -3,14 +3,15 @@
 `export.py` wrote the folder and held it against the original. Its four files (a tower over 2 GB has a second one):
 
     encoder.json      read first: URI, dimension, languages, preprocessing, tokenizer, report
-    image.int8.onnx   pixels (n, 3, H, W) float32 to vectors (n, d) float32 of norm 1; or image.fp32.onnx
-    text.int8.onnx    ids (n, length) int64 to vectors (n, d) float32 of norm 1; or text.fp32.onnx
+    image.int8.onnx   pixels (n, 3, H, W) float32 to vectors (n, d) float32 of norm 1; or int8-blocks, or fp32
+    text.int8.onnx    ids (n, length) int64 to vectors (n, d) float32 of norm 1; or int8-blocks, or fp32
     tokenizer.json    or merges.txt.gz, for CLIP's own tokenizer
 """
 
 import json
 import os
 import threading
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,8 @@ CONFIG_FILE = "encoder.json"
 FORMAT = 1
 CHECK_TEXT = "a photo of a dog"
 
-MIN_COSINE = {"fp32": 0.9999, "int8": 0.99}
-"""By precision, the least cosine of a vector to what it should be: the original's at export, the export's own at opening."""
+MIN_COSINE = {"int8": 0.99, "int8-blocks": 0.999, "fp32": 0.9999}
+"""By precision, the least cosine of a vector to what it should be: at export the original's, later the export's own."""
 
 
 class OnnxEncoder(Encoder):
@@ -41,7 +42,7 @@ class OnnxEncoder(Encoder):
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
-        """The encoder in `folder`. `threads`: at most so many for one call of a tower; default, as many as there are cores.
+        """The encoder in `folder`. `threads`: how many one call of a tower may use; default, one for each core.
 
         Raises:
             EncoderError: the folder holds no export, a damaged one, or one of a newer release.
@@ -77,12 +78,12 @@ class OnnxEncoder(Encoder):
             session = self._image_session
         return _run(session, pixels)
 
-    def _text_vectors(self, texts: list[str]) -> Vectors:
+    def _text_vectors(self, texts: Sequence[str]) -> Vectors:
         with self._opening:
             session = self._text_session
         return _run(session, self._ids(texts))
 
-    def _ids(self, texts: list[str]) -> Ids:
+    def _ids(self, texts: Sequence[str]) -> Ids:
         ids = self._tokenizer(texts)
         return without_padding(ids, self._tokenizer.pad_id) if self.config["trim_padding"] else ids
 
@@ -111,9 +112,8 @@ class OnnxEncoder(Encoder):
             raise EncoderError(self.uri, f"its tower in {self._folder} cannot be opened ({error})") from error
         # Processors differ: without VNNI, int8 products can saturate, and nothing but the vectors would tell.
         if "check" in tower and not float(answer @ np.asarray(tower["check"])) >= MIN_COSINE[tower["precision"]]:
-            raise EncoderError(
-                self.uri, f"its {tower['precision']} {kind} tower gives other vectors here than at its export"
-            )
+            reason = f"its {tower['precision']} {kind} tower gives other vectors here than where it was exported"
+            raise EncoderError(self.uri, reason)
         return session
 
 
@@ -131,12 +131,12 @@ def open_session(path: Path, threads: int) -> "onnxruntime.InferenceSession":
 
 
 def check_pixels(size: tuple[int, int]) -> Pixels:
-    """A picture tower's input (1, 3, H, W) that is the same everywhere: waves within the range of preprocessed pixels."""
+    """A picture tower's input (1, 3, H, W), the same everywhere: waves in the range of preprocessed pixels."""
     return np.sin(np.arange(3 * size[0] * size[1], dtype=np.float32) / 7).reshape(1, 3, *size)
 
 
 def without_padding(ids: Ids, pad_id: int) -> Ids:
-    """The columns (n, length) up to the longest text's end, and one more: where the end token pads, its first must stay."""
+    """The columns up to the longest text's end and one more: an end token that doubles as padding must stay."""
     used = np.flatnonzero((ids != pad_id).any(axis=0))
     return ids[:, : int(used[-1]) + 2 if used.size else 2]
 

@@ -9,6 +9,7 @@ import html
 import string
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,7 +63,7 @@ class ClipTokenizer:
         start, end = (self._ids[special] for special in ("<start_of_text>", "<end_of_text>"))
         rows = np.zeros((len(texts), self._context_length), np.int64)
         for row, text in zip(rows, texts, strict=True):
-            ids = [start, *self._encode(text)][: self._context_length - 1] + [end]
+            ids = [start, *self._encode(text)[: self._context_length - 2], end]
             row[: len(ids)] = ids
         return rows
 
@@ -74,9 +75,7 @@ class ClipTokenizer:
     def _merged(self, word: str) -> tuple[int, ...]:
         pieces = [*word[:-1], word[-1] + "</w>"]
         while len(pieces) > 1:
-            first, second = min(
-                zip(pieces, pieces[1:], strict=False), key=lambda p: self._ranks.get(p, len(self._ranks))
-            )
+            first, second = min(pairwise(pieces), key=lambda p: self._ranks.get(p, len(self._ranks)))
             if (first, second) not in self._ranks:
                 break
             pieces = _with_pair_merged(pieces, first, second)

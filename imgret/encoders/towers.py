@@ -1,8 +1,8 @@
-"""How one tower of an open_clip model becomes an ONNX file: `export_tower`, then `quantise_tower` for an int8 copy."""
+"""How one tower of an open_clip model becomes an ONNX file: `export_tower`, then `quantise_tower` for int8 copies."""
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,15 +16,17 @@ _MAX_FILE_BYTES = 2_000_000_000
 """A protobuf ends at 2 GiB; the weights of a larger tower go into a file beside it."""
 
 _LINEAR_SHARE = 0.5
-"""Int8 is tried where linear layers hold at least this share of the weights that are no embeddings: not for convolutions,
-where it would cost exactness and gain nothing."""
+"""Int8 is for towers with at least this share of their weights, embeddings aside, in linear layers."""
+
+_BLOCK = 128
+"""Values that share a scale in "int8-blocks": of 32, 64 and 128 the fastest on ViT-B/32, at cosines of 0.9999."""
 
 
 def ignores_padding(encoder: ClipEncoder) -> bool:
     """Whether the text tower gives the same vector with and without the padding after a text.
 
-    So it does where each token sees only earlier ones and the end token is the answer (CLIP), and where padding is masked
-    out (Hugging Face text towers); not in SigLIP, which was trained to look at the padding, too.
+    So it does where each token sees only earlier ones and the end token is the answer (CLIP), and where padding is
+    masked out (Hugging Face text towers); not in SigLIP, which was trained to look at the padding, too.
     """
     from open_clip.hf_model import HFTextEncoder
 
@@ -74,27 +76,35 @@ def export_tower(
         )
 
 
-def quantise_tower(source: Path, target: Path) -> bool:
-    """Write `source` with its linear layers in int8, per channel, to `target`; False, and nothing, where that gains nothing.
+def quantise_tower(source: Path, targets: Mapping[str, Path]) -> bool:
+    """Write copies of `source` with its linear layers in int8; embeddings and convolutions stay as they are.
 
-    Activations are quantised as they come (dynamically), embeddings and convolutions not at all.
+    Args:
+        source: a tower in fp32.
+        targets: where to write "int8", with one scale for a whole activation and one for each column of a weight: the
+            fastest, a quarter of the size, but coarse where a few activations are large, and a little dependent on the
+            batch; and "int8-blocks", with a scale for each 128 values in a row: closer, the same in any batch, half as
+            much faster than fp32 as the other.
+
+    Returns:
+        Whether they were written: not where the tower has so few linear layers that it would gain nothing.
     """
     import onnx
     from onnxruntime.quantization import quantize_dynamic
+    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
     model = onnx.load(source)
     if _linear_share(model) < _LINEAR_SHARE:
         return False
     # What pre-processing would do, torch's exporter has done; the mark keeps the quantiser from warning about it.
     model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-    quantize_dynamic(
-        model,
-        target,
-        op_types_to_quantize=["MatMul", "Gemm"],
-        per_channel=True,
-        use_external_data_format=False,
-        extra_options={"MatMulConstBOnly": True},
-    )
+    linear = {"op_types_to_quantize": ["MatMul", "Gemm"], "extra_options": {"MatMulConstBOnly": True}}
+    quantize_dynamic(model, targets["int8"], per_channel=True, **linear)
+    # Accuracy level 4: activations are int8, too.
+    blocks = DefaultWeightOnlyQuantConfig(bits=8, block_size=_BLOCK, is_symmetric=True, accuracy_level=4)
+    quantiser = MatMulNBitsQuantizer(onnx.load(source), algo_config=blocks)
+    quantiser.process()
+    quantiser.model.save_model_to_file(str(targets["int8-blocks"]), use_external_data_format=False)
     return True
 
 
