@@ -16,7 +16,6 @@ import io
 import json
 import os
 import platform
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -88,16 +87,20 @@ def matrix_in(file: Path, data: Path, size: int, n: int) -> np.ndarray:
     return np.load(file, mmap_mode="r")
 
 
-def median_ms(ask: Callable[[Any], Any], queries: Iterable[Any]) -> float:
-    """The median time of a query, after one that does not count."""
+def times_ms(ask: Callable[[Any], Any], queries: Iterable[Any]) -> list[float]:
+    """How long each query takes; the first is asked once more, before."""
     times = []
     for query in queries:
         if not times:
             ask(query)
         start = time.perf_counter()
         ask(query)
-        times.append(time.perf_counter() - start)
-    return float(np.median(times)) * 1000
+        times.append((time.perf_counter() - start) * 1000)
+    return times
+
+
+def median_ms(ask: Callable[[Any], Any], queries: Iterable[Any]) -> float:
+    return float(np.median(times_ms(ask, queries)))
 
 
 def full_read_ms(matrix: np.ndarray) -> float:
@@ -209,7 +212,6 @@ def measure(matrix: np.ndarray, queries: np.ndarray, folder: Path, checked: bool
         "dim": matrix.shape[1],
         "queries": len(queries),
         "build_s": fitted - start,
-        "build_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "open_ms": (loaded - fitted) * 1000,
         "sketch_share": (folder / "sketch.npy").stat().st_size / matrix.nbytes,
         "exact": checked,
@@ -217,19 +219,22 @@ def measure(matrix: np.ndarray, queries: np.ndarray, folder: Path, checked: bool
     }
     for metric in METRICS:
         answers = [index.answer(query, metric, K) for query in queries]
+        visited = [answer.visited / len(matrix) for answer in answers]
+        # FAISS and PixelIndex one after the other, as other programs' load on a machine comes and goes.
+        flat = faiss_ms(matrix, queries, metric)
+        times = times_ms(lambda query, metric=metric: index.search(query, metric, K), queries)
         start = time.perf_counter()
         index.search_many(queries, metric, K)
         many = (time.perf_counter() - start) / len(queries) * 1000
-        flat = faiss_ms(matrix, queries, metric)
-        # Both sides of the comparison, in turn, as other programs' load on the machine comes and goes.
         result[metric] = {
             "numpy": median_ms(partial(METRICS[metric], data=matrix), queries[:2]) if checked else None,
             "scipy cdist": cdist_ms(matrix, queries, metric) if checked else None,
             "FAISS flat": flat,
-            "PixelIndex": median_ms(lambda query, metric=metric: index.search(query, metric, K), queries),
-            "PixelIndex, many": many,
-            "rows read, median": float(np.median([answer.visited for answer in answers])) / len(matrix),
-            "rows read, mean": float(np.mean([answer.visited for answer in answers])) / len(matrix),
+            "PixelIndex": float(np.median(times)),
+            "PixelIndex, mean": float(np.mean(times)),
+            "PixelIndex, mean of many at once": many,
+            "rows read, median": float(np.median(visited)),
+            "rows read, mean": float(np.mean(visited)),
         }
     result["one full read"] = min(result["one full read"], full_read_ms(matrix))
     return result
@@ -247,7 +252,7 @@ def table(result: dict[str, Any]) -> str:
 
     lines = [
         f"{result['rows']:,} x {result['dim']:,} values, {result['queries']} queries, k = {K}; "
-        f"built in {result['build_s']:.0f} s (peak {result['build_mb']:,.0f} MB), "
+        f"built in {result['build_s']:.0f} s, "
         f"opened in {result['open_ms']:.1f} ms, sketches {result['sketch_share']:.0%} of the matrix; "
         f"{'every answer equal to brute force' if result['exact'] else 'not checked'}",
         "",
@@ -256,7 +261,14 @@ def table(result: dict[str, Any]) -> str:
         cells("one full read", lambda _: f"{read:,.2f}"),
         *(
             cells(name, time_of(name))
-            for name in ("numpy", "scipy cdist", "FAISS flat", "PixelIndex", "PixelIndex, many")
+            for name in (
+                "numpy",
+                "scipy cdist",
+                "FAISS flat",
+                "PixelIndex",
+                "PixelIndex, mean",
+                "PixelIndex, mean of many at once",
+            )
         ),
         cells(
             "times as fast as FAISS",

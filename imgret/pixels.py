@@ -177,10 +177,16 @@ class PixelIndex:
         """`search` for uint8 queries (Q, D), on all processors: rows (Q, k) int64 and scores (Q, k) float64."""
         asked = len(queries) if isinstance(queries, np.ndarray) and queries.ndim else 0
         k = self._checked(queries, "queries", (asked, self.dim), metric, k)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            answers = list(pool.map(partial(self._answer, metric=metric, k=k), queries))
-        rows = np.array([answer.rows for answer in answers], np.int64).reshape(asked, k)
-        scores = np.array([answer.scores for answer in answers], np.float64).reshape(asked, k)
+        rows, scores = np.empty((asked, k), np.int64), np.empty((asked, k), np.float64)
+        workers = os.cpu_count() or 1
+
+        def ask(first: int) -> None:
+            for i in range(first, asked, workers):
+                answer = self._answer(queries[i], metric, k)
+                rows[i], scores[i] = answer.rows, answer.scores
+
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(ask, range(workers)))
         return rows, scores
 
     def answer(self, query: Vectors, metric: str, k: int) -> Answer:
@@ -259,11 +265,11 @@ class _Directions(NamedTuple):
     Here and in _Blocks the first level lies transposed, so that a scan runs along memory for many rows at once.
     """
 
-    basis: Array  # (m, D) float32, orthonormal, orthogonal to the constant vector
+    basis: Array  # (m, D) float32, orthonormal, orthogonal to the constant vector; m is the last level's width
     moments: Array  # (4, N) float32, see `_moments`
     residuals: Array  # (levels, N) float32, norm of what a level's directions leave over of the centred row
-    coarse: Array  # (16, N) int16, coefficients in `unit`
-    fine: Array  # (N, m) int16, likewise
+    coarse: Array  # (first width, N) int16, coefficients in `unit`
+    fine: Array  # (N, m) int16, likewise; each level takes the first ones
 
     @staticmethod
     def parts(n: int, dim: int) -> list[Part]:
@@ -358,8 +364,8 @@ class _Blocks(NamedTuple):
 
     labels: Rows  # (D,), see `_block_labels`
     slacks: Array  # (levels, N) float32, sum over blocks of |sum - code * size|
-    coarse: Array  # (16, N) uint8, block sums in units of the largest block's size
-    fine: Array  # (N, 64 + 256) uint8, likewise
+    coarse: Array  # (first width, N) uint8, block sums in units of the largest block's size
+    fine: Array  # (N, sum of the other widths) uint8, likewise; level beside level
 
     @staticmethod
     def parts(n: int, dim: int) -> list[Part]:
@@ -371,7 +377,7 @@ class _Blocks(NamedTuple):
         ]
 
     def write(self, rows: slice, vectors: Vectors) -> None:
-        codes, slacks, _ = self._described(vectors)
+        codes, slacks, _ = self._summed(vectors)
         width = len(self.coarse)
         self.slacks[:, rows] = slacks
         self.coarse[:, rows] = codes[:, :width].T
@@ -379,13 +385,13 @@ class _Blocks(NamedTuple):
 
     def asked(self, query: Vectors) -> tuple[Vectors, Array]:
         """A query's codes, level after level, and for each level what `_block_bound` needs to know of it."""
-        codes, slacks, sizes = self._described(query[None])
+        codes, slacks, sizes = self._summed(query[None])
         terms = np.empty((len(sizes), 3), np.float32)
         terms[:, 0], terms[:, 1], terms[:, 2] = sizes, slacks[:, 0], _ROUNDING
         return codes[0], terms
 
-    def _described(self, vectors: Vectors) -> tuple[Vectors, Array, list[int]]:
-        """Codes (n, 16 + 64 + 256), slacks (levels, n), and the sizes of the levels' largest blocks."""
+    def _summed(self, vectors: Vectors) -> tuple[Vectors, Array, list[int]]:
+        """Codes (n, sum of widths), slacks (levels, n), and the sizes of the levels' largest blocks."""
         n, widths = len(vectors), _BLOCKS[: len(self.slacks)]
         codes, slacks = np.empty((n, sum(widths)), np.uint8), np.empty((len(widths), n), np.int64)
         sizes = [0] * len(widths)
@@ -466,7 +472,7 @@ _prefetch: Any = intrinsic(_prefetch_intrinsic)
 
 @_compiled
 def _prefetch_row(array: Any, rows: Any, i: int, start: int, width: int) -> None:
-    """Have the i-th of the rows on its way while others are worked on: up to 1.8 times as fast."""
+    """Have the i-th row on its way while others are worked on: makes rows out of turn up to 1.8 times as fast."""
     if i < rows.size:
         for at in range(start, start + width, 64 // array.itemsize):
             _prefetch(array, rows[i] * array.shape[1] + at)
@@ -488,7 +494,7 @@ def _find(
     """Keys and rows of the k best, in no order, and how many rows were read."""
     n, levels = len(pixels), len(terms)
     keys, best = np.full(k, np.inf), np.full(k, n)
-    if levels == 0 or 8 * first >= n:
+    if levels == 0 or 8 * first >= n:  # too short for a sketch, or too few to be worth one
         return keys, best, _visit(pixels, query, code, keys, best, np.arange(n), np.full(n, np.float32(-np.inf)))
     if code == _L1:
         bounds = _scan_blocks(blocks.coarse, query_blocks, terms[0], blocks.slacks[0])

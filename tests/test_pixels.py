@@ -145,7 +145,7 @@ def test_bounds_are_below_the_true_keys_and_tighter_level_by_level(
 
 
 def test_the_answer_depends_on_the_bounds_being_widened_by_their_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of one value leave nothing over outside of the sketch: their bound is their distance, but for rounding."""
+    """Rows of one value each leave nothing over outside of the sketch: the bound is the distance but for rounding."""
     values = np.random.default_rng(0).permutation(np.repeat(np.arange(120, 200, dtype=np.uint8), 40))
     vectors = np.repeat(values[:, None], 768, axis=1)
     index = PixelIndex.fit(vectors)
@@ -217,6 +217,7 @@ def test_a_saved_index_answers_the_same_from_a_moved_read_only_folder(
 def test_a_matrix_that_already_lies_in_the_folder_is_not_copied_onto_itself(
     vectors: np.ndarray, tmp_path: Path
 ) -> None:
+    vectors = smooth(np.random.default_rng(0), 1100, 768)
     file = tmp_path / "vectors.npy"
     np.save(file, vectors)
     inode = file.stat().st_ino
