@@ -21,13 +21,13 @@ QUERIES = Path(__file__).parent.parent / "examples" / "queries"
 
 
 @pytest.fixture(scope="module")
-def model_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("models")
+def starter(cache):
+    return load_encoder("starter", cache=cache)
 
 
 @pytest.fixture(scope="module")
-def starter(model_cache):
-    return load_encoder("starter", cache=model_cache)
+def starter_folder(starter):
+    return Path(starter.model_config["text_cfg"]["hf_model_name"])
 
 
 @pytest.fixture(scope="module")
@@ -241,14 +241,14 @@ def test_what_the_hub_refuses_is_said_in_plain_words(monkeypatch, tmp_path, stat
 
 @pytest.mark.parametrize("by_variable", [False, True])
 def test_a_model_in_the_hub_cache_loads_without_the_hub(
-    no_hub, monkeypatch, tmp_path, starter, model_cache, by_variable
+    no_hub, monkeypatch, tmp_path, starter, starter_folder, by_variable
 ):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", by_variable)
     repo = tmp_path / "models--org--name"
-    shutil.copytree(next(model_cache.iterdir()), repo / "snapshots" / ("a" * 40))
+    shutil.copytree(starter_folder, repo / "snapshots" / ("a" * 40))
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("a" * 40)
     cached = load_encoder("hf-hub:org/name")
@@ -257,11 +257,12 @@ def test_a_model_in_the_hub_cache_loads_without_the_hub(
     assert by_variable == constants.HF_HUB_OFFLINE
 
 
-def test_a_local_folder_loads_and_a_damaged_one_says_so(starter, model_cache, tmp_path):
-    folder = next(model_cache.iterdir())
-    np.testing.assert_array_equal(load_encoder(f"local-dir:{folder}").embed_texts(["x"]), starter.embed_texts(["x"]))
+def test_a_local_folder_loads_and_a_damaged_one_says_so(starter, starter_folder, tmp_path):
+    np.testing.assert_array_equal(
+        load_encoder(f"local-dir:{starter_folder}").embed_texts(["x"]), starter.embed_texts(["x"])
+    )
     damaged = tmp_path / "damaged"
-    shutil.copytree(folder, damaged)
+    shutil.copytree(starter_folder, damaged)
     weights = damaged / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(EncoderError, match="local-dir"):

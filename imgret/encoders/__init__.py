@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 __all__ = ["Encoder", "EncoderError", "can_export", "export_encoder", "load_encoder", "open_exported", "shared_export"]
 
 
-def load_encoder(uri: str, device: str = "cpu", cache: Path | None = None) -> Encoder:
+def load_encoder(
+    uri: str,
+    device: str = "cpu",
+    cache: Path | None = None,
+    exported: Path | None = None,
+    threads: int | None = None,
+) -> Encoder:
     """An encoder by its URI.
 
     Args:
@@ -23,11 +29,21 @@ def load_encoder(uri: str, device: str = "cpu", cache: Path | None = None) -> En
             for benchmarks only, and warns.
         device: where torch runs it, "cpu" or "cuda".
         cache: where the starter's model folder is kept; default IMGRET_CACHE, else ~/.cache/imgret.
+        exported: a folder that `export_encoder` made of this encoder. Where there is one, ONNX Runtime runs it on the
+            CPU and torch is not imported; where there is none, torch runs the original.
+        threads: how many threads one call of an exported tower may use; default, one for each core.
 
     Raises:
         EncoderError: it cannot be loaded here. Files already in the Hub's cache need no network; without one, anything
             else ends here within seconds.
     """
+    if exported is not None and exported.is_dir():
+        from imgret.encoders.onnx import OnnxEncoder
+
+        encoder = OnnxEncoder(exported, threads)
+        if encoder.uri != uri:
+            raise EncoderError(uri, f'{exported} is an export of another encoder, "{encoder.uri}"')
+        return encoder
     if uri == "starter":
         from imgret.encoders.starter import load_starter
 

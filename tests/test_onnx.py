@@ -1,0 +1,399 @@
+"""An exported encoder answers as the original does, needs no torch for it, and is refused where it would not."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgret.encoders import EncoderError, export, load_encoder, onnx, towers
+from imgret.encoders.clip import ClipEncoder
+from imgret.encoders.export import export_encoder
+from imgret.encoders.onnx import OnnxEncoder, without_padding
+from imgret.encoders.tokens import load_tokenizer
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+TEXTS = ["a dog", "Con mèo đen nằm trên ghế.", "", "🐈‍⬛ 🇻🇳", "word " * 300, "a" * 500, "Schr&ouml;dinger&#39;s cat"]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [Image.open(path).convert("RGB") for path in sorted((EXAMPLES / "queries").glob("*.webp"))]
+
+
+@pytest.fixture(scope="module")
+def captions():
+    with (EXAMPLES / "library" / "metadata.csv").open(encoding="utf-8") as file:
+        return [row[column] for row in csv.DictReader(file) for column in ("caption", "caption_vi")]
+
+
+@pytest.fixture(scope="module")
+def many_texts(captions):
+    """Over a thousand strings: captions in two languages, and what visitors and the web put into a text field."""
+    alphabet = (
+        "abcXYZ 019 .,!?'\"<>&;_-()[]{}@#%ăâđêôơưảãạềỆ 你好猫 кошка हिन्दी ١٢٣ 🐈‍⬛🇻🇳👩‍👧 ﬁ№½İǅ\t\n\x00\u200b\ufeff"
+    )
+    source = random.Random(0)
+    noise = ["".join(source.choices(alphabet, k=source.randint(1, 300))) for _ in range(300)]
+    special = [
+        "<start_of_text> a <END_OF_TEXT>",
+        "[CLS] [SEP] <s> </s> <pad>",
+        "&amp;lt;p&amp;gt;",
+        "schÃ¶n",
+        "I'll we're",
+        "!!!",
+    ]
+    return [*captions, *noise, *special, *TEXTS]
+
+
+@pytest.fixture(scope="module")
+def starter(cache):
+    return load_encoder("starter", cache=cache)
+
+
+@pytest.fixture(scope="module")
+def exported_starter(starter, pictures, captions, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "starter"
+    return folder, export_encoder(starter, folder, pictures, captions[:80:2])
+
+
+VISION = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
+SMALL_TEXT = {"context_length": 20, "width": 64, "heads": 2, "layers": 2}
+SMALL_MODELS = {
+    # CLIP: its own tokenizer, causal attention, the end token is the answer.
+    "clip": {"text_cfg": {**SMALL_TEXT, "vocab_size": 49408}},
+    # SigLIP: a sentence-piece tokenizer, attention to everything, the last position is the answer, padding or not.
+    "siglip": {
+        "custom_text": True,
+        "text_cfg": {
+            **SMALL_TEXT,
+            "vocab_size": 1000,
+            "hf_tokenizer_name": "here",
+            "tokenizer_kwargs": {"clean": "canonicalize"},
+            "no_causal_mask": True,
+            "proj_bias": True,
+            "pool_type": "last",
+        },
+    },
+    # A Hugging Face text tower, masked mean of all positions.
+    "xlm-roberta": {
+        "text_cfg": {
+            "hf_model_name": "here",
+            "hf_tokenizer_name": "here",
+            "hf_pooler_type": "mean_pooler",
+            "context_length": 20,
+        }
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory, captions):
+    """A function from a name in SMALL_MODELS to an encoder of that kind, small, with seeded random weights."""
+
+    def make(name):
+        import open_clip
+        import torch
+        from safetensors.torch import save_file
+        from transformers import XLMRobertaConfig
+
+        folder = tmp_path_factory.mktemp(name)
+        if name != "clip":
+            _train_tokenizer(folder, captions)
+        if name == "xlm-roberta":
+            size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+            XLMRobertaConfig(vocab_size=1000, max_position_embeddings=40, pad_token_id=1, **size).save_pretrained(
+                folder
+            )
+        preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
+        config = {
+            "model_cfg": {"embed_dim": 48, "vision_cfg": VISION, **SMALL_MODELS[name]},
+            "preprocess_cfg": preprocess,
+        }
+        (folder / "open_clip_config.json").write_text(json.dumps(config).replace('"here"', json.dumps(str(folder))))
+        torch.manual_seed(len(name))  # another model for each name
+        model = open_clip.create_model(f"local-dir:{folder}", pretrained_text=False)
+        save_file(
+            {key: tensor.contiguous() for key, tensor in model.state_dict().items()},
+            folder / "open_clip_model.safetensors",
+        )
+        return ClipEncoder.load(f"local-dir:{folder}")
+
+    return make
+
+
+def _train_tokenizer(folder, texts):
+    """A sentence-piece tokenizer of the kind that T5, Gemma and XLM-RoBERTa have, learned from the captions."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    library = Tokenizer(models.Unigram())
+    library.normalizer = normalizers.NFKC()
+    library.pre_tokenizer, library.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    library.train_from_iterator(
+        texts, trainers.UnigramTrainer(vocab_size=900, special_tokens=specials, unk_token="<unk>")
+    )
+    library.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    named = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "sep_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=library, **named).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", SMALL_MODELS)
+def test_an_export_of_any_kind_of_model_gives_the_originals_vectors(small_model, pictures, tmp_path, name):
+    original = small_model(name)
+    before = original.embed_texts(TEXTS)
+    report = export_encoder(original, tmp_path / "export", pictures, [], int8=False)
+    exported = load_encoder(original.uri, exported=tmp_path / "export")
+    assert isinstance(exported, OnnxEncoder)
+    assert (exported.uri, exported.dim, exported.languages) == (original.uri, original.dim, original.languages)
+    np.testing.assert_array_equal(exported.preprocess(pictures[0]), original.preprocess(pictures[0]))
+    for n in (0, 1, 3, len(pictures)):
+        np.testing.assert_allclose(exported.embed_images(pictures[:n]), original.embed_images(pictures[:n]), atol=1e-5)
+    np.testing.assert_allclose(exported.embed_texts(TEXTS), before, atol=1e-5)
+    for text in TEXTS:
+        np.testing.assert_allclose(exported.embed_texts([text]), original.embed_texts([text]), atol=1e-5)
+    np.testing.assert_array_equal(original.embed_texts(TEXTS), before, "the export changed the original")
+    assert exported.config["trim_padding"] == (name != "siglip")
+    assert report["image"]["precision"] == report["text"]["precision"] == "fp32"
+    assert min(report["image"]["cosine"], report["text"]["cosine"]) >= 0.9999
+    assert (report["pictures"], report["texts"]) == (64, 64)
+
+
+def test_the_starter_is_exported_into_four_files_and_its_figures_are_reported(exported_starter, starter, pictures):
+    folder, report = exported_starter
+    exported = OnnxEncoder(folder)
+    assert exported.config["report"] == report
+    assert len(list(folder.iterdir())) == 4
+    np.testing.assert_allclose(exported.embed_images(pictures), starter.embed_images(pictures), atol=1e-5)
+    np.testing.assert_allclose(exported.embed_texts(TEXTS), starter.embed_texts(TEXTS), atol=1e-5)
+    # The picture tower is nearly all convolutions; the sentence encoder is known to drift in int8: the gate sees it.
+    assert list(report["image"]["tried"]) == ["fp32"]
+    assert report["text"]["precision"] == "fp32"
+    assert report["text"]["tried"]["int8"]["cosine"] < 0.99
+
+
+def test_serving_imports_neither_torch_nor_what_brings_it(exported_starter):
+    code = """
+import sys
+from pathlib import Path
+from PIL import Image
+from imgret.encoders import load_encoder
+encoder = load_encoder("starter", exported=Path(sys.argv[1]))
+assert encoder.embed_images([Image.new("RGB", (50, 40))]).shape == encoder.embed_texts(["a dog"]).shape == (1, 512)
+print(*sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", code, exported_starter[0]], capture_output=True, text=True, check=True)
+    assert not {"torch", "torchvision", "open_clip", "transformers", "timm", "onnx"} & set(run.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def clip(small_model, pictures, tmp_path_factory):
+    """A small CLIP and its towers in every precision, as the real functions write them."""
+    original, folder = small_model("clip"), tmp_path_factory.mktemp("towers")
+    pixels = torch_tensor(np.stack([original.preprocess(picture) for picture in pictures[:2]]))
+    for kind, sample in (("image", pixels), ("text", original.tokenizer(["a dog", "two"])[:, :9])):
+        towers.export_tower(original, kind, sample, folder / f"{kind}.fp32.onnx", any_length=kind == "text")
+        targets = {precision: folder / f"{kind}.{precision}.onnx" for precision in ("int8", "int8-blocks")}
+        assert towers.quantise_tower(folder / f"{kind}.fp32.onnx", targets)
+    return original, folder
+
+
+@pytest.fixture
+def ready_made(clip, monkeypatch):
+    """The towers of `clip` stand ready, so that a test of the comparison need not wait for torch to export them."""
+
+    def quantise_tower(source, targets):
+        for target in targets.values():
+            shutil.copy(clip[1] / target.name, target)
+        return True
+
+    monkeypatch.setattr(export, "export_tower", lambda *args, **_: shutil.copy(clip[1] / args[3].name, args[3]))
+    monkeypatch.setattr(export, "quantise_tower", quantise_tower)
+    return clip[0]
+
+
+def torch_tensor(array):
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def test_int8_is_kept_where_it_passes(ready_made, pictures, captions, tmp_path, monkeypatch):
+    # Random weights tell pictures hardly apart, so their order is left out of this comparison.
+    monkeypatch.setattr(export, "MIN_TOP10", 0.0)
+    report = export_encoder(ready_made, tmp_path / "export", pictures, captions[:64])
+    exported = OnnxEncoder(tmp_path / "export")
+    for kind, vectors, exact in (
+        ("image", exported.embed_images(pictures), ready_made.embed_images(pictures)),
+        ("text", exported.embed_texts(captions[:64]), ready_made.embed_texts(captions[:64])),
+    ):
+        assert report[kind]["precision"] == "int8"
+        assert list(report[kind]["tried"]) == ["int8", "int8-blocks", "fp32"]
+        assert (vectors * exact).sum(axis=1).min() >= 0.99
+        assert np.abs(vectors - exact).max() > 1e-5, "nothing was quantised"
+    assert sorted(path.name for path in (tmp_path / "export").iterdir()) == [
+        "encoder.json",
+        "image.int8.onnx",
+        "merges.txt.gz",
+        "text.int8.onnx",
+    ]
+
+
+@pytest.mark.parametrize("measure", ["cosine", "top10"])
+def test_what_drifts_is_not_used(ready_made, pictures, tmp_path, monkeypatch, measure):
+    least = {"int8": 1.1, "int8-blocks": 1.1, "fp32": 0.9999} if measure == "cosine" else export.MIN_COSINE
+    monkeypatch.setattr(export, "MIN_COSINE", least)
+    monkeypatch.setattr(export, "MIN_TOP10", 0.0 if measure == "cosine" else 0.9999)
+    report = export_encoder(ready_made, tmp_path / "fp32", pictures, [])
+    assert report["image"]["precision"] == report["text"]["precision"] == "fp32"
+    unreachable = {"MIN_COSINE": dict.fromkeys(least, 1.1)} if measure == "cosine" else {"MIN_TOP10": 1.1}
+    for name, value in unreachable.items():
+        monkeypatch.setattr(export, name, value)
+    with pytest.raises(EncoderError, match="other vectors than the original"):
+        export_encoder(ready_made, tmp_path / "none", pictures, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["fp32"], "something was left behind"
+
+
+def test_a_tower_that_gives_wrong_vectors_is_refused(ready_made, small_model, pictures, tmp_path, monkeypatch):
+    """As the older exporter did, without a word."""
+    other = small_model("siglip")
+    reference = other.embed_images(pictures)
+    monkeypatch.setattr(ready_made, "embed_images", lambda images: np.resize(reference, (len(images), 48)))
+    with pytest.raises(EncoderError, match="other vectors than the original"):
+        export_encoder(ready_made, tmp_path / "none", pictures, [], int8=False)
+
+
+def test_a_text_tower_that_needs_its_padding_is_exported_at_full_length(small_model, pictures, tmp_path, monkeypatch):
+    original = small_model("siglip")
+    monkeypatch.setattr(export, "ignores_padding", lambda encoder: True)
+    export_encoder(original, tmp_path / "export", pictures, [], int8=False)
+    exported = OnnxEncoder(tmp_path / "export")
+    assert exported.config["trim_padding"] is False
+    np.testing.assert_allclose(exported.embed_texts(TEXTS), original.embed_texts(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("clean", ["lower", "whitespace", "canonicalize"])
+def test_clips_tokenizer_gives_open_clips_ids(many_texts, clean, tmp_path):
+    from open_clip.tokenizer import SimpleTokenizer, default_bpe
+
+    config = {"kind": "clip", "file": Path(default_bpe()).name, "clean": clean, "context_length": 77}
+    ours, theirs = load_tokenizer(Path(default_bpe()).parent, config), SimpleTokenizer(clean=clean)
+    assert len(many_texts) > 1000
+    np.testing.assert_array_equal(ours(many_texts), theirs(many_texts).numpy())
+
+
+@pytest.mark.parametrize("options", [{}, {"clean": "canonicalize"}, {"clean": "lower", "strip_sep_token": True}])
+@pytest.mark.parametrize("kind", ["word-piece", "sentence-piece"])
+def test_library_tokenizers_give_open_clips_ids(starter, captions, many_texts, tmp_path, kind, options):
+    from open_clip.tokenizer import HFTokenizer
+
+    if kind == "sentence-piece":
+        _train_tokenizer(tmp_path, captions)
+        source = tmp_path
+    else:
+        source = Path(starter.model_config["text_cfg"]["hf_tokenizer_name"])
+    theirs = HFTokenizer(str(source), context_length=20, **options)
+    encoder = ClipEncoder("test", starter.model, theirs, starter.model_config, "cpu")
+    ours = load_tokenizer(tmp_path, export._write_tokenizer(encoder, tmp_path))
+    np.testing.assert_array_equal(ours(many_texts), theirs(many_texts).numpy())
+
+
+def test_padding_is_left_out_and_no_more():
+    ids = np.array([[5, 6, 9, 0, 0, 0], [5, 9, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(without_padding(ids, 0), ids[:, :4])
+    assert without_padding(np.array([[5, 6, 9]]), 0).shape == (1, 3)
+    assert without_padding(np.array([[5, 9, 9, 9, 9]]), 9).tolist() == [[5, 9]], "the end token is also the padding"
+    assert without_padding(np.zeros((1, 9), int), 0).shape == (1, 2)
+
+
+def test_agreement_counts_ties_as_agreement():
+    exact = np.array([[3.0, 2.0, 2.0, 1.0] + [0.0] * 8])
+    assert export._top10_agreement(exact, exact[:, ::-1]) == pytest.approx(0.8 + 0.2)
+    worse = np.arange(20.0)[None]
+    assert export._top10_agreement(worse, worse) == 1
+    assert export._top10_agreement(worse, -worse) == 0
+    assert export._top10_agreement(worse[:, :4], -worse[:, :4]) == 1, "four pictures have no tenth"
+
+
+def test_a_tower_is_opened_once_and_threads_share_it(exported_starter, pictures, monkeypatch):
+    opened = []
+    open_session = onnx.open_session
+    monkeypatch.setattr(
+        onnx, "open_session", lambda path, threads: opened.append(threads) or open_session(path, threads)
+    )
+    encoder = OnnxEncoder(exported_starter[0], threads=1)
+    assert opened == []
+    with ThreadPoolExecutor(8) as pool:
+        vectors = list(
+            pool.map(
+                lambda i: (encoder.embed_images(pictures[i : i + 1]), encoder.embed_texts([f"{i} dogs"])), range(16)
+            )
+        )
+    assert opened == [1, 1]
+    np.testing.assert_allclose(
+        np.vstack([image for image, _ in vectors]), encoder.embed_images(pictures[:16]), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        np.vstack([text for _, text in vectors]), encoder.embed_texts([f"{i} dogs" for i in range(16)]), atol=1e-5
+    )
+
+
+def test_an_export_of_another_encoder_is_not_taken_for_this_one(exported_starter, cache, tmp_path):
+    with pytest.raises(EncoderError, match="another encoder"):
+        load_encoder("ViT-B-32/random", exported=exported_starter[0])
+    assert isinstance(load_encoder("starter", cache=cache, exported=tmp_path / "none"), ClipEncoder)
+
+
+@pytest.fixture
+def damaged(exported_starter, tmp_path):
+    """A copy of the export that a test may spoil; its towers are links, replaced rather than written to."""
+    shutil.copytree(exported_starter[0], tmp_path / "damaged", copy_function=os.link)
+    return tmp_path / "damaged"
+
+
+def _replace(path, content):
+    path.unlink()
+    path.write_bytes(content)
+
+
+def test_a_tower_that_answers_otherwise_than_at_its_export_is_refused(damaged):
+    config = json.loads((damaged / "encoder.json").read_text())
+    config["text"]["check"] = config["text"]["check"][::-1]
+    _replace(damaged / "encoder.json", json.dumps(config).encode())
+    encoder = OnnxEncoder(damaged)
+    with pytest.raises(EncoderError, match="other vectors here than where it was exported"):
+        encoder.embed_texts(["a dog"])
+
+
+@pytest.mark.parametrize("file", ["image.fp32.onnx", "text.fp32.onnx", "tokenizer.json"])
+def test_a_damaged_file_is_named(damaged, file):
+    _replace(damaged / file, (damaged / file).read_bytes()[:1000])
+    with pytest.raises(EncoderError, match=r"cannot be (opened|read)"):
+        OnnxEncoder(damaged).warm()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"format": 99, "uri": "starter"}'])
+def test_what_is_no_export_or_a_newer_one_is_refused(damaged, content):
+    _replace(damaged / "encoder.json", content)
+    with pytest.raises(EncoderError, match=r"cannot be read|newer release"):
+        OnnxEncoder(damaged)
+
+
+def test_an_export_never_writes_over_a_folder(starter, pictures, tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(FileExistsError, match="there already"):
+        export_encoder(starter, tmp_path, pictures, [])
+    with pytest.raises(ValueError, match="real pictures"):
+        export_encoder(starter, tmp_path / "new", [], [])
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
