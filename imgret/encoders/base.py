@@ -1,7 +1,7 @@
 """What every encoder does, whatever runs it: pictures and texts become unit vectors in one space, a batch at a time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,6 +35,7 @@ class Encoder(ABC):
         uri: what `load_encoder` was asked for.
         dim: d, the length of a vector.
         device: where it runs, "cpu" or "cuda".
+        report: how an exported encoder compares with its original; None for an original.
         languages: codes of the languages that the text tower reads; ("*",) for a tower trained on about a hundred.
     """
 
@@ -42,6 +43,7 @@ class Encoder(ABC):
     dim: int
     languages: tuple[str, ...]
     device: str = "cpu"
+    report: Mapping[str, Any] | None = None
 
     @property
     def exact_in_batches(self) -> bool:

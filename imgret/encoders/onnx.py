@@ -53,6 +53,7 @@ class OnnxEncoder(Encoder):
                 raise EncoderError(self.config["uri"], f"{folder} was exported by a newer release of imgret")
             self.uri, self.dim = self.config["uri"], self.config["dim"]
             self.languages = tuple(self.config["languages"])
+            self.report = self.config.get("report")
             self._transform = Preprocess.from_config(self.config["preprocess"])
         except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise EncoderError(str(folder), f"its {CONFIG_FILE} cannot be read ({error})") from error
