@@ -12,6 +12,8 @@ way: all is written below `.building` in the index folder, and the switch is the
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -49,8 +51,10 @@ BATCH = 16
 AHEAD = 4 * BATCH
 SKIPPED_LISTED = 1000
 WORK = ".building"
-EXPORT_SAMPLES, EXPORT_STRIDE = 96, 50
+EXPORT_SAMPLES, EXPORT_STRIDE = 64, 50
 """Pictures that an exported encoder is held against the original on, and how far apart they are taken at most."""
+
+COMPILE = "import os; getattr(os, 'nice', int)(15); from imgret.pixels import warm; warm()"
 
 Progress = Callable[[str, int, int | None], None]
 """Hears (stage, done, total); the total is None while nobody knows it."""
@@ -122,6 +126,9 @@ def _build(
         old = _open_if_alike(folder, uri, pixel_size, cache)
         if old is not None:
             stack.enter_context(closing(old))
+        # A new installation compiles for 11 s, once: here, so that no query has to wait for it, and in a process of its
+        # own that gives way, as exporting an encoder meanwhile holds this one's interpreter.
+        stack.enter_context(subprocess.Popen([sys.executable, "-c", COMPILE]))
         digests = stack.enter_context(closing(Digests(work / f"digests-{kind}.sqlite3")))
         maker = _Maker(encoder, library, work / f"encoder-{kind}", old, cache)
         rows, skipped = digest(library, maker, pixel_size, digests, old, progress)
