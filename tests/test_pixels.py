@@ -110,38 +110,49 @@ def test_most_rows_are_never_read(index: PixelIndex, vectors: np.ndarray, querie
         assert answer.visited < len(vectors) / 5
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_bounds_are_below_the_true_keys_and_tighter_level_by_level(
-    index: PixelIndex, vectors: np.ndarray, queries: np.ndarray, metric: str
-) -> None:
-    code, everything = pixels._CODES[metric], np.arange(len(vectors))
-    query, weights, blocks = pixels._read_only(queries[0]), np.empty(0, np.float32), np.empty(0, np.uint8)
+def bounds_of(index: PixelIndex, query: np.ndarray, metric: str) -> list[np.ndarray]:
+    """The bounds on all keys, level by level."""
+    code, query = pixels._CODES[metric], pixels._read_only(query)
+    weights, blocks = np.empty(0, np.float32), np.empty(0, np.uint8)
     if metric == "l1":
         blocks, terms = index._blocks.asked(query)
         levels = [pixels._scan_blocks(index._blocks.coarse, blocks, terms[0], index._blocks.slacks[0])]
     else:
         weights, terms = index._directions.asked(query, code)
         levels = [pixels._scan_dots(index._directions, weights, terms[0], code)]
-    for level in range(1, len(terms)):
-        arguments = (
-            level,
-            code,
-            index._directions,
-            index._blocks,
-            weights,
-            blocks,
-            terms,
-            everything,
-            np.float32(np.inf),
-        )
-        levels.append(pixels._level(*arguments)[1])
+    asked = (index._directions, index._blocks, weights, blocks, terms, np.arange(len(index)), np.float32(np.inf))
+    return levels + [pixels._level(level, code, *asked)[1] for level in range(1, len(terms))]
+
+
+def keys_of(query: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
     truth = METRICS[metric](query, vectors)
-    keys = -truth if metric in LARGER_IS_CLOSER else truth**2 if metric == "l2" else truth
+    return -truth if metric in LARGER_IS_CLOSER else truth**2 if metric == "l2" else truth
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_bounds_are_below_the_true_keys_and_tighter_level_by_level(
+    index: PixelIndex, vectors: np.ndarray, queries: np.ndarray, metric: str
+) -> None:
+    keys, levels = keys_of(queries[0], vectors, metric), bounds_of(index, queries[0], metric)
     assert len(levels) == (3 if metric == "l1" else 2)
     for bounds in levels:
         assert (bounds <= keys).all()
     slacks = [(keys - bounds).mean() for bounds in levels]
     assert slacks == sorted(slacks, reverse=True)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_bounds_hold_where_a_sketch_leaves_nothing_out_but_the_rounding_of_its_codes(metric: str) -> None:
+    rng = np.random.default_rng(1)
+    patterns = rng.choice((-1, 1), (8, 2304))
+    levels = np.repeat(rng.integers(0, 8, (1100, 1)), 2304, axis=1)
+    vectors = (levels if metric == "l1" else 128 + rng.integers(-7, 8, (1100, 8)) @ patterns).astype(np.uint8)
+    index = PixelIndex.fit(vectors)
+    for _ in range(10):
+        query = 128 + rng.integers(-7, 8, 8) @ patterns if metric != "l1" else rng.integers(8, 11, 2304)
+        query = query.astype(np.uint8)
+        for bounds in bounds_of(index, query, metric):
+            assert (bounds <= keys_of(query, vectors, metric)).all()
 
 
 def test_the_answer_depends_on_the_bounds_being_widened_by_their_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
