@@ -62,12 +62,12 @@ def export_encoder(
     """
     if folder.exists():
         raise FileExistsError(f"{folder} is there already.")
+    images, texts = _enough_pictures(images), _enough_texts(texts)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        export = _Export(encoder, partial, _enough_pictures(images), _enough_texts(texts))
-        report = export.best_pair(int8)
+        report = _Export(encoder, partial, images, texts).best_pair(int8)
         partial.rename(folder)
     except (EncoderError, OSError):
         raise
