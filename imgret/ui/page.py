@@ -81,6 +81,6 @@ def _about(ready: Ready) -> str:
     lines = [
         f"**{manifest.count}** pictures from `{manifest.library.name}` · "
         f"encoder `{manifest.encoder.uri}` (reads: {languages}) · "
-        f"the vector index finds {recall.recall:.1%} of the true {recall.k} nearest (ef_search {recall.ef_search})"
+        f"the vector index finds {recall.recall:.2%} of the true {recall.k} nearest (ef_search {recall.ef_search})"
     ]
     return "\n\n".join([*lines, *([f"⚠️ {ready.notice}"] if ready.notice else [])])
