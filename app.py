@@ -6,7 +6,8 @@ from imgret.settings import Settings
 from imgret.start import Start, prepare
 from imgret.ui.page import build_page, launch
 
-logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+logging.getLogger("imgret").setLevel(logging.INFO)
 settings = Settings.read()
 demo = build_page(Start(lambda progress: prepare(settings, progress)), settings)
 

@@ -170,7 +170,8 @@ def _serve(options: argparse.Namespace) -> None:
     from imgret.start import Start, prepare
     from imgret.ui.page import build_page, launch
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
+    logging.getLogger("imgret").setLevel(logging.INFO)
     settings = Settings.read()
     if options.folder is not None:  # named by hand: what is wrong with it ends the command instead of being passed over
         _retriever(options.folder, options.encoder).index.close()
