@@ -87,6 +87,13 @@ def test_every_library_gives_the_answers_of_brute_force(
         assert_exact(index.search(query, metric, k), query, vectors, metric, k)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_sums_over_large_pictures_do_not_overflow(metric: str) -> None:
+    vectors = np.repeat(np.array([[0], [255], [254], [1]], np.uint8), 160 * 160 * 3, axis=1)
+    vectors[2, :9] = vectors[3, :7] = 100
+    assert_exact(PixelIndex.fit(vectors).search(vectors[1], metric, 4), vectors[1], vectors, metric, 4)
+
+
 @pytest.fixture(scope="module")
 def vectors() -> np.ndarray:
     return smooth(np.random.default_rng(3), 4200, 2700)
