@@ -2,9 +2,9 @@
 
     python -m benchmarks.adversarial
 
-Libraries of 10,000 rows: noise, all rows equal, all black, constant rows, copies, an outlier, and rows like photographs
-for comparison. Each figure is the best of 15 searches over the best of 15 scans, asked in turn; the share is of the rows
-that were looked at.
+Libraries of 10,000 rows: noise, all rows equal, all black, constant rows, copies, an outlier, and rows like
+photographs for comparison. Each figure is the best of 15 searches over the best of 15 scans, asked in turn; the share
+is of the rows that were looked at.
 """
 
 import time

@@ -340,7 +340,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, harm: str) -> None:
 
 
 def test_memory_of_a_fit_does_not_grow_with_the_library(tmp_path: Path) -> None:
-    """A matrix of 369 MB and its sketches of 51 MB, in files, pass through a process that needs less than the matrix."""
+    """A matrix of 369 MB and its sketches of 51 MB, in files: the process that fits them needs less."""
     matrix = np.lib.format.open_memmap(tmp_path / "matrix.npy", "w+", np.uint8, (30_000, 12_288))
     del matrix  # a file of zeros that takes no room on the disk
     code = (
