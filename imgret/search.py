@@ -45,6 +45,16 @@ class Hit:
         return {"rank": self.rank, "id": self.id, "label": self.label, "caption": self.caption, "score": self.score}
 
 
+@dataclass(frozen=True)
+class Found:
+    """The hits of one query, best first; `visited` is how many pictures' vectors were compared with it in full, None
+    where an approximate index found them.
+    """
+
+    hits: list[Hit]
+    visited: int | None = None
+
+
 class Retriever:
     """All five methods over one index.
 
@@ -88,18 +98,32 @@ class Retriever:
         self._queries.image(Image.new("RGB", (8, 8)))
         self.index.vectors.query(self._queries.text("a picture"), 1)
 
-    def by_pixels(self, image: ImageSource, metric: str = "l2", k: int = 10) -> list[Hit]:
+    def by_pixels(
+        self, image: ImageSource | None = None, metric: str = "l2", k: int = 10, *, like: str | None = None
+    ) -> list[Hit]:
         """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
 
-        Raises SearchError for an unknown metric or a bad k, ImageError for a bad picture.
+        `like` is the id of a picture of the library to be the query instead; it is not among its own hits. Raises
+        SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad picture.
         """
+        return self.find_by_pixels(image, metric, k, like=like).hits
+
+    def find_by_pixels(
+        self, image: ImageSource | None = None, metric: str = "l2", k: int = 10, *, like: str | None = None
+    ) -> Found:
+        """`by_pixels`, and how many pictures had to be looked at."""
         if metric not in METRICS:
             raise SearchError(f"There is no metric {metric!r}; there are {', '.join(METRICS)}.")
-        k = self.checked_k(k)
-        rows, scores = self.index.pixels.search(
-            pixel_vector(load_image(image), self.index.manifest.pixel_size), metric, k
-        )
-        return self.hits(rows, scores)
+        k, itself = self.checked_k(k), self._row_of(like)
+        if itself is not None:
+            query = self.index.pixels.vectors[itself]
+        elif image is not None:
+            query = pixel_vector(load_image(image), self.index.manifest.pixel_size)
+        else:
+            raise SearchError("There is no picture to search with; upload one or choose an example.")
+        answer = self.index.pixels.answer(query, metric, k + (itself is not None))
+        others = answer.rows != itself
+        return Found(self.hits(answer.rows[others][:k], answer.scores[others][:k]), answer.visited)
 
     def by_clip(
         self,
@@ -109,20 +133,24 @@ class Retriever:
         text_weight: float = 0.5,
         labels: Sequence[str] | None = None,
         k: int = 10,
+        *,
+        like: str | None = None,
     ) -> list[Hit]:
         """The `k` pictures whose embeddings are nearest to that of the query, best first.
 
         The query is a picture, a text, or both: (1 - text_weight) * picture + text_weight * text, unit vectors, made
-        unit length again; minus the unit vector of `negative`, made unit length once more. `labels` keeps only pictures
-        with one of these labels. Raises SearchError, ImageError, EncoderError.
+        unit length again; minus the unit vector of `negative`, made unit length once more. `like` is the id of a
+        picture of the library to take the place of `image`; it is not among the hits. `labels` keeps only pictures with
+        one of these labels. Raises SearchError, ImageError, EncoderError.
         """
-        k = self.checked_k(k)
+        k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
-        vector = self.embed_query(image, text, negative, text_weight)
-        rows = self.index.vectors.query(vector, k, wanted)
+        vector = self.embed_query(image, text, negative, text_weight, like=like)
+        rows = self.index.vectors.query(vector, min(k + (itself is not None), len(self.index)), wanted)
         # Chroma's own distances are float32 of an approximate order; the hits get the exact cosine and its order.
         scores = self.index.embeddings[rows].astype(np.float64) @ vector.astype(np.float64)
         order = np.lexsort((rows, -scores))
+        order = order[rows[order] != itself][:k]
         return self.hits(rows[order], scores[order])
 
     def embed_query(
@@ -131,19 +159,24 @@ class Retriever:
         text: str | None = None,
         negative: str | None = None,
         text_weight: Any = 0.5,
+        *,
+        like: str | None = None,
     ) -> npt.NDArray[np.float32]:
         """The unit vector (d,) that `by_clip` searches for."""
         if not isinstance(text_weight, Real) or not 0 <= float(text_weight) <= 1:
             raise SearchError(f"The weight of the text is {text_weight!r}; it must be a number from 0 to 1.")
         weight = float(text_weight)
         text, negative = _checked_text(text, "The text"), _checked_text(negative, "The negative text")
-        if image is None and text is None:
+        itself, pictured = self._row_of(like), image is not None or like is not None
+        if not pictured and text is None:
             raise SearchError("There is nothing to search for; give a picture, a text, or both.")
         query = np.zeros(self.index.manifest.encoder.dim)
-        if image is not None:
+        if itself is not None:
+            query += (1 - weight if text is not None else 1) * self.index.embeddings[itself]
+        elif image is not None:
             query += (1 - weight if text is not None else 1) * self._queries.image(load_image(image))
         if text is not None:
-            query += (weight if image is not None else 1) * self._queries.text(text)
+            query += (weight if pictured else 1) * self._queries.text(text)
         query = _unit(query)
         if negative is not None:
             query = _unit(query - self._queries.text(negative))
@@ -154,10 +187,9 @@ class Retriever:
 
         Raises SearchError for an unknown id.
         """
-        try:
-            return self.index.thumbnail(self.index.row_of(id))
-        except KeyError:
-            raise SearchError(f"There is no picture {id!r} in the library.") from None
+        row = self._row_of(id)
+        assert row is not None
+        return self.index.thumbnail(row)
 
     def checked_k(self, k: Any) -> int:
         """`k` as a number of hits that this index can give: above the number of pictures it is that number.
@@ -175,6 +207,12 @@ class Retriever:
         return [
             _hit(rank, self.index.record(int(row)), float(score)) for rank, (row, score) in enumerate(found, start=1)
         ]
+
+    def _row_of(self, id: str | None) -> int | None:
+        try:
+            return None if id is None else self.index.row_of(id)
+        except KeyError:
+            raise SearchError(f"There is no picture {id!r} in the library.") from None
 
     def _checked(self, encoder: Encoder) -> Encoder:
         made_with = self.index.manifest.encoder

@@ -1,15 +1,20 @@
 """What a visitor sees in a real browser is what the Retriever gives."""
 
 import csv
+import json
 import re
+from pathlib import Path
 
 import pytest
 
-from imgret.search import Retriever
+from imgret.metrics import LARGER_IS_CLOSER
+from imgret.search import METHODS, Retriever
+from imgret.ui.examples import read_examples
 from tests.browser import CHROMIUM, open_browser
 from tests.conftest import QUERIES, ROOT
 
 SCREENSHOTS = ROOT / "tests" / "screenshots"
+TIGER, DOG = QUERIES / "tiger.webp", QUERIES / "dog.webp"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -21,82 +26,194 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, server, request):
-    """The demo, loaded. Afterwards a screenshot; no request may have left for another host, no script have failed."""
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(30_000)
-    requests, failures = [], []
-    page.on(
-        "request", lambda sent: None if sent.url.startswith((server, "data:", "blob:")) else requests.append(sent.url)
-    )
-    page.on("pageerror", lambda error: failures.append(str(error)))
-    page.goto(server)
-    page.get_by_text("545 pictures from").wait_for()
-    yield page
+def visit(browser, server, request):
+    """Opens the demo as a visitor of some kind does. Afterwards a screenshot of each page; no request may have left for
+    another host, no script have failed.
+    """
+    pages, requests, failures = [], [], []
+
+    def open_page(address="", width=1280, height=800, **visitor):
+        page = browser.new_page(viewport={"width": width, "height": height}, **({"locale": "en"} | visitor))
+        page.set_default_timeout(30_000)
+        page.on("request", lambda sent: requests.append(sent.url))
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.goto(server + address)
+        page.locator("#about strong").first.wait_for()
+        pages.append(page)
+        return page
+
+    yield open_page
     SCREENSHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{request.node.name}.png", full_page=True)
-    page.close()
+    for number, page in enumerate(pages):
+        page.screenshot(path=SCREENSHOTS / f"{request.node.name}-{number}.png", full_page=True)
+        page.close()
     assert [url for url in requests if not url.startswith((server, "data:", "blob:"))] == []
     assert failures == []
 
 
-def ranks_and_scores(page, gallery):
-    page.wait_for_function(f"document.querySelectorAll('#{gallery} .thumbnail-item img').length > 0")
-    page.wait_for_timeout(300)
-    captions = page.locator(f"#{gallery} .caption-label").all_text_contents()
-    return [re.match(r"(\d+)\. (-?[\d,.]+) · (.*)", caption.strip()).groups() for caption in captions]
+@pytest.fixture
+def page(visit):
+    return visit()
 
 
-def shown_as(hits):
-    return [
-        (str(hit.rank), f"{hit.score:,.0f}" if abs(hit.score) > 10 else f"{hit.score:.4f}", hit.label) for hit in hits
-    ]
+def captions_of(page, gallery):
+    return [caption.strip() for caption in page.locator(f"#{gallery} .caption-label").all_text_contents()]
+
+
+def wait_for_hits(page, gallery, expected):
+    """Waits until the gallery shows what is expected; else says what it shows."""
+    for _ in range(60):
+        if captions_of(page, gallery) == expected:
+            return
+        page.wait_for_timeout(100)
+    assert captions_of(page, gallery) == expected
+
+
+def shown_as(hits, method):
+    digits = ".4f" if method in LARGER_IS_CLOSER or method == "clip" else ",.0f"
+    return [f"{hit.rank}. {hit.score:{digits}} · {hit.label}" for hit in hits]
 
 
 def example(page, name):
-    with (QUERIES / "metadata.csv").open(encoding="utf-8") as file:
-        names = [row["file_name"] for row in csv.DictReader(file)]
+    names = [example.path.name for example in read_examples()]
     return page.locator("#example-gallery .thumbnail-item").nth(names.index(name))
 
 
-def test_a_click_on_an_example_searches_by_pixels_and_by_clip(page, retriever: Retriever):
+def tab(page, number):
+    page.get_by_role("tab").nth(number).click()
+
+
+def test_a_click_on_an_example_searches_in_the_tab_that_is_open_and_in_the_next(page, retriever: Retriever):
     example(page, "tiger.webp").click()
-    assert ranks_and_scores(page, "pixel-hits") == shown_as(retriever.by_pixels(QUERIES / "tiger.webp", "l2", 10))
-    page.get_by_role("tab", name="CLIP search").click()
-    assert ranks_and_scores(page, "clip-hits") == shown_as(retriever.by_clip(image=QUERIES / "tiger.webp", k=10))
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(TIGER, "l2", 10), "l2"))
+    tab(page, 1)
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(image=TIGER, k=10), "clip"))
     assert page.locator("#clip-query img").count() == 1
+    example(page, "dog.webp").click()
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(image=DOG, k=10), "clip"))
 
 
 def test_choosing_another_metric_searches_again(page, retriever):
     example(page, "dog.webp").click()
-    ranks_and_scores(page, "pixel-hits")
     page.locator("#pixel-metric").get_by_text("correlation").click()
-    page.get_by_text("pictures by correlation").wait_for()
-    expected = retriever.by_pixels(QUERIES / "dog.webp", "correlation", 10)
-    assert ranks_and_scores(page, "pixel-hits") == shown_as(expected)
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(DOG, "correlation", 10), "correlation"))
+    page.get_by_text("545 had to be looked at").wait_for()
     page.get_by_text("Larger is closer").wait_for()
 
 
 def test_an_uploaded_picture_is_searched_and_one_that_is_none_is_an_error(page, retriever, tmp_path):
     page.locator("#pixel-query input[type=file]").set_input_files(QUERIES / "747.webp")
-    assert ranks_and_scores(page, "pixel-hits") == shown_as(retriever.by_pixels(QUERIES / "747.webp", "l2", 10))
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(QUERIES / "747.webp", "l2", 10), "l2"))
     (tmp_path / "page.png").write_text("<html>")
     page.locator('#pixel-query button[aria-label="Remove Image"]').click()
+    wait_for_hits(page, "pixel-hits", [])
     page.locator("#pixel-query input[type=file]").set_input_files(tmp_path / "page.png")
     page.get_by_text("is not a picture that can be read").wait_for()
 
 
-def test_a_text_is_searched_and_an_empty_form_is_an_error(page, retriever):
-    page.get_by_role("tab", name="CLIP search").click()
+def test_a_text_is_searched_among_some_labels_and_an_empty_form_is_an_error(page, retriever):
+    tab(page, 1)
     page.locator("#clip-search").click()
     page.get_by_text("There is nothing to search for").wait_for()
     page.locator("#clip-text textarea, #clip-text input").fill("a red flower")
     page.locator("#clip-search").click()
-    assert ranks_and_scores(page, "clip-hits") == shown_as(retriever.by_clip(text="a red flower", k=10))
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(text="a red flower", k=10), "clip"))
+    page.get_by_label("Only these labels").click()
+    page.get_by_role("option", name="animals/birds").click()
+    birds = retriever.by_clip(text="a red flower", labels=["animals/birds"], k=10)
+    wait_for_hits(page, "clip-hits", shown_as(birds, "clip"))
 
 
-def test_the_page_fits_a_phone(page):
-    page.set_viewport_size({"width": 390, "height": 844})
+def test_a_suggested_text_is_searched_without_the_picture(page, retriever):
+    tab(page, 1)
     example(page, "dog.webp").click()
-    ranks_and_scores(page, "pixel-hits")
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(image=DOG, k=10), "clip"))
+    page.locator("#clip-suggestions").get_by_text("a ship at sea").click()
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(text="a ship at sea", k=10), "clip"))
+
+
+def test_all_five_methods_side_by_side_with_precision_where_the_label_is_known(page, retriever):
+    tab(page, 2)
+    example(page, "tiger.webp").click()
+    by_clip = {hit.id for hit in retriever.by_clip(image=TIGER, k=6)}
+    for method in METHODS:
+        hits = retriever.by_clip(image=TIGER, k=6) if method == "clip" else retriever.by_pixels(TIGER, method, 6)
+        marks = [
+            ("● " if method != "clip" and hit.id in by_clip else "") + ("✓ " if hit.label == "animals/mammals" else "")
+            for hit in hits
+        ]
+        expected = [
+            text.replace("· ", f"· {mark}", 1) for text, mark in zip(shown_as(hits, method), marks, strict=True)
+        ]
+        wait_for_hits(page, f"compare-{method}", expected)
+        right = sum(hit.label == "animals/mammals" for hit in hits)
+        page.get_by_text(f"precision@6 {right / 6:.2f}").first.wait_for()
+
+
+def test_a_click_on_a_hit_searches_on_without_it(page, retriever):
+    example(page, "tiger.webp").click()
+    hits = retriever.by_pixels(TIGER, "l2", 10)
+    wait_for_hits(page, "pixel-hits", shown_as(hits, "l2"))
+    page.locator("#pixel-hits .thumbnail-item").nth(6).click()
+    nearest = retriever.by_pixels(metric="l2", k=10, like=hits[6].id)
+    assert hits[6].id not in {hit.id for hit in nearest}
+    wait_for_hits(page, "pixel-hits", shown_as(nearest, "l2"))
+    tab(page, 1)
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(k=10, like=hits[6].id), "clip"))
+
+
+def test_the_address_opens_the_same_search_again(visit, retriever):
+    page = visit()
+    page.locator("#pixel-metric").get_by_text("cosine").click()
+    example(page, "tiger.webp").click()
+    expected = shown_as(retriever.by_pixels(TIGER, "cosine", 10), "cosine")
+    wait_for_hits(page, "pixel-hits", expected)
+    page.wait_for_url(re.compile("example=tiger"))
+    again = visit("/?" + page.url.partition("?")[2])
+    wait_for_hits(again, "pixel-hits", expected)
+    some = retriever.index.record(7).id
+    linked = visit(f"/?tab=clip&id={some}&k=4&text=a dog")
+    wait_for_hits(linked, "clip-hits", shown_as(retriever.by_clip(text="a dog", k=4, like=some), "clip"))
+
+
+def test_the_page_speaks_vietnamese_where_the_browser_asks_for_it_and_switches(visit, retriever, tmp_path):
+    page = visit(locale="vi-VN")
+    page.get_by_text("Truy vấn hình ảnh dùng các toán cơ bản").wait_for()
+    page.get_by_text("545 hình ảnh từ").wait_for()
+    example(page, "tiger.webp").click()
+    page.get_by_text("Bình phương từng chênh lệch").wait_for()
+    (tmp_path / "page.png").write_text("<html>")
+    tab(page, 1)
+    page.locator('#clip-query button[aria-label="Remove Image"]').click()
+    page.locator("#clip-query input[type=file]").set_input_files(tmp_path / "page.png")
+    page.get_by_text("không phải là hình đọc được").wait_for()
+    page.locator("#language").get_by_text("English").click()
+    page.get_by_role("tab", name="Basic metrics").click()
+    page.get_by_text("Squares each difference first").wait_for()
+    page.get_by_text("10 best of 545 pictures").first.wait_for()
+    visit("/?lang=vi").get_by_role("tab", name="Truy vấn cơ bản").wait_for()
+
+
+def test_an_answer_is_saved_as_json_and_as_csv(page, retriever):
+    example(page, "dog.webp").click()
+    hits = retriever.by_pixels(DOG, "l2", 10)
+    wait_for_hits(page, "pixel-hits", shown_as(hits, "l2"))
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save as JSON").first.click()
+    found = json.loads(Path(saved.value.path()).read_text())
+    assert [(hit["id"], hit["score"]) for hit in found["hits"]] == [(hit.id, hit.score) for hit in hits]
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save as CSV").first.click()
+    with Path(saved.value.path()).open(encoding="utf-8", newline="") as file:
+        assert [(row["id"], float(row["score"])) for row in csv.DictReader(file)] == [(h.id, h.score) for h in hits]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_the_results_of_a_click_are_on_the_screen(visit, scheme):
+    page = visit(width=390, height=844, color_scheme=scheme)
+    example(page, "butterflyfish.webp").click()
+    page.locator("#pixel-hits .thumbnail-item img").first.wait_for()
+    page.wait_for_timeout(300)
+    page.screenshot(path=SCREENSHOTS / f"phone-{scheme}.png")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("#pixel-hits .thumbnail-item img").first.bounding_box()["y"] < 744

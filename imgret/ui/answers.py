@@ -4,6 +4,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,10 @@ import gradio as gr
 from gradio.data_classes import FileData
 
 from imgret.scratch import Scratch
-from imgret.search import Hit, Retriever
+from imgret.search import Found, Hit, Retriever
 from imgret.start import Ready
 
 MAX_THUMBNAILS = 20_000
-
-Answer = dict[str, Any]
 
 
 class Thumbnails:
@@ -46,25 +45,56 @@ class Thumbnails:
                 self._used.popitem(last=False)[1].unlink(missing_ok=True)
             return path
 
+    def id_of(self, retriever: Retriever, path: Path) -> str | None:
+        """The picture of the library whose thumbnail `path` is, if it is one."""
+        if path.parent != self.folder.resolve():
+            return None
+        row = int(path.stem)
+        return retriever.index.record(row).id if row < len(retriever.index) else None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one query found: `images` are the hits' thumbnails; `visited` is how many pictures had to be looked at, None
+    where nobody counts them.
+    """
+
+    method: str
+    hits: tuple[Hit, ...]
+    images: tuple[Path, ...]
+    elapsed_ms: float
+    library: str
+    notice: str | None
+    visited: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The answer as the endpoints give it, each hit with its `image`, a file that the client downloads."""
+        pictures = (FileData(path=str(path), mime_type="image/webp").model_dump() for path in self.images)
+        return {
+            "hits": [hit.as_dict() | {"image": picture} for hit, picture in zip(self.hits, pictures, strict=True)],
+            "method": self.method,
+            "elapsed_ms": self.elapsed_ms,
+            "library": self.library,
+            "notice": self.notice,
+        }
+
 
 def answer(
-    ready: Ready, thumbnails: Thumbnails, method: str, search: Callable[[], list[Hit]], notice: str | None = None
+    ready: Ready, thumbnails: Thumbnails, method: str, search: Callable[[], Found], notice: str | None = None
 ) -> Answer:
-    """Runs `search` and gives its hits as the endpoints do: each with its `image`, a file that the client downloads."""
+    """Runs `search` and puts its hits with their thumbnails."""
     started = time.perf_counter()
-    hits = search()
+    found = search()
     elapsed = (time.perf_counter() - started) * 1000
-    pictures = [
-        FileData(path=str(thumbnails.path(ready.retriever, hit.id)), mime_type="image/webp").model_dump()
-        for hit in hits
-    ]
-    return {
-        "hits": [hit.as_dict() | {"image": picture} for hit, picture in zip(hits, pictures, strict=True)],
-        "method": method,
-        "elapsed_ms": round(elapsed, 3),
-        "library": ready.retriever.index.manifest.library.name,
-        "notice": " ".join(sentence for sentence in (notice, ready.notice) if sentence) or None,
-    }
+    return Answer(
+        method=method,
+        hits=tuple(found.hits),
+        images=tuple(thumbnails.path(ready.retriever, hit.id) for hit in found.hits),
+        elapsed_ms=round(elapsed, 3),
+        library=ready.retriever.index.manifest.library.name,
+        notice=" ".join(sentence for sentence in (notice, ready.notice) if sentence) or None,
+        visited=found.visited,
+    )
 
 
 def k_notice(retriever: Retriever, k: Any) -> str | None:

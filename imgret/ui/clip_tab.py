@@ -1,62 +1,98 @@
 """The tab for CLIP search: by picture, by text, by both, minus a text, among some labels."""
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from imgret.ui.endpoints import Endpoints, told
-from imgret.ui.pixels_tab import example_path, shown
+from imgret.start import Ready
+from imgret.ui.endpoints import Endpoints, Query
+from imgret.ui.spoken import Spoken
+from imgret.ui.tab import Tab, hits_gallery, k_from, k_slider, picture_field, save_buttons, shown
+from imgret.ui.texts import WORDS, translated
 
 
-def build(endpoints: Endpoints, examples: gr.Gallery, paths: list[Path]) -> gr.Dropdown:
-    """Adds the tab's components and events; the returned choice of labels is filled once the library is known."""
-    with gr.Row():
-        with gr.Column(scale=2, min_width=280):
-            query = gr.Image(
-                label="Query picture",
-                type="filepath",
-                sources=["upload", "clipboard", "webcam"],
-                height=280,
-                elem_id="clip-query",
-            )
-            text = gr.Textbox(label="Text", placeholder="a red flower", elem_id="clip-text")
-            negative = gr.Textbox(label="But not", placeholder="a tree")
-            weight = gr.Slider(0, 1, value=0.5, step=0.05, label="Weight of the text, where a picture is given too")
-            labels = gr.Dropdown([], multiselect=True, label="Only these labels")
-            k = gr.Slider(1, 50, value=10, step=1, label="k, how many pictures")
-            button = gr.Button("Search", variant="primary", elem_id="clip-search")
-        with gr.Column(scale=5, min_width=320):
-            status = gr.Markdown("")
-            hits = gr.Gallery(
-                show_label=False,
-                elem_id="clip-hits",
-                height="auto",
-                object_fit="contain",
-                interactive=False,
-            )
+class ClipTab(Tab):
+    """What a trained network sees in pictures and texts."""
 
-    def search(image: Any, text: Any, negative: Any, weight: Any, labels: Any, k: Any) -> tuple[Any, str]:
+    name = "clip"
+
+    def __init__(self, endpoints: Endpoints, spoken: Spoken) -> None:
+        self._endpoints = endpoints
+        with (
+            spoken(gr.Tab, {"label": lambda words: words.clip_tab}, id=self.name) as self.tab,
+            gr.Row(elem_classes="search"),
+        ):
+            with gr.Column(scale=2, min_width=280, elem_classes="query"):
+                self.picture = picture_field(spoken, "clip-query")
+                text = spoken(
+                    gr.Textbox,
+                    {"label": lambda words: words.text, "placeholder": lambda words: words.text_example},
+                    elem_id="clip-text",
+                )
+                negative = spoken(
+                    gr.Textbox,
+                    {"label": lambda words: words.negative, "placeholder": lambda words: words.negative_example},
+                )
+                button = spoken(
+                    gr.Button, {"value": lambda words: words.search}, variant="primary", elem_id="clip-search"
+                )
+                self.labels = spoken(gr.Dropdown, {"label": lambda words: words.labels}, choices=[], multiselect=True)
+                weight = spoken(
+                    gr.Slider, {"label": lambda words: words.weight}, minimum=0, maximum=1, value=0.5, step=0.05
+                )
+                k = k_slider(spoken)
+            with gr.Column(scale=5, min_width=320, elem_classes="results"):
+                suggestions = spoken(
+                    gr.Radio,
+                    {"label": lambda words: words.suggestions, "choices": lambda words: list(words.suggested)},
+                    value=None,
+                    elem_id="clip-suggestions",
+                )
+                self.starter = gr.Markdown("", elem_classes="small")
+                status = gr.Markdown("", elem_classes="status")
+                hits = hits_gallery("clip-hits")
+                answer = gr.JSON(visible="hidden")
+                save_buttons(spoken, answer)
+        suggestions.input(
+            lambda suggestion: (suggestion, None),
+            suggestions,
+            [text, self.picture],
+            preprocess=False,
+            api_visibility="private",
+        ).then(None, js="() => document.querySelector('#clip-search').click()", api_visibility="private")
+        self.form = [text, negative, weight, self.labels, k]
+        self.outputs = [status, hits, answer]
+        self.hits = [hits]
+        self.triggers = [button.click, text.submit, negative.submit, weight.release, self.labels.input, k.release]
+
+    def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:
+        text, negative, weight, labels, k = form
         # An empty field of the form means "not given"; a program that sends an empty text is told so instead.
-        answer = endpoints.search_clip(image, text or None, negative or None, weight, labels or None, k)
-        return shown(
-            answer
-        ), f"{len(answer['hits'])} pictures in {answer['elapsed_ms']:.0f} ms. {answer['notice'] or ''}"
+        answer = self._endpoints.by_clip(
+            ready, query or Query(None), text or None, negative or None, weight, labels or None, k
+        )
+        status = WORDS[language].clip_status.format(
+            hits=len(answer.hits), count=len(ready.retriever.index), ms=answer.elapsed_ms
+        )
+        notice = translated(answer.notice, language) if answer.notice else ""
+        return [f"{status} {notice}", shown(answer, language), answer.as_dict()]
 
-    def search_example(k: Any, chosen: gr.SelectData) -> tuple[Any, Any, Any, Any, str]:
-        path = example_path(paths, chosen)
-        return str(path), "", "", *search({"path": str(path)}, None, None, 0.5, None, k)
+    def address(self, *form: Any) -> dict[str, str]:
+        text, negative, weight, labels, k = form
+        given = {"text": text or "", "negative": negative or "", "label": "|".join(labels or ()), "k": str(k)}
+        return {name: value for name, value in given.items() if value} | ({} if weight == 0.5 else {"w": str(weight)})
 
-    form = [query, text, negative, weight, labels, k]
-    gr.on(
-        [button.click, text.submit, negative.submit],
-        told(search),
-        form,
-        [hits, status],
-        preprocess=False,
-        api_visibility="private",
-    )
-    examples.select(
-        told(search_example), [k], [query, text, negative, hits, status], preprocess=False, api_visibility="private"
-    )
-    return labels
+    def from_address(self, parameters: dict[str, str], *form: Any) -> list[Any]:
+        text, negative, weight, labels, k = form
+        try:
+            weight = min(1.0, max(0.0, float(parameters.get("w", weight))))
+        except ValueError:
+            weight = 0.5
+        labels = parameters["label"].split("|") if "label" in parameters else labels
+        return [
+            parameters.get("text", text),
+            parameters.get("negative", negative),
+            weight,
+            labels,
+            k_from(parameters, k),
+        ]

@@ -1,7 +1,9 @@
 """What may a program ask? The typed public endpoints of gradio_client, each answering JSON."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -10,9 +12,11 @@ from gradio.data_classes import FileData
 from PIL import Image
 
 from imgret.images import load_image
-from imgret.search import METHODS, SearchError
+from imgret.search import METHODS, Found, SearchError
 from imgret.start import Ready, Start
 from imgret.ui.answers import Answer, Thumbnails, answer, k_notice, language_notice
+from imgret.ui.examples import QUERIES
+from imgret.ui.texts import DEFAULT, translated
 from imgret.ui.uploads import uploaded_file
 
 P = ParamSpec("P")
@@ -20,23 +24,39 @@ R = TypeVar("R")
 
 
 def told(function: Callable[P, R]) -> Callable[P, R]:
-    """Turns the errors that a visitor can cause into `gr.Error`, whose sentence reaches page and client as it is."""
+    """Turns the errors that a visitor can cause into `gr.Error`, whose sentence reaches page and client as it is; in
+    the language that the page's handlers are given by the name of `language`.
+    """
+    names = list(signature(function).parameters)
 
     @wraps(function)
     def telling(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            language = args[names.index("language")] if "language" in names else DEFAULT
+            raise gr.Error(translated(str(error), str(language)), print_exception=False) from error
 
     return telling
+
+
+@dataclass(frozen=True)
+class Query:
+    """A picture to search with: one that was decoded, by its file's name if it is an example, or one of the library by
+    its id.
+    """
+
+    picture: Image.Image | None
+    like: str | None = None
+    example: str | None = None
 
 
 class Endpoints:
     """The answers to queries, for the page's own events and, by `publish`, for programs."""
 
     def __init__(self, start: Start, thumbnails: Thumbnails, shown: tuple[Path, ...], max_bytes: int) -> None:
-        self._start, self._thumbnails, self._shown, self._max_bytes = start, thumbnails, shown, max_bytes
+        self.start, self.thumbnails = start, thumbnails
+        self._shown, self._max_bytes = shown, max_bytes
 
     def publish(self) -> None:
         """Makes the endpoints of the Blocks that are being built."""
@@ -51,7 +71,7 @@ class Endpoints:
             metric: "l1", "l2", "cosine" or "correlation"; the smallest l1 and l2, the largest cosine and correlation
             are the closest. k: how many to return, best first.
         """
-        return self._by_pixels(self._start.wait(), self._picture(image), metric, k)
+        return self.by_pixels(self.start.wait(), Query(self._picture(image)), metric, k).as_dict()
 
     def search_clip(
         self,
@@ -72,9 +92,9 @@ class Endpoints:
             labels: only pictures with one of these labels.
             k: how many to return, best first.
         """
-        ready = self._start.wait()
-        picture = None if image is None else self._picture(image)
-        return self._by_clip(ready, picture, text, negative, text_weight, labels, k)
+        ready = self.start.wait()
+        query = Query(None if image is None else self._picture(image))
+        return self.by_clip(ready, query, text, negative, text_weight, labels, k).as_dict()
 
     def compare(self, image: FileData, k: int = 5) -> list[dict[str, Any]]:
         """Asks all five methods for the same picture: l1, l2, cosine, correlation, clip, in this order.
@@ -83,15 +103,13 @@ class Endpoints:
             image: the query picture.
             k: how many to return by each method, best first.
         """
-        ready, picture = self._start.wait(), self._picture(image)
-        pixel_answers = [self._by_pixels(ready, picture, metric, k) for metric in METHODS[:-1]]
-        return [*pixel_answers, self._by_clip(ready, picture, None, None, 0.5, None, k)]
+        return [found.as_dict() for found in self.by_all(self.start.wait(), Query(self._picture(image)), k)]
 
     def library(self) -> dict[str, Any]:
         """Says what is searched: how many pictures, their labels, the encoder, the pixel size, how many true neighbours
         the vector index finds.
         """
-        ready = self._start.wait()
+        ready = self.start.wait()
         manifest = ready.retriever.index.manifest
         return {
             "library": manifest.library.name,
@@ -114,23 +132,44 @@ class Endpoints:
             "notice": ready.notice,
         }
 
-    def _picture(self, value: Any) -> Image.Image:
-        return load_image(uploaded_file(value, self._shown), max_bytes=self._max_bytes)
+    def query(self, ready: Ready, value: Any) -> Query | None:
+        """What the page's picture field holds; a thumbnail that the page showed is that picture of the library."""
+        if not value:
+            return None
+        path = uploaded_file(value, self._shown)
+        like = self.thumbnails.id_of(ready.retriever, path)
+        if like is not None:
+            return Query(None, like)
+        return Query(load_image(path, max_bytes=self._max_bytes), example=path.name if path.parent == QUERIES else None)
 
-    def _by_pixels(self, ready: Ready, picture: Image.Image, metric: str, k: Any) -> Answer:
+    def by_pixels(self, ready: Ready, query: Query, metric: Any, k: Any) -> Answer:
+        """The answer by one of the four metrics."""
         if not isinstance(metric, str):
             raise SearchError(f"The metric must be a name, not {type(metric).__name__}.")
         notice = k_notice(ready.retriever, k)
-        return answer(ready, self._thumbnails, metric, lambda: ready.retriever.by_pixels(picture, metric, k), notice)
 
-    def _by_clip(
-        self, ready: Ready, picture: Image.Image | None, text: Any, negative: Any, text_weight: Any, labels: Any, k: Any
+        def search() -> Found:
+            return ready.retriever.find_by_pixels(query.picture, metric, k, like=query.like)
+
+        return answer(ready, self.thumbnails, metric, search, notice)
+
+    def by_clip(
+        self, ready: Ready, query: Query, text: Any, negative: Any, text_weight: Any, labels: Any, k: Any
     ) -> Answer:
+        """The answer by CLIP."""
         notices = (k_notice(ready.retriever, k), language_notice(ready.retriever, text, negative))
-        return answer(
-            ready,
-            self._thumbnails,
-            "clip",
-            lambda: ready.retriever.by_clip(picture, text, negative, text_weight, labels, k),
-            " ".join(sentence for sentence in notices if sentence) or None,
-        )
+
+        def search() -> Found:
+            retriever, like = ready.retriever, query.like
+            return Found(retriever.by_clip(query.picture, text, negative, text_weight, labels, k, like=like))
+
+        notice = " ".join(sentence for sentence in notices if sentence) or None
+        return answer(ready, self.thumbnails, "clip", search, notice)
+
+    def by_all(self, ready: Ready, query: Query, k: Any) -> list[Answer]:
+        """The answers by all five methods, in the order of METHODS."""
+        pixels = [self.by_pixels(ready, query, metric, k) for metric in METHODS[:-1]]
+        return [*pixels, self.by_clip(ready, query, None, None, 0.5, None, k)]
+
+    def _picture(self, value: Any) -> Image.Image:
+        return load_image(uploaded_file(value, self._shown), max_bytes=self._max_bytes)

@@ -11,9 +11,10 @@ QUERIES = EXAMPLES / "queries"
 
 @dataclass(frozen=True)
 class Example:
-    """A picture that is not in the library, with its captions by language."""
+    """A picture that is not in the library, with its label and its captions by language."""
 
     path: Path
+    label: str
     captions: dict[str, str]
 
 
@@ -24,6 +25,10 @@ def read_examples() -> list[Example]:
         return []
     with metadata.open(encoding="utf-8", newline="") as file:
         return [
-            Example(QUERIES / row["file_name"], {"en": row["caption"], "vi": row["caption_vi"] or row["caption"]})
+            Example(
+                QUERIES / row["file_name"],
+                row["label"],
+                {"en": row["caption"], "vi": row["caption_vi"] or row["caption"]},
+            )
             for row in csv.DictReader(file)
         ]

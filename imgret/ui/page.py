@@ -1,20 +1,45 @@
-"""The page: an example gallery, a tab for the basic metrics, a tab for CLIP search, and the endpoints behind them."""
+"""The page: an example gallery over the tabs, and how a click anywhere becomes a search."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
+from imgret.search import SearchError
 from imgret.settings import Settings
 from imgret.start import Ready, Start
-from imgret.ui import clip_tab, pixels_tab
 from imgret.ui.answers import Thumbnails
+from imgret.ui.clip_tab import ClipTab
+from imgret.ui.compare_tab import CompareTab
 from imgret.ui.endpoints import Endpoints, told
-from imgret.ui.examples import QUERIES, read_examples
+from imgret.ui.examples import QUERIES, Example, read_examples
+from imgret.ui.pixels_tab import PixelsTab
+from imgret.ui.spoken import Spoken
+from imgret.ui.tab import Tab
+from imgret.ui.texts import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
 
 STYLE = Path(__file__).with_name("page.css")
-FONT = ("system-ui", "sans-serif")
+FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 CACHE_HOURS = 1
+
+# Without preprocessing a picture arrives as the file it is, undecoded: images.py alone decodes what strangers send.
+QUIETLY: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
+
+TO_ADDRESS = """(query) => {
+  const url = new URL(window.location);
+  const kept = new Set(['__theme', 'lang']);
+  for (const name of [...url.searchParams.keys()]) if (!kept.has(name)) url.searchParams.delete(name);
+  for (const [name, value] of new URLSearchParams(query)) url.searchParams.set(name, value);
+  window.history.replaceState(null, '', url);
+}"""
+LANGUAGE_TO_ADDRESS = """(language) => {
+  const url = new URL(window.location);
+  url.searchParams.set('lang', language);
+  window.history.replaceState(null, '', url);
+  document.documentElement.lang = language;
+}"""
 
 
 def build_page(start: Start, settings: Settings) -> gr.Blocks:
@@ -22,19 +47,28 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
     thumbnails = Thumbnails(settings.cache)
     gr.set_static_paths([QUERIES])
     endpoints = Endpoints(start, thumbnails, (thumbnails.folder, QUERIES), settings.max_upload_mb * 2**20)
-    examples = read_examples()
     seconds = CACHE_HOURS * 3600
+    spoken = Spoken()
     with gr.Blocks(
         title="imgret: image retrieval with basic maths", analytics_enabled=False, delete_cache=(seconds, seconds)
     ) as demo:
-        gr.Markdown(
-            "# Image retrieval with basic maths\n"
-            "Give a picture, or for CLIP a text, and see the most similar pictures of the library."
-        )
-        about = gr.Markdown("The library is being made ready …", elem_id="about")
-        gr.Markdown("One click on an example searches:")
+        with gr.Row(elem_id="top"):
+            spoken(gr.Markdown, {"value": lambda words: f"# {words.title}\n{words.lead}"})
+            language = gr.Radio(
+                [(name, code) for code, name in LANGUAGES.items()],
+                value=DEFAULT,
+                show_label=False,
+                label="Language",
+                container=False,
+                scale=0,
+                min_width=230,
+                elem_id="language",
+            )
+        about = gr.Markdown(WORDS[DEFAULT].wait, elem_id="about")
+        spoken(gr.Markdown, {"value": lambda words: words.examples}, elem_classes="small")
+        examples = read_examples()
         gallery = gr.Gallery(
-            [(str(example.path), example.captions["en"]) for example in examples],
+            [(str(example.path), example.captions[DEFAULT]) for example in examples],
             show_label=False,
             elem_id="example-gallery",
             height="auto",
@@ -42,45 +76,215 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
             allow_preview=False,
             interactive=False,
         )
-        paths = [example.path for example in examples]
-        with gr.Tab("Basic metrics"):
-            pixels_tab.build(endpoints, gallery, paths)
-        with gr.Tab("CLIP search"):
-            labels = clip_tab.build(endpoints, gallery, paths)
+        with gr.Tabs() as choice:
+            pixels, clip = PixelsTab(endpoints, spoken), ClipTab(endpoints, spoken)
+            compare = CompareTab(endpoints, spoken)
+        with spoken(gr.Accordion, {"label": lambda words: words.course}, open=False):
+            spoken(gr.Markdown, {"value": lambda words: words.course_text})
+        spoken(gr.Markdown, {"value": lambda words: words.privacy}, elem_classes="small")
         endpoints.publish()
+        page = _Page(endpoints, [pixels, clip, compare], examples, language)
+        page.wire(gallery, choice)
 
-        def describe(progress: gr.Progress = gr.Progress()) -> tuple[str, Any]:  # noqa: B008
+        def describe(language: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
             def show(stage: str, done: int, total: int | None) -> None:
-                progress((done, total) if total else done, desc=f"Making the library ready: {stage}", unit=stage)
+                words = WORDS[language]
+                progress((done, total) if total else done, desc=words.stage.format(stage=stage), unit=stage)
 
             ready = start.wait(show)
-            return _about(ready), gr.update(choices=list(ready.retriever.index.manifest.labels))
+            words, manifest = WORDS[language], ready.retriever.index.manifest
+            small = words.starter if manifest.encoder.uri == "starter" else ""
+            return [_about(ready, language), small, gr.update(choices=list(manifest.labels))]
 
-        demo.load(told(describe), outputs=[about, labels], api_visibility="private")
+        def speak(language: str) -> list[Any]:
+            named = [(str(example.path), example.captions[language]) for example in examples]
+            return [named, *spoken.updates(language)]
+
+        def greet(request: gr.Request) -> list[Any]:
+            code = chosen_language(request)
+            return [code, *speak(code)]
+
+        described = [about, clip.starter, clip.labels]
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        demo.load(greet, None, [language, gallery, *spoken.components], **private).then(
+            told(describe), language, described, api_visibility="private"
+        ).then(told(page.follow), [language, *page.fields], [choice, *page.everything], **QUIETLY)
+        language.input(speak, language, [gallery, *spoken.components], **private).then(
+            told(describe), language, described, **private
+        ).then(told(page.again), [language, *page.fields], page.answers, **QUIETLY)
+        language.input(None, language, js=LANGUAGE_TO_ADDRESS, api_visibility="private")
     demo.queue(default_concurrency_limit=4)
     return demo
 
 
+class _Page:
+    """The tabs together: the picture that was searched for last goes with the visitor from one to the next."""
+
+    def __init__(self, endpoints: Endpoints, tabs: Sequence[Tab], examples: Sequence[Example], language: gr.Radio):
+        self._endpoints, self._tabs, self._examples, self._language = endpoints, tabs, examples, language
+        self._active = gr.Textbox(tabs[0].name, visible="hidden")
+        self._latest = gr.Textbox("", visible="hidden")
+        self._address = gr.Textbox("", visible="hidden")
+        self.fields = [field for tab in tabs for field in (tab.picture, *tab.form)]
+        self.answers = [output for tab in tabs for output in tab.outputs]
+        self.everything = [
+            self._latest,
+            self._address,
+            *(part for tab in tabs for part in (tab.picture, *tab.form, *tab.outputs)),
+        ]
+
+    def wire(self, gallery: gr.Gallery, choice: gr.Tabs) -> None:
+        """Adds the events of the tabs, and of the example `gallery`."""
+        gallery.select(told(self._pick), [self._language, self._active, *self.fields], self.everything, **QUIETLY)
+        self._address.change(None, self._address, js=TO_ADDRESS, api_visibility="private")
+        for tab in self._tabs:
+            form = [self._language, tab.picture, *tab.form]
+            outputs = [self._latest, self._address, *tab.outputs]
+
+            def search(language: str, picture: Any, *form: Any, tab: Tab = tab) -> list[Any]:
+                return self._searched(tab, language, picture, form)
+
+            gr.on([tab.picture.input, *tab.triggers], told(search), form, outputs, **QUIETLY)
+
+            def enter(language: str, latest: str, picture: Any, *form: Any, tab: Tab = tab) -> list[Any]:
+                if not latest or (picture and picture.get("path") == latest):
+                    return [gr.skip()] * (3 + len(tab.outputs))
+                before, address, *outputs = self._searched(tab, language, {"path": latest}, form)
+                return [before, address, latest, *outputs]
+
+            tab.tab.select(None, None, self._active, js=f"() => '{tab.name}'", api_visibility="private")
+            tab.tab.select(
+                told(enter),
+                [self._language, self._latest, tab.picture, *tab.form],
+                [self._latest, self._address, tab.picture, *tab.outputs],
+                **QUIETLY,
+            )
+            for hits in tab.hits:
+
+                def go_on(chosen: gr.SelectData, language: str, hits: Any, *form: Any, tab: Tab = tab) -> list[Any]:
+                    path = hits[chosen.index]["image"]["path"]
+                    before, address, *outputs = self._searched(tab, language, {"path": path}, form)
+                    return [before, address, path, *outputs]
+
+                hits.select(
+                    told(go_on),
+                    [self._language, hits, *tab.form],
+                    [self._latest, self._address, tab.picture, *tab.outputs],
+                    **QUIETLY,
+                )
+
+    def follow(self, request: gr.Request, language: str, *fields: Any) -> list[Any]:
+        """What the address of the page asks for: `choice`, then `everything`."""
+        parameters = {name: str(value) for name, value in request.query_params.items()}
+        tab = next((tab for tab in self._tabs if tab.name == parameters.get("tab")), self._tabs[0])
+        path = self._named(parameters)
+        values = tab.from_address(parameters, *self._form_of(tab, fields))
+        if path is None and not parameters.get("text"):
+            return [gr.skip()] * (1 + len(self.everything))
+        picture = {"path": path} if path else None
+        return [
+            gr.Tabs(selected=tab.name),
+            *self._only(tab, path, values, self._searched(tab, language, picture, values)),
+        ]
+
+    def again(self, language: str, *fields: Any) -> list[Any]:
+        """What every tab shows, in another language: `answers`."""
+        found: list[Any] = []
+        for tab in self._tabs:
+            picture, *form = self._all_of(tab, fields)
+            try:
+                found += self._searched(tab, language, picture, form)[2:]
+            except ValueError:  # an empty form, a picture that is none: said already
+                found += [gr.skip()] * len(tab.outputs)
+        return found
+
+    def _pick(self, chosen: gr.SelectData, language: str, active: str, *fields: Any) -> list[Any]:
+        """A click on an example: `everything`."""
+        if not isinstance(chosen.index, int) or not 0 <= chosen.index < len(self._examples):
+            raise SearchError("There is no such example.")
+        tab = next((tab for tab in self._tabs if tab.name == active), self._tabs[0])
+        path = str(self._examples[chosen.index].path)
+        form = self._form_of(tab, fields)
+        if tab.name == "clip":  # the example is the query, not a part of it
+            form[:2] = ["", ""]
+        return self._only(tab, path, form, self._searched(tab, language, {"path": path}, form))
+
+    def _searched(self, tab: Tab, language: str, picture: Any, form: Sequence[Any]) -> list[Any]:
+        """The latest picture, the address, and the tab's outputs."""
+        ready = self._endpoints.start.wait()
+        query = self._endpoints.query(ready, picture)
+        outputs = tab.search(ready, language, query, *form)
+        link = {"tab": tab.name} | tab.address(*form)
+        if query is not None and query.example:
+            link["example"] = query.example
+        elif query is not None and query.like:
+            link["id"] = query.like
+        return [picture["path"] if picture else "", urlencode(link), *outputs]
+
+    def _only(self, tab: Tab, path: str | None, form: Sequence[Any], searched: Sequence[Any]) -> list[Any]:
+        """`everything`, of which only what belongs to `tab` changes."""
+        latest, address, *outputs = searched
+        values: list[Any] = [latest, address]
+        for other in self._tabs:
+            if other is tab:
+                values += [path, *form, *outputs]
+            else:
+                values += [gr.skip()] * (1 + len(other.form) + len(other.outputs))
+        return values
+
+    def _named(self, parameters: dict[str, str]) -> str | None:
+        """The file of the example or of the picture of the library that the address names."""
+        for example in self._examples:
+            if example.path.name == parameters.get("example"):
+                return str(example.path)
+        if "id" not in parameters:
+            return None
+        try:
+            return str(self._endpoints.thumbnails.path(self._endpoints.start.wait().retriever, parameters["id"]))
+        except KeyError:
+            raise SearchError(f"There is no picture {parameters['id']!r} in the library.") from None
+
+    def _all_of(self, tab: Tab, fields: Sequence[Any]) -> list[Any]:
+        start = sum(1 + len(other.form) for other in self._tabs[: self._tabs.index(tab)])
+        return list(fields[start : start + 1 + len(tab.form)])
+
+    def _form_of(self, tab: Tab, fields: Sequence[Any]) -> list[Any]:
+        return self._all_of(tab, fields)[1:]
+
+
 def launch(demo: gr.Blocks, settings: Settings, *, port: int | None = None, **options: Any) -> Any:
     """Serves the page; host and port are Gradio's own variables where not given."""
-    theme = gr.themes.Soft(font=FONT, font_mono=("ui-monospace", "monospace"))
     return demo.launch(
         css_paths=STYLE,
         server_port=port,
         max_file_size=settings.max_upload_mb * 2**20,
         ssr_mode=False,
-        theme=theme,
+        theme=_theme(),
         **options,
     )
 
 
-def _about(ready: Ready) -> str:
-    manifest = ready.retriever.index.manifest
-    recall = manifest.recall
-    languages = ", ".join(manifest.encoder.languages)
-    lines = [
-        f"**{manifest.count}** pictures from `{manifest.library.name}` · "
-        f"encoder `{manifest.encoder.uri}` (reads: {languages}) · "
-        f"the vector index finds {recall.recall:.2%} of the true {recall.k} nearest (ef_search {recall.ef_search})"
-    ]
-    return "\n\n".join([*lines, *([f"⚠️ {ready.notice}"] if ready.notice else [])])
+def _theme() -> gr.themes.Base:
+    return gr.themes.Soft(
+        primary_hue="teal",
+        secondary_hue="teal",
+        neutral_hue="slate",
+        radius_size="md",
+        spacing_size="sm",
+        font=FONT,
+        font_mono=("ui-monospace", "monospace"),
+    )
+
+
+def _about(ready: Ready, language: str) -> str:
+    words, manifest = WORDS[language], ready.retriever.index.manifest
+    line = words.about.format(
+        count=manifest.count,
+        library=manifest.library.name,
+        encoder=manifest.encoder.uri,
+        languages=", ".join(words.about_languages.get(code, code) for code in manifest.encoder.languages),
+        recall=manifest.recall.recall,
+        k=manifest.recall.k,
+        ef_search=manifest.recall.ef_search,
+    )
+    return "\n\n".join([line, *([f"⚠️ {translated(ready.notice, language)}"] if ready.notice else [])])

@@ -1,13 +1,15 @@
 """The tab for the four basic metrics."""
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from imgret.metrics import LARGER_IS_CLOSER, METRICS
-from imgret.search import SearchError
-from imgret.ui.endpoints import Endpoints, told
+from imgret.metrics import METRICS
+from imgret.start import Ready
+from imgret.ui.endpoints import Endpoints, Query
+from imgret.ui.spoken import Spoken
+from imgret.ui.tab import Tab, direction, hits_gallery, k_from, k_slider, picture_field, save_buttons, shown
+from imgret.ui.texts import WORDS, Words, translated
 
 FORMULAS = {
     "l1": r"$$L_1(\vec a, \vec b) = \sum_{i=1}^{N} \left| a_i - b_i \right|$$",
@@ -16,82 +18,68 @@ FORMULAS = {
     "correlation": r"$$r = \frac{\sum (a_i - \mu_a)(b_i - \mu_b)}{\sqrt{\sum (a_i - \mu_a)^2 \sum (b_i - \mu_b)^2}}$$",
 }
 LATEX: list[dict[str, str | bool]] = [{"left": "$$", "right": "$$", "display": True}]
+DEFAULT = "l2"
 
 
-def build(endpoints: Endpoints, examples: gr.Gallery, paths: list[Path]) -> None:
-    """Adds the tab's components and events; a click on one of `examples`, which shows `paths`, searches."""
-    with gr.Row():
-        with gr.Column(scale=2, min_width=280):
-            query = gr.Image(
-                label="Query",
-                type="filepath",
-                sources=["upload", "clipboard", "webcam"],
-                height=280,
-                elem_id="pixel-query",
-            )
-            metric = gr.Radio(list(METRICS), value="l2", label="Metric", elem_id="pixel-metric")
-            formula = gr.Markdown(_formula("l2"), latex_delimiters=LATEX)
-            k = gr.Slider(1, 50, value=10, step=1, label="k, how many pictures")
-        with gr.Column(scale=5, min_width=320):
-            status = gr.Markdown("")
-            hits = gr.Gallery(
-                show_label=False,
-                elem_id="pixel-hits",
-                height="auto",
-                object_fit="contain",
-                interactive=False,
-            )
+class PixelsTab(Tab):
+    """L1, L2, cosine and correlation."""
 
-    def search(image: Any, metric: str, k: Any) -> tuple[Any, str]:
-        if image is None:
-            return [], ""
-        answer = endpoints.search_pixels(image, metric, k)
-        return shown(answer), _status(answer)
+    name = "pixels"
 
-    def search_example(metric: str, k: Any, chosen: gr.SelectData) -> tuple[Any, Any, str]:
-        path = example_path(paths, chosen)
-        return str(path), *search({"path": str(path)}, metric, k)
+    def __init__(self, endpoints: Endpoints, spoken: Spoken) -> None:
+        self._endpoints = endpoints
+        with (
+            spoken(gr.Tab, {"label": lambda words: words.pixels_tab}, id=self.name) as self.tab,
+            gr.Row(elem_classes="search"),
+        ):
+            with gr.Column(scale=2, min_width=280, elem_classes="query"):
+                self.picture = picture_field(spoken, "pixel-query")
+                metric = spoken(
+                    gr.Radio,
+                    {"label": lambda words: words.metric, "choices": _choices},
+                    value=DEFAULT,
+                    elem_id="pixel-metric",
+                )
+                about = gr.Markdown(_about("en", DEFAULT), latex_delimiters=LATEX, elem_classes="formula")
+                k = k_slider(spoken)
+            with gr.Column(scale=5, min_width=320, elem_classes="results"):
+                status = gr.Markdown("", elem_classes="status")
+                hits = hits_gallery("pixel-hits")
+                answer = gr.JSON(visible="hidden")
+                save_buttons(spoken, answer)
+        self.form = [metric, k]
+        self.outputs = [about, status, hits, answer]
+        self.hits = [hits]
+        self.triggers = [metric.input, k.release]
 
-    # Without preprocessing the picture arrives as the file it is, undecoded: images.py alone decodes what strangers
-    # send.
-    gr.on(
-        [query.input, metric.input, k.release],
-        told(search),
-        [query, metric, k],
-        [hits, status],
-        preprocess=False,
-        api_visibility="private",
-    )
-    examples.select(
-        told(search_example), [metric, k], [query, hits, status], preprocess=False, api_visibility="private"
-    )
-    metric.change(_formula, metric, formula, api_visibility="private")
+    def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:
+        metric, k = form
+        if query is None:
+            return [_about(language, metric), "", [], None]
+        words = WORDS[language]
+        answer = self._endpoints.by_pixels(ready, query, metric, k)
+        status = words.pixels_status.format(
+            hits=len(answer.hits),
+            count=len(ready.retriever.index),
+            metric=words.metrics[metric],
+            visited=answer.visited,
+            ms=answer.elapsed_ms,
+        )
+        notice = translated(answer.notice, language) if answer.notice else ""
+        return [_about(language, metric), f"{status} {notice}", shown(answer, language), answer.as_dict()]
 
+    def address(self, *form: Any) -> dict[str, str]:
+        return {"method": str(form[0]), "k": str(form[1])}
 
-def shown(answer: dict[str, Any]) -> list[tuple[str, str]]:
-    """The hits of an answer as a gallery's pictures with captions."""
-    return [
-        (hit["image"]["path"], f"{hit['rank']}. {_score(hit['score'])} · {hit['label'] or hit['id']}")
-        for hit in answer["hits"]
-    ]
+    def from_address(self, parameters: dict[str, str], *form: Any) -> list[Any]:
+        metric, k = form
+        return [parameters["method"] if parameters.get("method") in METRICS else metric, k_from(parameters, k)]
 
 
-def example_path(paths: list[Path], chosen: gr.SelectData) -> Path:
-    """The file behind a click in the example gallery. Raises SearchError."""
-    if not isinstance(chosen.index, int) or not 0 <= chosen.index < len(paths):
-        raise SearchError("There is no such example.")
-    return paths[chosen.index]
+def _choices(words: Words) -> list[tuple[str, str]]:
+    return [(words.metrics[metric], metric) for metric in METRICS]
 
 
-def _formula(metric: str) -> str:
-    direction = "Larger is closer." if metric in LARGER_IS_CLOSER else "Smaller is closer."
-    return f"{FORMULAS[metric]}\n\n{direction}" if metric in FORMULAS else ""
-
-
-def _status(answer: dict[str, Any]) -> str:
-    found = f"{len(answer['hits'])} pictures by {answer['method']} in {answer['elapsed_ms']:.1f} ms."
-    return f"{found} {answer['notice'] or ''}"
-
-
-def _score(score: float) -> str:
-    return f"{score:,.0f}" if abs(score) > 10 else f"{score:.4f}"
+def _about(language: str, metric: Any) -> str:
+    words = WORDS[language]
+    return f"{FORMULAS[metric]}\n\n{words.rewards[metric]} {direction(words, metric)}" if metric in FORMULAS else ""

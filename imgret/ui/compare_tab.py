@@ -1,0 +1,90 @@
+"""The tab that asks all five methods for the same picture, a row each."""
+
+from typing import Any
+
+import gradio as gr
+
+from imgret.search import METHODS, Hit
+from imgret.start import Ready
+from imgret.ui.answers import Answer
+from imgret.ui.endpoints import Endpoints, Query
+from imgret.ui.examples import read_examples
+from imgret.ui.spoken import Spoken
+from imgret.ui.tab import Tab, hits_gallery, k_from, k_slider, picture_field, shown
+from imgret.ui.texts import WORDS, Words
+
+MAX_K = 10
+
+
+class CompareTab(Tab):
+    """L1, L2, cosine, correlation and CLIP side by side."""
+
+    name = "compare"
+
+    def __init__(self, endpoints: Endpoints, spoken: Spoken) -> None:
+        self._endpoints = endpoints
+        self._labels = {example.path.name: example.label for example in read_examples()}
+        with (
+            spoken(gr.Tab, {"label": lambda words: words.compare_tab}, id=self.name) as self.tab,
+            gr.Row(elem_classes="search"),
+        ):
+            with gr.Column(scale=1, min_width=240, elem_classes="query"):
+                self.picture = picture_field(spoken, "compare-query")
+                k = k_slider(spoken, value=6, most=MAX_K)
+                legend = gr.Markdown(WORDS["en"].compare_first, elem_classes="small")
+            with gr.Column(scale=4, min_width=320, elem_id="compare-rows", elem_classes="results"):
+                rows = [
+                    (gr.Markdown("", elem_classes="status"), hits_gallery(f"compare-{method}")) for method in METHODS
+                ]
+        self.form = [k]
+        self.outputs = [legend, *(component for row in rows for component in row)]
+        self.hits = [gallery for _, gallery in rows]
+        self.triggers = [k.release]
+
+    def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:
+        words = WORDS[language]
+        if query is None:
+            empty: list[Any] = ["", []]
+            return [words.compare_first, *(empty * len(METHODS))]
+        label = self._label_of(ready, query)
+        answers = self._endpoints.by_all(ready, query, form[0])
+        by_clip = {hit.id for hit in answers[-1].hits}
+        legend = [words.compare, words.compare_agrees]
+        if label:
+            legend.append(words.compare_label.format(label=label))
+        values: list[Any] = ["\n\n".join(legend)]
+        for answer in answers:
+
+            def mark(hit: Hit, method: str = answer.method) -> str:
+                return ("● " if method != "clip" and hit.id in by_clip else "") + ("✓ " if label == hit.label else "")
+
+            values += [
+                _title(words, answer, by_clip, label),
+                shown(answer, language, mark if label or by_clip else None),
+            ]
+        return values
+
+    def address(self, *form: Any) -> dict[str, str]:
+        return {"k": str(form[0])}
+
+    def from_address(self, parameters: dict[str, str], *form: Any) -> list[Any]:
+        return [k_from(parameters, form[0], MAX_K)]
+
+    def _label_of(self, ready: Ready, query: Query) -> str | None:
+        """The label of the query, where it is known: of an example, or of a picture of the library."""
+        known = ready.retriever.index.manifest.labels
+        if query.like is not None:
+            index = ready.retriever.index
+            return index.record(index.row_of(query.like)).label
+        label = self._labels.get(query.example or "")
+        return label if label in known else None
+
+
+def _title(words: Words, answer: Answer, by_clip: set[str], label: str | None) -> str:
+    count = len(answer.hits)
+    parts = [f"**{words.metrics[answer.method]}**"]
+    if answer.method != "clip":
+        parts.append(f"● {sum(hit.id in by_clip for hit in answer.hits)} / {count}")
+    if label:
+        parts.append(f"✓ precision@{count} {sum(hit.label == label for hit in answer.hits) / max(count, 1):.2f}")
+    return " · ".join(parts)

@@ -1,0 +1,350 @@
+"""What does the page say, in each of its languages?"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import gradio as gr
+
+LANGUAGES = {"vi": "Tiếng Việt", "en": "English"}
+DEFAULT = "en"
+
+
+@dataclass(frozen=True)
+class Words:
+    """All words of the page in one language; `{names}` are filled in by `str.format`."""
+
+    title: str
+    lead: str
+    about: str
+    about_languages: Mapping[str, str]
+    starter: str
+    wait: str
+    stage: str
+    examples: str
+    pixels_tab: str
+    clip_tab: str
+    compare_tab: str
+    library_tab: str
+    code_tab: str
+    query: str
+    query_picture: str
+    metric: str
+    metrics: Mapping[str, str]
+    rewards: Mapping[str, str]
+    smaller: str
+    larger: str
+    k: str
+    hits: str
+    pixels_status: str
+    clip_status: str
+    like: str
+    go_on: str
+    save: str
+    why: str
+    why_rank: str
+    why_query: str
+    why_hit: str
+    why_map: str
+    why_pixels: Mapping[str, str]
+    why_clip: str
+    why_first: str
+    text: str
+    text_example: str
+    negative: str
+    negative_example: str
+    weight: str
+    labels: str
+    search: str
+    suggestions: str
+    suggested: tuple[str, ...]
+    compare: str
+    compare_first: str
+    compare_agrees: str
+    compare_label: str
+    all_labels: str
+    label: str
+    page: str
+    previous: str
+    next: str
+    browse: str
+    evaluation: str
+    evaluation_lead: str
+    evaluation_none: str
+    method: str
+    precision: str
+    by_label: str
+    map: str
+    map_lead: str
+    course: str
+    course_text: str
+    privacy: str
+    programs: str
+
+
+_EN_LANGUAGES = {"en": "English", "vi": "Vietnamese", "*": "about a hundred languages"}
+_VI_LANGUAGES = {"en": "tiếng Anh", "vi": "tiếng Việt", "*": "khoảng một trăm ngôn ngữ"}
+
+EN = Words(
+    title="Image retrieval with basic maths",
+    lead="Give a picture and see the most similar ones of a library: by four formulas on its pixels, or by what CLIP "
+    "understands of it.",
+    about="**{count}** pictures from `{library}` · encoder `{encoder}`, reads {languages} · the vector index finds "
+    "{recall:.2%} of the true {k} nearest (ef_search {ef_search})",
+    about_languages=_EN_LANGUAGES,
+    starter="`starter` is the small encoder that comes along: it knows what a picture shows, and short English. The "
+    "full CLIP, trained on two billion pictures with their texts, also follows whole sentences, style and setting.",
+    wait="The library is being made ready …",
+    stage="Making the library ready: {stage}",
+    examples="Click an example, or give a picture of your own below",
+    pixels_tab="Basic metrics",
+    clip_tab="CLIP search",
+    compare_tab="Compare",
+    library_tab="Library",
+    code_tab="From a program",
+    query="Query",
+    query_picture="Query picture",
+    metric="Metric",
+    metrics={"l1": "L1", "l2": "L2", "cosine": "Cosine", "correlation": "Correlation", "clip": "CLIP"},
+    rewards={
+        "l1": "Adds up how far each pixel's colour is from the other's: rewards pictures of the same colours in the "
+        "same places, and forgives a few pixels that are far off.",
+        "l2": "Squares each difference first: a few large differences count for more than many small ones, so large "
+        "areas of the same brightness decide.",
+        "cosine": "Compares the directions of the two vectors, not their lengths: a darker copy of a picture is as "
+        "close as the picture. Two bright pictures are always rather close.",
+        "correlation": "Cosine after the mean is taken off: neither brightness nor contrast counts, only where a "
+        "picture is lighter or darker than its mean.",
+        "clip": "Compares what a trained network sees in the two pictures: their content, wherever it stands.",
+    },
+    smaller="Smaller is closer; 0 is the same picture.",
+    larger="Larger is closer; 1 is the best there is.",
+    k="How many pictures (k)",
+    hits="Most similar pictures",
+    pixels_status="**{hits}** best of {count} pictures by **{metric}** · {visited} had to be looked at · {ms:.1f} ms",
+    clip_status="**{hits}** best of {count} pictures by **CLIP** · {ms:.0f} ms",
+    like="Pictures like “{caption}”, which itself is left out.",
+    go_on="Click a picture to search for more like it.",
+    save="Save as",
+    why="See why",
+    why_rank="Hit",
+    why_query="the query, as the metric sees it",
+    why_hit="the hit, as the metric sees it",
+    why_map="where the score comes from",
+    why_pixels={
+        "l1": "Each square is |a − b| of one pixel. All squares together are the score, {total:,.0f}: the warmer, the "
+        "more it adds to the distance.",
+        "l2": "Each square is (a − b)² of one pixel. Together they are {total:,.0f}, and the root of that is the score, "
+        "{score:,.0f}: the warmer, the more it adds to the distance.",
+        "cosine": "Each square is a·b of one pixel over both lengths. Together they are the score, {score:.4f}: the "
+        "warmer, the more it adds to the similarity. Bright areas decide.",
+        "correlation": "Each square is the product of both pixels' distances from their means. Together they are the "
+        "score, {score:.4f}: warm where both are on the same side of the mean, cool where they are not.",
+    },
+    why_clip="Occlusion: each part of the hit was covered in turn. Warm: without it the similarity of {score:.3f} falls, "
+    "by {drop:.3f} at most. Cool: it rises.",
+    why_first="Search first; then a hit can be explained.",
+    text="Text",
+    text_example="a red flower",
+    negative="But not",
+    negative_example="a tree",
+    weight="Weight of the text, where a picture is given, too",
+    labels="Only these labels",
+    search="Search",
+    suggestions="Texts to try",
+    suggested=("a red flower", "a bird with long legs", "something to eat", "a musical instrument", "a ship at sea"),
+    compare="One query, all five methods.",
+    compare_first="Choose an example or give a picture, and all five methods search for it.",
+    compare_agrees="● also found by CLIP",
+    compare_label="✓ of the query's label, {label}",
+    all_labels="all",
+    label="Label",
+    page="Page",
+    previous="Previous",
+    next="Next",
+    browse="{count} pictures, page {page} of {pages}. Click a picture to search for more like it.",
+    evaluation="How good are the answers?",
+    evaluation_lead="Each of {queries} pictures of the library in turn is the query. Precision@k: how many of the k "
+    "best other pictures have its label. mAP: the same over all ranks.",
+    evaluation_none="This library has no labels, so there is nothing to measure the answers against.",
+    method="Method",
+    precision="Precision@10",
+    by_label="By label",
+    map="Map of the library",
+    map_lead="Pictures that CLIP takes for similar lie close to each other. Click one to search for more like it; the "
+    "ring is where the query belongs.",
+    course="The course in short",
+    course_text="""**1. The task.** *Image retrieval*: from a query picture (**input**: a query image and an image
+library) to the pictures that are similar to it (**output**: a list, best first).
+
+**2. The data.** The library is a data set of pictures; the tab *Library* shows it.
+
+**3.1 Basic retrieval.** A picture is a vector of its pixels, and similarity is a formula:
+3.1.1 **L1**, `absolute_difference()` and `get_l1_score()`; 3.1.2 **L2**, `mean_square_difference()` and
+`get_l2_score()`; 3.1.3 **Cosine Similarity**, `cosine_similarity()` and `get_cosine_similarity_score()`;
+3.1.4 **Correlation Coefficient**, `correlation_coefficient()` and `get_correlation_coefficient_score()`.
+All are in the package `imgret`, under these names.
+
+**3.2 Advanced retrieval.** 3.2.1 A *pretrained deep learning model*, CLIP, turns each picture into an embedding,
+`get_single_image_embedding()`; *Chroma*, a vector database, finds the nearest.""",
+    privacy="An uploaded picture is used for your search and deleted within two hours. Nothing is sent anywhere else.",
+    programs="""The page's four endpoints are typed, and each answers JSON; a hit's picture is a file that the client
+downloads.""",
+)
+
+VI = Words(
+    title="Truy vấn hình ảnh dùng các toán cơ bản",
+    lead="Đưa vào một hình ảnh và xem những hình giống nó nhất trong thư viện: theo bốn công thức trên các điểm ảnh, "
+    "hoặc theo điều mà CLIP hiểu về nó.",
+    about="**{count}** hình ảnh từ `{library}` · mô hình `{encoder}`, đọc được {languages} · chỉ mục vector tìm ra "
+    "{recall:.2%} trong {k} hình gần nhất thật sự (ef_search {ef_search})",
+    about_languages=_VI_LANGUAGES,
+    starter="`starter` là mô hình nhỏ đi kèm: nó biết trong hình có gì, và đọc tiếng Anh ngắn. CLIP đầy đủ, học từ hai "
+    "tỉ hình ảnh có lời, còn hiểu cả câu dài, phong cách và bối cảnh.",
+    wait="Đang chuẩn bị thư viện …",
+    stage="Đang chuẩn bị thư viện: {stage}",
+    examples="Bấm vào một ví dụ, hoặc đưa hình của bạn vào bên dưới",
+    pixels_tab="Truy vấn cơ bản",
+    clip_tab="Truy vấn nâng cao (CLIP)",
+    compare_tab="So sánh",
+    library_tab="Thư viện",
+    code_tab="Từ chương trình",
+    query="Hình truy vấn",
+    query_picture="Hình truy vấn",
+    metric="Độ đo",
+    metrics={"l1": "L1", "l2": "L2", "cosine": "Cosine", "correlation": "Tương quan", "clip": "CLIP"},
+    rewards={
+        "l1": "Cộng khoảng cách màu của từng điểm ảnh: ưu tiên những hình có cùng màu ở cùng chỗ, và bỏ qua cho vài "
+        "điểm lệch xa.",
+        "l2": "Bình phương từng chênh lệch trước khi cộng: vài chênh lệch lớn nặng hơn nhiều chênh lệch nhỏ, nên các "
+        "mảng lớn cùng độ sáng quyết định.",
+        "cosine": "So sánh hướng của hai vector, không so độ dài: bản tối hơn của một hình vẫn gần như chính nó. Hai "
+        "hình sáng luôn khá gần nhau.",
+        "correlation": "Cosine sau khi trừ trung bình: độ sáng và độ tương phản không còn tính, chỉ còn chỗ nào sáng "
+        "hơn hay tối hơn trung bình.",
+        "clip": "So sánh điều mà một mạng đã huấn luyện nhìn thấy trong hai hình: nội dung, dù nằm ở đâu.",
+    },
+    smaller="Càng nhỏ càng giống; 0 là chính hình đó.",
+    larger="Càng lớn càng giống; 1 là giống nhất.",
+    k="Số hình trả về (k)",
+    hits="Những hình giống nhất",
+    pixels_status="**{hits}** hình giống nhất trong {count} theo **{metric}** · phải xem kỹ {visited} · {ms:.1f} ms",
+    clip_status="**{hits}** hình giống nhất trong {count} theo **CLIP** · {ms:.0f} ms",
+    like="Những hình giống “{caption}”, không kể chính nó.",
+    go_on="Bấm vào một hình để tìm những hình giống nó.",
+    save="Lưu dạng",
+    why="Vì sao",
+    why_rank="Kết quả",
+    why_query="hình truy vấn, như độ đo nhìn thấy",
+    why_hit="kết quả, như độ đo nhìn thấy",
+    why_map="điểm số đến từ đâu",
+    why_pixels={
+        "l1": "Mỗi ô là |a − b| của một điểm ảnh. Tất cả cộng lại là điểm số, {total:,.0f}: càng nóng, càng thêm vào "
+        "khoảng cách.",
+        "l2": "Mỗi ô là (a − b)² của một điểm ảnh. Cộng lại được {total:,.0f}, căn bậc hai là điểm số, {score:,.0f}: "
+        "càng nóng, càng thêm vào khoảng cách.",
+        "cosine": "Mỗi ô là a·b của một điểm ảnh chia cho hai độ dài. Cộng lại là điểm số, {score:.4f}: càng nóng, càng "
+        "thêm vào độ giống. Vùng sáng quyết định.",
+        "correlation": "Mỗi ô là tích hai độ lệch khỏi trung bình. Cộng lại là điểm số, {score:.4f}: nóng ở chỗ cả hai "
+        "cùng phía so với trung bình, lạnh ở chỗ ngược phía.",
+    },
+    why_clip="Che khuất: lần lượt che từng phần của kết quả. Nóng: thiếu nó, độ giống {score:.3f} giảm, nhiều nhất "
+    "{drop:.3f}. Lạnh: độ giống tăng.",
+    why_first="Hãy tìm trước; sau đó có thể giải thích một kết quả.",
+    text="Lời",
+    text_example="a red flower",
+    negative="Nhưng không có",
+    negative_example="a tree",
+    weight="Trọng số của lời, khi có cả hình",
+    labels="Chỉ những nhãn này",
+    search="Tìm",
+    suggestions="Lời để thử",
+    suggested=EN.suggested,
+    compare="Một hình truy vấn, cả năm cách.",
+    compare_first="Chọn một ví dụ hoặc đưa vào một hình, và cả năm cách sẽ tìm.",
+    compare_agrees="● CLIP cũng tìm ra",
+    compare_label="✓ cùng nhãn với hình truy vấn, {label}",
+    all_labels="tất cả",
+    label="Nhãn",
+    page="Trang",
+    previous="Trước",
+    next="Sau",
+    browse="{count} hình, trang {page} trên {pages}. Bấm vào một hình để tìm những hình giống nó.",
+    evaluation="Kết quả tốt đến đâu?",
+    evaluation_lead="Lần lượt {queries} hình của thư viện làm hình truy vấn. Precision@k: trong k hình khác giống nhất, "
+    "bao nhiêu hình cùng nhãn. mAP: như vậy trên mọi thứ hạng.",
+    evaluation_none="Thư viện này không có nhãn, nên không có gì để đo kết quả.",
+    method="Cách",
+    precision="Precision@10",
+    by_label="Theo nhãn",
+    map="Bản đồ thư viện",
+    map_lead="Những hình mà CLIP cho là giống nhau nằm gần nhau. Bấm vào một hình để tìm những hình giống nó; vòng tròn "
+    "là chỗ của hình truy vấn.",
+    course="Tóm tắt khoá học",
+    course_text="""**1. Giới thiệu bài toán.** *Truy vấn hình ảnh (Images Retrieval)*: từ hình ảnh truy vấn (**Input**:
+hình ảnh truy vấn Query Image và bộ dữ liệu Images Library) đến những hình tương tự (**Output**: danh sách hình ảnh, giống
+nhất trước).
+
+**2. Tải bộ dữ liệu.** Images Library là một bộ dữ liệu hình ảnh; thẻ *Thư viện* cho xem nó.
+
+**3.1 Chương trình truy vấn ảnh cơ bản.** Một hình là vector các điểm ảnh, độ tương đồng là một công thức:
+3.1.1 **độ đo L1**, `absolute_difference()` và `get_l1_score()`; 3.1.2 **độ đo L2**, `mean_square_difference()` và
+`get_l2_score()`; 3.1.3 **Cosine Similarity**, `cosine_similarity()` và `get_cosine_similarity_score()`;
+3.1.4 **Correlation Coefficient**, `correlation_coefficient()` và `get_correlation_coefficient_score()`.
+Tất cả có trong gói `imgret`, dưới đúng những tên này.
+
+**3.2 Chương trình truy vấn ảnh nâng cao.** 3.2.1 Một *pretrained deep learning model*, CLIP, biến mỗi hình thành vector đặc
+trưng, `get_single_image_embedding()`; *chromadb*, một vector database, tìm những vector gần nhất.""",
+    privacy="Hình bạn đưa vào chỉ dùng để tìm và bị xoá trong vòng hai giờ. Không có gì được gửi đi nơi khác.",
+    programs="""Bốn endpoint của trang có kiểu rõ ràng, mỗi endpoint trả về JSON; hình của một kết quả là tệp mà client
+tải về.""",
+)
+
+WORDS: Mapping[str, Words] = {"vi": VI, "en": EN}
+
+# The sentences that the program answers bad requests with, in the order of the modules they come from.
+_VIETNAMESE = [
+    (r"There is nothing to search for; .*", "Chưa có gì để tìm; hãy đưa vào một hình, một lời, hoặc cả hai."),
+    (r"There is no picture to search with; .*", "Chưa có hình để tìm; hãy đưa một hình lên hoặc chọn một ví dụ."),
+    (r"The picture must be (?:an uploaded file|a file that was uploaded to this server)\.", "Hình phải là tệp đã được đưa lên máy chủ này."),
+    (r"(.+) is not a picture that can be read; .*", "{0} không phải là hình đọc được; JPEG, PNG, WebP, GIF, BMP, TIFF và AVIF thì được."),
+    (r"(.+) has a broken header .*", "{0} có phần đầu bị hỏng; hãy lưu lại thành JPEG hoặc PNG."),
+    (r"(.+) is broken or breaks off before its end .*", "{0} bị hỏng hoặc bị cắt ngang; hãy lưu lại."),
+    (r"(.+) is empty \(0 bytes\)\.", "{0} rỗng (0 byte)."),
+    (r"(.+) has ([\d.]+) MB; at most ([\d.]+) MB are taken, .*", "{0} có {1} MB; nhiều nhất là {2} MB, hãy gửi bản nhỏ hơn."),
+    (r"(.+) (?:is (\d+ x \d+) pixels|has far too many pixels); at most (.+) million are taken, .*", "{0} có quá nhiều điểm ảnh; nhiều nhất là {2} triệu, hãy gửi bản nhỏ hơn."),
+    (r"(.+) has no pixels .*", "{0} không có điểm ảnh nào."),
+    (r"(.+) needs more memory than there is .*", "{0} cần nhiều bộ nhớ hơn máy có; hãy gửi bản nhỏ hơn."),
+    (r"There is no picture file at .*", "Không có tệp hình ở đó."),
+    (r"There is no picture (.+) in the library\.", "Trong thư viện không có hình {0}."),
+    (r"There is no metric (.+); there are .*", "Không có độ đo {0}; có l1, l2, cosine và correlation."),
+    (r"There is no label (.+?); .*", "Không có nhãn {0} trong thư viện này."),
+    (r"There is no such example\.", "Không có ví dụ đó."),
+    (r"k is (.+); it must be a whole number of at least 1\.", "k là {0}; k phải là số nguyên từ 1 trở lên."),
+    (r"The weight of the text is (.+); it must .*", "Trọng số của lời là {0}; phải là số từ 0 đến 1."),
+    (r"The (?:negative )?text is empty; .*", "Lời đang trống; hãy viết vài chữ hoặc bỏ qua."),
+    (r"The (?:negative )?text has (\d+) characters; at most (\d+) are taken\.", "Lời có {0} chữ; nhiều nhất là {1}."),
+    (r"The parts of the query cancel each other out; .*", "Các phần của truy vấn triệt tiêu nhau; hãy đổi lời, lời phủ định hoặc trọng số."),
+    (r"The encoder of this library reads English only, .*", "Mô hình của thư viện này chỉ đọc tiếng Anh, nên lời này có thể tìm được ít; hãy thử tiếng Anh."),
+    (r"The library has (\d+) pictures, so k is \d+\.", "Thư viện có {0} hình, nên k là {0}."),
+    (r"The demo could not start; its log says why\.", "Trang không khởi động được; nhật ký của nó nói vì sao."),
+    (r"This is the embedded library, because the configured one cannot be had\. (.*)", "Đây là thư viện đi kèm, vì thư viện đã đặt không lấy được. {0}"),
+]  # fmt: skip
+
+
+def chosen_language(request: gr.Request | None) -> str:
+    """The language that the address names (`?lang=vi`), else the first that the browser asks for and we speak."""
+    if request is None:
+        return DEFAULT
+    asked = [str(request.query_params.get("lang", ""))]
+    asked += re.findall(r"[a-zA-Z]+", re.sub(r";[^,]*", "", str(request.headers.get("accept-language", ""))))
+    return next((code for code in map(str.lower, asked) if code in WORDS), DEFAULT)
+
+
+def translated(sentence: str, language: str) -> str:
+    """A sentence of ours in `language`; one without a translation stays English."""
+    if language == "vi":
+        for pattern, vietnamese in _VIETNAMESE:
+            if found := re.fullmatch(pattern, sentence, re.DOTALL):
+                return vietnamese.format(*(group or "" for group in found.groups()))
+    return sentence
