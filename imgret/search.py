@@ -93,9 +93,7 @@ class Retriever:
 
         Raises SearchError for an unknown metric or a bad k, ImageError for a bad picture.
         """
-        if metric not in METRICS:
-            raise SearchError(f"There is no metric {metric!r}; there are {', '.join(METRICS)}.")
-        k = self.checked_k(k)
+        metric, k = self.checked_metric(metric), self.checked_k(k)
         rows, scores = self.index.pixels.search(
             pixel_vector(load_image(image), self.index.manifest.pixel_size), metric, k
         )
@@ -154,10 +152,20 @@ class Retriever:
 
         Raises SearchError for an unknown id.
         """
+        return self.index.thumbnail(self.row_of(id))
+
+    def row_of(self, id: str) -> int:
+        """The row of the picture called `id`. Raises SearchError for an unknown id."""
         try:
-            return self.index.thumbnail(self.index.row_of(id))
+            return self.index.row_of(id)
         except KeyError:
             raise SearchError(f"There is no picture {id!r} in the library.") from None
+
+    def checked_metric(self, metric: str) -> str:
+        """`metric`, if it is the name of one of the four. Raises SearchError."""
+        if metric not in METRICS:
+            raise SearchError(f"There is no metric {metric!r}; there are {', '.join(METRICS)}.")
+        return metric
 
     def checked_k(self, k: Any) -> int:
         """`k` as a number of hits that this index can give: above the number of pictures it is that number.
