@@ -112,9 +112,7 @@ class Retriever:
         self, image: ImageSource | None = None, metric: str = "l2", k: int = 10, *, like: str | None = None
     ) -> Found:
         """`by_pixels`, and how many pictures had to be looked at."""
-        if metric not in METRICS:
-            raise SearchError(f"There is no metric {metric!r}; there are {', '.join(METRICS)}.")
-        k, itself = self.checked_k(k), self._row_of(like)
+        metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
         if itself is not None:
             query = self.index.pixels.vectors[itself]
         elif image is not None:
@@ -187,9 +185,20 @@ class Retriever:
 
         Raises SearchError for an unknown id.
         """
-        row = self._row_of(id)
-        assert row is not None
-        return self.index.thumbnail(row)
+        return self.index.thumbnail(self.row_of(id))
+
+    def row_of(self, id: str) -> int:
+        """The row of the picture called `id`. Raises SearchError for an unknown id."""
+        try:
+            return self.index.row_of(id)
+        except KeyError:
+            raise SearchError(f"There is no picture {id!r} in the library.") from None
+
+    def checked_metric(self, metric: str) -> str:
+        """`metric`, if it is the name of one of the four. Raises SearchError."""
+        if metric not in METRICS:
+            raise SearchError(f"There is no metric {metric!r}; there are {', '.join(METRICS)}.")
+        return metric
 
     def checked_k(self, k: Any) -> int:
         """`k` as a number of hits that this index can give: above the number of pictures it is that number.
@@ -209,10 +218,7 @@ class Retriever:
         ]
 
     def _row_of(self, id: str | None) -> int | None:
-        try:
-            return None if id is None else self.index.row_of(id)
-        except KeyError:
-            raise SearchError(f"There is no picture {id!r} in the library.") from None
+        return None if id is None else self.row_of(id)
 
     def _checked(self, encoder: Encoder) -> Encoder:
         made_with = self.index.manifest.encoder

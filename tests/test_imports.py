@@ -80,6 +80,7 @@ def test_a_library_that_one_module_alone_should_know_is_known_to_it_alone():
         ("import imgret", {"numpy", "torch", "gradio", "chromadb", "datasets", "PIL"}),
         ("import imgret.cli", {"torch", "gradio", "chromadb", "datasets"}),
         ("import imgret.encoders", {"torch", "open_clip", "transformers"}),
+        ("import imgret.explain", {"torch", "gradio", "chromadb", "datasets"}),
         ("import imgret.search", {"torch", "gradio", "chromadb", "datasets"}),
         ("import imgret.start", {"torch", "gradio", "chromadb", "datasets"}),
     ],

@@ -208,6 +208,22 @@ def test_an_answer_is_saved_as_json_and_as_csv(page, retriever):
         assert [(row["id"], float(row["score"])) for row in csv.DictReader(file)] == [(h.id, h.score) for h in hits]
 
 
+def test_a_hit_is_explained_by_terms_that_add_up_to_its_score_and_by_occlusion(page, retriever):
+    example(page, "tiger.webp").click()
+    third = retriever.by_pixels(TIGER, "l2", 10)[2]
+    page.locator("#pixel-why label").nth(2).click()
+    page.get_by_text(f"the root of that is the score, {third.score:,.0f}").wait_for()
+    page.get_by_text(f"Together they are {third.score**2:,.0f}").wait_for()
+    assert page.locator("#pixel-why-pictures img").count() == 3
+    tab(page, 1)
+    page.locator("#clip-why label").first.click()
+    page.get_by_text("Occlusion: each part of the hit was covered").wait_for()
+    assert page.locator("#clip-why-pictures img").count() == 2
+    page.locator("#clip-text textarea, #clip-text input").fill("a zebra")
+    page.locator("#clip-search").click()
+    page.locator("#clip-why-pictures").wait_for(state="hidden")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_the_results_of_a_click_are_on_the_screen(visit, scheme):
     page = visit(width=390, height=844, color_scheme=scheme)

@@ -9,6 +9,7 @@ from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.spoken import Spoken
 from imgret.ui.tab import Tab, hits_gallery, k_from, k_slider, picture_field, save_buttons, shown
 from imgret.ui.texts import WORDS, translated
+from imgret.ui.why import Why, why_clip
 
 
 class ClipTab(Tab):
@@ -16,7 +17,7 @@ class ClipTab(Tab):
 
     name = "clip"
 
-    def __init__(self, endpoints: Endpoints, spoken: Spoken) -> None:
+    def __init__(self, endpoints: Endpoints, spoken: Spoken, language: gr.Radio) -> None:
         self._endpoints = endpoints
         with (
             spoken(gr.Tab, {"label": lambda words: words.clip_tab}, id=self.name) as self.tab,
@@ -48,10 +49,11 @@ class ClipTab(Tab):
                     value=None,
                     elem_id="clip-suggestions",
                 )
-                self.starter = gr.Markdown("", elem_classes="small")
                 status = gr.Markdown("", elem_classes="status")
                 hits = hits_gallery("clip-hits")
                 answer = gr.JSON(visible="hidden")
+                why = Why(spoken, "clip-why")
+                self.starter = gr.Markdown("", elem_classes="small")
                 save_buttons(spoken, answer)
         suggestions.input(
             lambda suggestion: (suggestion, None),
@@ -61,8 +63,9 @@ class ClipTab(Tab):
             api_visibility="private",
         ).then(None, js="() => document.querySelector('#clip-search').click()", api_visibility="private")
         self.form = [text, negative, weight, self.labels, k]
-        self.outputs = [status, hits, answer]
+        self.outputs = [status, hits, answer, *why.outputs]
         self.hits = [hits]
+        why.wire(endpoints, why_clip, language, answer, self.picture, self.form)
         self.triggers = [button.click, text.submit, negative.submit, weight.release, self.labels.input, k.release]
 
     def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:
@@ -75,7 +78,8 @@ class ClipTab(Tab):
             hits=len(answer.hits), count=len(ready.retriever.index), ms=answer.elapsed_ms
         )
         notice = translated(answer.notice, language) if answer.notice else ""
-        return [f"{status} {notice}", shown(answer, language), answer.as_dict()]
+        found = [f"{status} {notice}", shown(answer, language), answer.as_dict()]
+        return [*found, *Why.cleared(len(answer.hits))]
 
     def address(self, *form: Any) -> dict[str, str]:
         text, negative, weight, labels, k = form

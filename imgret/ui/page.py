@@ -77,7 +77,7 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
             interactive=False,
         )
         with gr.Tabs() as choice:
-            pixels, clip = PixelsTab(endpoints, spoken), ClipTab(endpoints, spoken)
+            pixels, clip = PixelsTab(endpoints, spoken, language), ClipTab(endpoints, spoken, language)
             compare = CompareTab(endpoints, spoken)
         with spoken(gr.Accordion, {"label": lambda words: words.course}, open=False):
             spoken(gr.Markdown, {"value": lambda words: words.course_text})

@@ -10,6 +10,7 @@ from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.spoken import Spoken
 from imgret.ui.tab import Tab, direction, hits_gallery, k_from, k_slider, picture_field, save_buttons, shown
 from imgret.ui.texts import WORDS, Words, translated
+from imgret.ui.why import Why, why_pixels
 
 FORMULAS = {
     "l1": r"$$L_1(\vec a, \vec b) = \sum_{i=1}^{N} \left| a_i - b_i \right|$$",
@@ -26,7 +27,7 @@ class PixelsTab(Tab):
 
     name = "pixels"
 
-    def __init__(self, endpoints: Endpoints, spoken: Spoken) -> None:
+    def __init__(self, endpoints: Endpoints, spoken: Spoken, language: gr.Radio) -> None:
         self._endpoints = endpoints
         with (
             spoken(gr.Tab, {"label": lambda words: words.pixels_tab}, id=self.name) as self.tab,
@@ -46,16 +47,18 @@ class PixelsTab(Tab):
                 status = gr.Markdown("", elem_classes="status")
                 hits = hits_gallery("pixel-hits")
                 answer = gr.JSON(visible="hidden")
+                why = Why(spoken, "pixel-why")
                 save_buttons(spoken, answer)
         self.form = [metric, k]
-        self.outputs = [about, status, hits, answer]
+        self.outputs = [about, status, hits, answer, *why.outputs]
         self.hits = [hits]
         self.triggers = [metric.input, k.release]
+        why.wire(endpoints, why_pixels, language, answer, self.picture, self.form)
 
     def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:
         metric, k = form
         if query is None:
-            return [_about(language, metric), "", [], None]
+            return [_about(language, metric), "", [], None, *Why.cleared(0)]
         words = WORDS[language]
         answer = self._endpoints.by_pixels(ready, query, metric, k)
         status = words.pixels_status.format(
@@ -66,7 +69,8 @@ class PixelsTab(Tab):
             ms=answer.elapsed_ms,
         )
         notice = translated(answer.notice, language) if answer.notice else ""
-        return [_about(language, metric), f"{status} {notice}", shown(answer, language), answer.as_dict()]
+        found = [f"{status} {notice}", shown(answer, language), answer.as_dict()]
+        return [_about(language, metric), *found, *Why.cleared(len(answer.hits))]
 
     def address(self, *form: Any) -> dict[str, str]:
         return {"method": str(form[0]), "k": str(form[1])}

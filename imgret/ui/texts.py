@@ -48,7 +48,6 @@ class Words:
     why_map: str
     why_pixels: Mapping[str, str]
     why_clip: str
-    why_first: str
     text: str
     text_example: str
     negative: str
@@ -126,8 +125,8 @@ EN = Words(
     like="Pictures like “{caption}”, which itself is left out.",
     go_on="Click a picture to search for more like it.",
     save="Save as",
-    why="See why",
-    why_rank="Hit",
+    why="See why: choose a hit",
+    why_rank="the hit",
     why_query="the query, as the metric sees it",
     why_hit="the hit, as the metric sees it",
     why_map="where the score comes from",
@@ -143,7 +142,6 @@ EN = Words(
     },
     why_clip="Occlusion: each part of the hit was covered in turn. Warm: without it the similarity of {score:.3f} falls, "
     "by {drop:.3f} at most. Cool: it rises.",
-    why_first="Search first; then a hit can be explained.",
     text="Text",
     text_example="a red flower",
     negative="But not",
@@ -233,8 +231,8 @@ VI = Words(
     like="Những hình giống “{caption}”, không kể chính nó.",
     go_on="Bấm vào một hình để tìm những hình giống nó.",
     save="Lưu dạng",
-    why="Vì sao",
-    why_rank="Kết quả",
+    why="Vì sao: chọn một kết quả",
+    why_rank="kết quả",
     why_query="hình truy vấn, như độ đo nhìn thấy",
     why_hit="kết quả, như độ đo nhìn thấy",
     why_map="điểm số đến từ đâu",
@@ -250,7 +248,6 @@ VI = Words(
     },
     why_clip="Che khuất: lần lượt che từng phần của kết quả. Nóng: thiếu nó, độ giống {score:.3f} giảm, nhiều nhất "
     "{drop:.3f}. Lạnh: độ giống tăng.",
-    why_first="Hãy tìm trước; sau đó có thể giải thích một kết quả.",
     text="Lời",
     text_example="a red flower",
     negative="Nhưng không có",
@@ -319,6 +316,7 @@ _VIETNAMESE = [
     (r"There is no picture (.+) in the library\.", "Trong thư viện không có hình {0}."),
     (r"There is no metric (.+); there are .*", "Không có độ đo {0}; có l1, l2, cosine và correlation."),
     (r"There is no label (.+?); .*", "Không có nhãn {0} trong thư viện này."),
+    (r"Search first; then a hit can be explained\.", "Hãy tìm trước; sau đó có thể giải thích một kết quả."),
     (r"There is no such example\.", "Không có ví dụ đó."),
     (r"k is (.+); it must be a whole number of at least 1\.", "k là {0}; k phải là số nguyên từ 1 trở lên."),
     (r"The weight of the text is (.+); it must .*", "Trọng số của lời là {0}; phải là số từ 0 đến 1."),

@@ -1,0 +1,112 @@
+"""Why is this a hit? A picture of the reason, below the hits of a tab."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.blocks import Block
+from PIL import Image
+
+from imgret.explain import explain_clip, explain_pixels, heat_map
+from imgret.images import load_image
+from imgret.search import SearchError
+from imgret.start import Ready
+from imgret.ui.endpoints import Endpoints, Query, told
+from imgret.ui.spoken import Spoken
+from imgret.ui.texts import WORDS
+
+SIDE = 256
+
+Pictures = list[tuple[Image.Image, str]]
+Explain = Callable[..., tuple[Pictures, str]]
+
+
+class Why:
+    """A choice of hits by rank, and what explains the one that is chosen."""
+
+    def __init__(self, spoken: Spoken, elem_id: str) -> None:
+        self.rank = spoken(
+            gr.Radio, {"label": lambda words: words.why}, choices=[], elem_id=elem_id, elem_classes="why", visible=False
+        )
+        self.text = gr.Markdown("", elem_classes="small")
+        self.pictures = gr.Gallery(
+            show_label=False,
+            elem_id=f"{elem_id}-pictures",
+            elem_classes="reason",
+            columns=3,
+            height="auto",
+            object_fit="contain",
+            interactive=False,
+            allow_preview=False,
+            buttons=[],
+            visible=False,
+        )
+        self.outputs: list[Block] = [self.rank, self.text, self.pictures]
+
+    @staticmethod
+    def cleared(hits: int) -> list[Any]:
+        """The values of `outputs` after a search that found `hits`."""
+        choices = [(str(rank), rank) for rank in range(1, hits + 1)]
+        return [gr.update(choices=choices, value=None, visible=hits > 0), "", gr.update(value=[], visible=False)]
+
+    def wire(
+        self,
+        endpoints: Endpoints,
+        explain: Explain,
+        language: Block,
+        answer: gr.JSON,
+        picture: Block,
+        form: list[Block],
+    ) -> None:
+        """Calls `explain(ready, language, query, id, *form)` for the hit that is chosen."""
+
+        def show(language: str, rank: Any, answer: Any, picture: Any, *form: Any) -> list[Any]:
+            ready = endpoints.start.wait()
+            hits = (answer or {}).get("hits", ())
+            if not isinstance(rank, int) or not 1 <= rank <= len(hits):
+                raise SearchError("Search first; then a hit can be explained.")
+            pictures, text = explain(ready, language, endpoints.query(ready, picture), hits[rank - 1]["id"], *form)
+            return [text, gr.update(value=pictures, visible=True)]
+
+        self.rank.input(
+            told(show),
+            [language, self.rank, answer, picture, *form],
+            [self.text, self.pictures],
+            preprocess=False,
+            show_progress="minimal",
+            api_visibility="private",
+        )
+
+
+def why_pixels(ready: Ready, language: str, query: Query | None, id: str, metric: str, k: Any) -> tuple[Pictures, str]:
+    """The two pictures as the metric sees them, and a map of the terms that add up to the score."""
+    words, index = WORDS[language], ready.retriever.index
+    if query is None:
+        raise SearchError("There is no picture to search with; upload one or choose an example.")
+    image: Image.Image | None = query.picture
+    if query.like is not None:
+        side = index.manifest.pixel_size
+        image = Image.fromarray(np.array(index.pixels.vectors[index.row_of(query.like)]).reshape(side, side, 3))
+    assert image is not None
+    reason = explain_pixels(ready.retriever, image, id, metric)
+    seen = [
+        Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST) for pixels in (reason.query, reason.hit)
+    ]
+    pictures = [*seen, heat_map(reason.terms, size=SIDE, smooth=False)]
+    captions = (words.why_query, words.why_hit, words.why_map)
+    text = words.why_pixels[metric].format(total=reason.total, score=reason.score)
+    return list(zip(pictures, captions, strict=True)), text
+
+
+def why_clip(
+    ready: Ready, language: str, query: Query | None, id: str, text: Any, negative: Any, weight: Any, *rest: Any
+) -> tuple[Pictures, str]:
+    """The hit, and which of its regions carry the similarity."""
+    words, retriever = WORDS[language], ready.retriever
+    query = query or Query(None)
+    vector = retriever.embed_query(query.picture, text or None, negative or None, weight, like=query.like)
+    reason = explain_clip(retriever, vector, id)
+    hit = load_image(retriever.thumbnail(id))
+    pictures = [(hit, words.why_rank), (heat_map(reason.drops, hit, SIDE), words.why_map)]
+    return pictures, words.why_clip.format(score=reason.score, drop=float(reason.drops.max()))
