@@ -5,12 +5,14 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from imgret.images import ImageError, load_image, picture_suffixes
+from imgret.reach import hub_answers
 
 if TYPE_CHECKING:
     import datasets
@@ -43,15 +45,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Entry:
-    """A record before its picture is decoded; `data` is the encoded picture, the file that holds it, or None: out of
-    bounds.
+    """A record before its picture is decoded; `data` is the encoded picture, the file or the URL (as fsspec's) that
+    holds it, or None: out of bounds.
     """
 
     id: str
     label: str | None
     caption: str | None
     captions: Mapping[str, str]
-    data: bytes | Path | None
+    data: bytes | Path | str | None
 
     def read(self) -> bytes:
         """The encoded picture. Raises ImageError where the file cannot be read."""
@@ -60,23 +62,35 @@ class Entry:
         if isinstance(self.data, bytes):
             return self.data
         try:
-            return self.data.read_bytes()
+            if isinstance(self.data, Path):
+                return self.data.read_bytes()
+            import fsspec
+
+            with fsspec.open(self.data, "rb") as file:
+                return bytes(file.read())
         except OSError as error:
-            raise ImageError(f"{self.data.name} cannot be read ({error.strerror or error}).") from None
+            raise ImageError(f"{Path(self.data).name} cannot be read ({error.strerror or error}).") from None
 
 
 class ImageLibrary:
     """A library as `load` finds it: iterate it for records with pictures, or `entries()` for what is not decoded yet.
 
-    `source`, `split` and `revision` say where it comes from; for a folder the revision is a hash of its listing (names,
-    sizes, metadata). `count` is the number of rows, None where only reading to the end would tell. `skipped` holds
-    `(id, reason)` of the rows that the last complete iteration could not decode.
+    `source`, `config`, `split` and `revision` say where it comes from; of a Hub data set the revision is the commit, of
+    a folder a hash of its listing (names, sizes, metadata). `count` is the number of rows, of a Hub data set as its
+    card says, None where only reading to the end would tell. `skipped` holds `(id, reason)` of the rows that the last
+    complete iteration could not decode.
     """
 
     def __init__(
-        self, source: str, split: str | None, revision: str | None, rows: "_Rows", limit: int | None = None
+        self,
+        source: str,
+        split: str | None,
+        revision: str | None,
+        rows: "_Rows",
+        limit: int | None = None,
+        config: str | None = None,
     ) -> None:
-        self.source, self.split, self.revision, self.limit = source, split, revision, limit
+        self.source, self.split, self.revision, self.limit, self.config = source, split, revision, limit, config
         self.skipped: tuple[tuple[str, str], ...] = ()
         self._rows = rows
 
@@ -98,8 +112,9 @@ class ImageLibrary:
         A source is a folder of pictures (class folders, or a metadata.csv as in Hugging Face's imagefolder), a parquet
         file, a folder in the layout of a Hub data set, a Hub data set's id, or a `datasets.Dataset`. Columns not named
         are found from the features: the picture by its type Image, the label by ClassLabel or its name, the caption by
-        its name or as the only other text. `split` defaults to train, else the first. `limit` takes the first rows
-        only. Raises LibraryError.
+        its name or as the only other text. `split` defaults to train, else the first; `revision` (a branch, a tag or a
+        commit; main by default) becomes the commit it stands for now. `limit` takes the first rows only. A Hub data set
+        is read from there picture by picture, so it may be larger than the disk. Raises LibraryError.
         """
         if limit is not None and limit < 1:
             raise LibraryError(f"The limit is {limit}; it must be at least 1.")
@@ -122,7 +137,8 @@ class ImageLibrary:
                 f"{path.name} is a file; a library is a folder of pictures, a parquet file or a Hub data set."
             )
         table, split, revision = _load_table(str(source), config, split, revision, streaming=limit is not None)
-        return cls(str(source), split, revision, _TableRows(table, image_column, label_column, caption_column), limit)
+        rows = _TableRows(table, image_column, label_column, caption_column)
+        return cls(str(source), split, revision, rows, limit, config)
 
     @property
     def count(self) -> int | None:
@@ -222,24 +238,39 @@ class _TableRows(_Rows):
         self._names = label.names if isinstance(label, datasets.ClassLabel) else None
         wanted = [c for c in features if c in (self._image, self._label, self._caption) or _language(c, self._caption)]
         self._table = table.select_columns(wanted).cast_column(self._image, datasets.Image(decode=False))
-        self.count = len(table) if isinstance(table, datasets.Dataset) else None
+        told = (table.info.splits or {}).get(str(table.split))
+        self.count = len(table) if isinstance(table, datasets.Dataset) else told.num_examples or None if told else None
 
     def __iter__(self) -> Iterator[Entry]:
-        for number, row in enumerate(self._table):
-            picture = row[self._image] or {}
-            data = picture.get("bytes") or (Path(picture["path"]) if picture.get("path") else b"")
-            yield Entry(
-                id=str(number),
-                label=self._label_text(row.get(self._label)) if self._label else None,
-                caption=_first_text(row.get(self._caption)) if self._caption else None,
-                captions=_translations(row, self._caption),
-                data=data,
-            )
+        number = 0
+        try:
+            for number, row in enumerate(self._table):
+                yield self._entry(number, row)
+        except Exception as error:  # the Hub's clients, its file system and pyarrow each have errors of their own
+            raise LibraryError(
+                f"The data set breaks off after row {number} ({_short(error)}); "
+                f"a build that is started again embeds only what is missing."
+            ) from error
+
+    def _entry(self, number: int, row: Mapping[str, Any]) -> Entry:
+        picture = row[self._image] or {}
+        return Entry(
+            id=str(number),
+            label=self._label_text(row.get(self._label)) if self._label else None,
+            caption=_first_text(row.get(self._caption)) if self._caption else None,
+            captions=_translations(row, self._caption),
+            data=picture.get("bytes") or _place(picture.get("path")),
+        )
 
     def _label_text(self, value: Any) -> str | None:
         if value is None or (self._names and value == -1):  # -1 is the convention for a hidden label
             return None
         return self._names[value] if self._names else str(value) or None
+
+
+def _place(path: str | None) -> bytes | Path | str:
+    """Where a picture lies that its row does not carry: in a file or, of a streamed data set, at a URL."""
+    return b"" if not path else path if "://" in path else Path(path)
 
 
 def _describe(table: Any) -> str:
@@ -303,55 +334,80 @@ def _load_table(
     source: str, config: str | None, split: str | None, revision: str | None, *, streaming: bool
 ) -> tuple[Any, str | None, str | None]:
     import datasets
-    import huggingface_hub
-    from huggingface_hub import errors
 
     path = Path(source)
     try:
         if path.suffix == ".parquet" and path.is_file():
-            stat = path.stat()
-            return (
-                datasets.load_dataset("parquet", data_files=source, split="train", streaming=streaming),
-                split,
-                f"size-{stat.st_size}",
-            )
-        if not path.is_dir():
-            # Asked first because it fails at once where load_dataset backs off for 23 s; also resolves a branch to its
-            # commit.
-            revision = huggingface_hub.HfApi().dataset_info(source, revision=revision, timeout=10).sha
-        elif revision is None:
-            sizes = sorted((str(p.relative_to(path)), p.stat().st_size) for p in path.rglob("*.parquet"))
-            revision = "listing-" + hashlib.sha256(repr(sizes).encode()).hexdigest()[:16]
-        hub_revision = None if path.is_dir() else revision
-        split = _pick_split(datasets.get_dataset_split_names(source, config, revision=hub_revision), split, source)
-        return (
-            datasets.load_dataset(source, config, split=split, revision=hub_revision, streaming=streaming),
-            split,
-            revision,
-        )
+            table = datasets.load_dataset("parquet", data_files=source, split="train", streaming=streaming)
+            return table, split, f"size-{path.stat().st_size}"
+        if path.is_dir():
+            commit = None
+            if revision is None:
+                sizes = sorted((str(p.relative_to(path)), p.stat().st_size) for p in path.rglob("*.parquet"))
+                revision = "listing-" + hashlib.sha256(repr(sizes).encode()).hexdigest()[:16]
+        else:
+            commit = revision = commit_of(source, revision)
+        split = _pick_split(_splits(source, config, commit), split, source)
+        loading = partial(datasets.load_dataset, source, config, split=split, revision=commit)
+        try:
+            return loading(streaming=streaming or commit is not None), split, revision
+        except NotImplementedError:  # archives that can only be read as a whole
+            return loading(), split, revision
     except LibraryError:
         raise
+    except Exception as error:  # datasets, pyarrow and the Hub's clients each have errors of their own
+        raise LibraryError(f"{source} cannot be loaded ({_short(error)}).") from error
+
+
+def commit_of(source: str, revision: str | None) -> str:
+    """The commit that `revision` of the Hub data set `source` stands for now, main by default.
+
+    Raises LibraryError where there is none that may be read, or no Hub.
+    """
+    from huggingface_hub import HfApi, errors, utils
+
+    try:
+        utils.validate_repo_id(source)
+        if not hub_answers():
+            raise LibraryError(
+                f"{source!r} is no folder or file here, and the Hub cannot be reached for a data set of that name."
+            )
+        api = HfApi()
+        info = api.dataset_info(source, revision=revision, timeout=10)
+        if info.gated:
+            api.auth_check(source, repo_type="dataset")
+        return str(info.sha)
     except errors.GatedRepoError:
-        raise LibraryError(f"The data set {source} is gated: accept its terms on its page and set HF_TOKEN.") from None
+        raise LibraryError(
+            f"The data set {source} is gated: accept its terms on its page and set HF_TOKEN to your token."
+        ) from None
     except errors.RevisionNotFoundError:
-        raise LibraryError(f"The data set {source} has no revision {revision!r}.") from None
+        refs = api.list_repo_refs(source, repo_type="dataset")
+        names = ", ".join(ref.name for ref in [*refs.branches, *refs.tags])
+        raise LibraryError(
+            f"The data set {source} has no revision {revision!r}; it has {names}, and its commits."
+        ) from None
     except (errors.RepositoryNotFoundError, errors.HFValidationError):
         raise LibraryError(
             f"There is no folder, file or Hub data set {source!r} that can be read; "
             f"check the name, or set HF_TOKEN if it is private."
         ) from None
-    except (OSError, errors.OfflineModeIsEnabled, datasets.exceptions.DatasetsError) as error:
-        if isinstance(error, datasets.exceptions.DatasetsError) or path.exists():
-            raise LibraryError(f"{source} cannot be loaded ({_short(error)}).") from None
-        raise LibraryError(
-            f"{source!r} is no folder or file here, and the Hub cannot be asked for a data set of that name."
-        ) from None
-    except Exception as error:
-        if type(error).__module__.startswith("http"):
+
+
+def _splits(source: str, config: str | None, commit: str | None) -> list[str]:
+    import datasets
+
+    try:
+        return list(datasets.get_dataset_split_names(source, config, revision=commit))
+    except ValueError:
+        names = datasets.get_dataset_config_names(source, revision=commit)
+        if config is not None and config not in names:
+            raise LibraryError(f"{source} has no config {config!r}; it has {', '.join(names)}.") from None
+        if config is None and len(names) > 1:
             raise LibraryError(
-                f"{source!r} is no folder or file here, and the Hub cannot be reached for a data set of that name."
+                f"{source} has more than one config, so one of them must be named: {', '.join(names)}."
             ) from None
-        raise LibraryError(f"{source} cannot be loaded ({_short(error)}).") from None
+        raise
 
 
 def _named(column: str | None, columns: Any) -> str | None:
@@ -374,7 +430,21 @@ def _image_column(features: Any) -> str:
         if isinstance(feature, dict) and set(feature) == {"bytes", "path"}:
             return str(name)
     found = ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items())
+    nested = next((name for name, feature in features.items() if _holds_pictures(feature)), None)
+    if nested is not None:
+        raise LibraryError(
+            f"The pictures of the column {nested} are in lists or nested; "
+            f"a library has a column of single pictures (type Image), and here are {found}."
+        )
     raise LibraryError(f"There is no column of single pictures (type Image); the columns are {found}.")
+
+
+def _holds_pictures(feature: Any) -> bool:
+    import datasets
+
+    inner = feature.values() if isinstance(feature, dict) else feature if isinstance(feature, list) else ()
+    inner = [*inner, *([feature.feature] if hasattr(feature, "feature") else [])]
+    return isinstance(feature, datasets.Image) or any(map(_holds_pictures, inner))
 
 
 def _label_column(features: Any) -> str | None:
