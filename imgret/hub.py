@@ -289,7 +289,7 @@ def _heard_bar(hear: Callable[[int], None]) -> type:
     """A progress bar as the Hub's client wants one, that shows nothing and tells `hear` the bytes of its file."""
     from tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg]
+    class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs | {"disable": True})
             self.received = 0
@@ -311,12 +311,11 @@ def _holds(repo: str, there: Mapping[str, "RepoFile"], manifest: Manifest) -> bo
         return False
     if published is None or replace(published, created=manifest.created) != manifest:
         return False
-    return all(
-        name in there
-        and there[name].size == entry.size
-        and (there[name].lfs is None or there[name].lfs.sha256 == entry.sha256)
-        for name, entry in manifest.files.items()
-    )
+    for name, entry in manifest.files.items():
+        file = there.get(name)
+        if file is None or file.size != entry.size or (file.lfs is not None and file.lfs.sha256 != entry.sha256):
+            return False
+    return True
 
 
 def _message(manifest: Manifest) -> str:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -137,7 +138,7 @@ class ImageLibrary:
                 f"{path.name} is a file; a library is a folder of pictures, a parquet file or a Hub data set."
             )
         table, split, revision = _load_table(str(source), config, split, revision, streaming=limit is not None)
-        rows = _TableRows(table, image_column, label_column, caption_column)
+        rows = _TableRows(table, image_column, label_column, caption_column, remote=not path.exists())
         return cls(str(source), split, revision, rows, limit, config)
 
     @property
@@ -224,13 +225,22 @@ class _FolderRows(_Rows):
 
 class _TableRows(_Rows):
     def __init__(
-        self, table: Any, image_column: str | None, label_column: str | None, caption_column: str | None
+        self,
+        table: Any,
+        image_column: str | None,
+        label_column: str | None,
+        caption_column: str | None,
+        *,
+        remote: bool = False,
     ) -> None:
         import datasets
 
         if isinstance(table, datasets.DatasetDict | datasets.IterableDatasetDict):
             table = table[_pick_split(list(table), None, "the data set")]
-        features = table.features or table._resolve_features().features
+        if isinstance(table, datasets.IterableDataset):
+            # A streamed one decodes ahead, in threads of its own, whatever its columns are cast to afterwards.
+            table = (table if table.features else table._resolve_features()).decode(False)
+        features = table.features
         self._image = _named(image_column, features) or _image_column(features)
         self._label = _named(label_column, features) or _label_column(features)
         self._caption = _named(caption_column, features) or _caption_column(features, self._label)
@@ -238,6 +248,7 @@ class _TableRows(_Rows):
         self._names = label.names if isinstance(label, datasets.ClassLabel) else None
         wanted = [c for c in features if c in (self._image, self._label, self._caption) or _language(c, self._caption)]
         self._table = table.select_columns(wanted).cast_column(self._image, datasets.Image(decode=False))
+        self._streamed = remote and isinstance(table, datasets.IterableDataset)
         told = (table.info.splits or {}).get(str(table.split))
         self.count = len(table) if isinstance(table, datasets.Dataset) else told.num_examples or None if told else None
 
@@ -259,18 +270,21 @@ class _TableRows(_Rows):
             label=self._label_text(row.get(self._label)) if self._label else None,
             caption=_first_text(row.get(self._caption)) if self._caption else None,
             captions=_translations(row, self._caption),
-            data=picture.get("bytes") or _place(picture.get("path")),
+            data=picture.get("bytes") or self._place(picture.get("path")),
         )
+
+    def _place(self, path: str | None) -> bytes | Path | str | None:
+        """Where a picture lies that its row does not carry; a streamed data set may not name files of this machine."""
+        if not path:
+            return b""
+        if self._streamed:
+            return path if path.rpartition("::")[2].startswith("hf://") else None
+        return Path(path)
 
     def _label_text(self, value: Any) -> str | None:
         if value is None or (self._names and value == -1):  # -1 is the convention for a hidden label
             return None
         return self._names[value] if self._names else str(value) or None
-
-
-def _place(path: str | None) -> bytes | Path | str:
-    """Where a picture lies that its row does not carry: in a file or, of a streamed data set, at a URL."""
-    return b"" if not path else path if "://" in path else Path(path)
 
 
 def _describe(table: Any) -> str:
@@ -333,20 +347,19 @@ def _read_metadata(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
 def _load_table(
     source: str, config: str | None, split: str | None, revision: str | None, *, streaming: bool
 ) -> tuple[Any, str | None, str | None]:
-    import datasets
-
     path = Path(source)
+    commit = None
     try:
+        if not path.exists():  # asked before datasets, which takes a second to import, is needed
+            commit = revision = commit_of(source, revision)
+        import datasets
+
         if path.suffix == ".parquet" and path.is_file():
             table = datasets.load_dataset("parquet", data_files=source, split="train", streaming=streaming)
             return table, split, f"size-{path.stat().st_size}"
-        if path.is_dir():
-            commit = None
-            if revision is None:
-                sizes = sorted((str(p.relative_to(path)), p.stat().st_size) for p in path.rglob("*.parquet"))
-                revision = "listing-" + hashlib.sha256(repr(sizes).encode()).hexdigest()[:16]
-        else:
-            commit = revision = commit_of(source, revision)
+        if revision is None:
+            sizes = sorted((str(p.relative_to(path)), p.stat().st_size) for p in path.rglob("*.parquet"))
+            revision = "listing-" + hashlib.sha256(repr(sizes).encode()).hexdigest()[:16]
         split = _pick_split(_splits(source, config, commit), split, source)
         loading = partial(datasets.load_dataset, source, config, split=split, revision=commit)
         try:
@@ -364,10 +377,11 @@ def commit_of(source: str, revision: str | None) -> str:
 
     Raises LibraryError where there is none that may be read, or no Hub.
     """
-    from huggingface_hub import HfApi, errors, utils
+    from huggingface_hub import HfApi, errors
 
     try:
-        utils.validate_repo_id(source)
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+            raise errors.HFValidationError(source)
         if not hub_answers():
             raise LibraryError(
                 f"{source!r} is no folder or file here, and the Hub cannot be reached for a data set of that name."

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ANSWER_SECONDS = 2.5
+ANSWER_SECONDS = 2.0
 """How long the Hub may take to answer at all. Past it, only files already in the local cache are used."""
 
 REMEMBERED_SECONDS = 30.0

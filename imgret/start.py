@@ -160,9 +160,9 @@ def _opened(folder: Path, settings: Settings) -> Index | None:
 
 def built_folder(settings: Settings) -> Path:
     """Where the index for these settings is built: a folder for each library, split, revision, limit and encoder."""
-    what = (settings.library, settings.split, settings.revision, settings.limit, settings.encoder, settings.pixel_size)
-    if settings.config is not None:
-        what += (settings.config,)
+    what = settings.model_dump(
+        include={"library", "config", "split", "revision", "limit", "encoder", "pixel_size"}, mode="json"
+    )
     return settings.cache / "indexes" / hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 

@@ -31,7 +31,8 @@ folder, library = Path(sys.argv[1]), Path("examples/library")
 paths = sorted(library.rglob("*.webp"))
 labels = [path.relative_to(library).parts[0] for path in paths]
 features = Features({"img": Image(), "label": ClassLabel(names=sorted(set(labels)))})
-Dataset.from_dict({"img": list(map(str, paths)), "label": labels}, features=features).to_parquet(
+pictures = [{"bytes": path.read_bytes(), "path": None} for path in paths]
+Dataset.from_dict({"img": pictures, "label": labels}, features=features).to_parquet(
     folder / "data" / "train-00000-of-00001.parquet"
 )
 PYTHON
