@@ -485,7 +485,7 @@ def test_a_start_builds_what_the_hub_has_follows_it_and_does_without_it(hub, cli
 
 
 def test_an_index_at_hand_is_taken_for_a_named_revision_that_nobody_can_resolve(hub, client, tmp_path):
-    made = {"IMGRET_LIBRARY": "org/pictures", "IMGRET_LIMIT": "42", "IMGRET_PIXEL_SIZE": "16"}
+    made = {"IMGRET_LIBRARY": "org/pictures", "IMGRET_LIMIT": "42"}
     build = ("build", "org/pictures", "--out", tmp_path / "index", "--limit", 42, "--pixel-size", 16)
     assert client.imgret(*build).returncode == 0
     head = hub.repo("datasets", "org/pictures").head
