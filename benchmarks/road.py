@@ -5,7 +5,8 @@
 In processes of their own, with an empty cache: building `examples/library`, then a start that opens what was built and
 answers its first query. On a folder of photographs, in one run: pictures a second through `build_index`, and through a
 plain loop over the course's way, Chroma's `OpenCLIPEmbeddingFunction` on ViT-B/32, one picture at a time; the encoder's
-export, once for an index, is told apart. Then one query by all four pixel metrics. Prints a table and a JSON line.
+export, once for an index, is told apart, and beside them stands what the picture tower's session alone does, one
+picture at a time and in batches of 16. Then one query by all four pixel metrics. Prints a table and a JSON line.
 """
 
 import argparse
@@ -19,17 +20,20 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imgret import ImageLibrary, Index, Retriever, build_index
+from imgret.encoders import load_encoder
 from imgret.images import load_image
 from imgret.metrics import METRICS
 from imgret.settings import EXAMPLES
 
 COURSE_PICTURES = 60
+TOWER_PICTURES = 160
 QUERY = EXAMPLES / "queries" / "tiger.webp"
 
 FIRST_START = "from imgret.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
@@ -64,13 +68,29 @@ def course_rate(files: list[Path]) -> float:
     return len(pictures) / seconds(lambda: [embed([np.asarray(load_image(file))]) for file in pictures])
 
 
-def build_rates(photos: Path, encoder: str, scratch: Path, cache: Path) -> tuple[float, float]:
-    """Seconds to build one picture, which is loading and exporting the encoder; pictures a second from there on."""
+def build_rates(photos: Path, encoder: str, scratch: Path, cache: Path) -> dict[str, float]:
+    """Seconds to build one picture, which is loading and exporting the encoder; pictures a second from there on, and
+    through the tower alone.
+    """
     folder = scratch / encoder.replace("/", "-")
     first = seconds(lambda: build_index(ImageLibrary.load(photos, limit=1), folder, encoder, cache=cache).close())
     library = ImageLibrary.load(photos)
     rest = (library.count or 0) - 1
-    return first, rest / seconds(lambda: build_index(library, folder, encoder, cache=cache).close())
+    rate = rest / seconds(lambda: build_index(library, folder, encoder, cache=cache).close())
+    with closing(Index.open(folder, cache=cache)) as index:
+        tower = load_encoder(encoder, exported=index.encoder_folder)
+    pixels = np.stack(
+        [tower.preprocess(record.image) for record in ImageLibrary.load(photos, limit=16) if record.image]
+    )
+    rates = {"export_s": first, "pictures_per_s": rate}
+    for batch in (1, len(pixels)):
+        tower.embed_preprocessed(pixels[:batch])
+        turns = TOWER_PICTURES // batch
+        taken = seconds(
+            lambda batch=batch, turns=turns: [tower.embed_preprocessed(pixels[:batch]) for _ in range(turns)]
+        )
+        rates[f"tower_alone_by_{batch}_per_s"] = turns * batch / taken
+    return rates
 
 
 def four_metrics(index: Index) -> float:
@@ -102,12 +122,11 @@ def main() -> None:
         files = sorted(path for path in options.photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".webp"))
         figures["course_pictures_per_s"] = course = course_rate(files)
         for encoder in options.encoders:
-            first, rate = build_rates(options.photos, encoder, scratch, cache)
-            figures[f"{encoder}_export_s"] = first
-            figures[f"{encoder}_pictures_per_s"] = rate
-            figures[f"{encoder}_to_course"] = rate / course
+            rates = build_rates(options.photos, encoder, scratch, cache)
+            figures |= {f"{encoder}_{name}": value for name, value in rates.items()}
+            figures[f"{encoder}_to_course"] = rates["pictures_per_s"] / course
     for name, value in figures.items():
-        print(f"{name:<40} {value:10.2f}")
+        print(f"{name:<44} {value:10.2f}")
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     print(json.dumps({"benchmark": "road", "machine": machine, "photos": len(files)} | figures))
 

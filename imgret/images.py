@@ -60,15 +60,17 @@ def pixel_vector(image: Image.Image, size: int) -> PixelVector:
 
     (size * size * 3,) uint8.
     """
-    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)).reshape(-1)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC)).reshape(-1)
 
 
 def thumbnail(image: Image.Image) -> bytes:
     """The picture as WebP, shrunk to at most 256 px a side, never enlarged."""
     small = image.copy()
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
+    # Half the time of a bicubic resize, and of WebP's default effort, for files a tenth larger.
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.HAMMING)
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=80, method=4)
+    small.save(buffer, "WEBP", quality=80, method=1)
     return buffer.getvalue()
 
 
@@ -156,14 +158,14 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image)  # always a copy
     except Exception:  # a broken EXIF block says nothing about the pixels
-        return image
+        return image.copy()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
-        return image.copy()
+        return image
     if image.mode.startswith("I"):  # 16 bits a value, in 16 or 32
         return Image.fromarray(np.rint(np.clip(np.asarray(image), 0, 65535) / 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":

@@ -291,7 +291,6 @@ class _Directions(NamedTuple):
     def learn(self, vectors: Vectors) -> None:
         if len(self.basis):
             self.basis[:] = _principal_directions(vectors, len(self.basis))
-            _forget_pages(vectors)
 
     def write(self, rows: slice, vectors: Vectors) -> None:
         if not len(self.basis):
@@ -341,8 +340,12 @@ def _principal_directions(vectors: Vectors, m: int) -> Array:
     """
     n, dim = vectors.shape
     rng = np.random.default_rng(0)
-    sample = vectors[np.sort(rng.choice(n, min(n, _SAMPLE), replace=False))]
+    chosen = np.sort(rng.choice(n, min(n, _SAMPLE), replace=False))
     step = max(1, _CHUNK_VALUES // dim)
+    sample = np.empty((len(chosen), dim), np.uint8)
+    for start in range(0, len(chosen), step):
+        sample[start : start + step] = vectors[chosen[start : start + step]]
+        _forget_pages(vectors)  # the system maps more pages around each row than were asked for
 
     def centred() -> Iterator[Array]:
         for start in range(0, len(sample), step):

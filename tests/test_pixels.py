@@ -1,5 +1,7 @@
 """Exact pixel search finds what brute force finds, whatever the library, and says so when it is asked nonsense."""
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -335,3 +337,18 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, harm: str) -> None:
         np.save(sketch, arena)
     with pytest.raises(ValueError, match="build"):
         PixelIndex.load(tmp_path)
+
+
+def test_memory_of_a_fit_does_not_grow_with_the_library(tmp_path: Path) -> None:
+    """A matrix of 369 MB and its sketches of 51 MB, in files: the process that fits them needs less."""
+    matrix = np.lib.format.open_memmap(tmp_path / "matrix.npy", "w+", np.uint8, (30_000, 12_288))
+    del matrix  # a file of zeros that takes no room on the disk
+    code = (
+        "import resource, sys, numpy as np; from imgret.pixels import PixelIndex;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "PixelIndex.fit(np.load(sys.argv[1], mmap_mode='r')).save(sys.argv[2]);"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "matrix.npy"), str(tmp_path / "index")]
+    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert grown < 300

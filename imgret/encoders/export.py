@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from imgret.encoders.base import EncoderError, Vectors
 from imgret.encoders.clip import ClipEncoder
 from imgret.encoders.onnx import CHECK_TEXT, CONFIG_FILE, FORMAT, MIN_COSINE, OnnxEncoder, check_pixels
-from imgret.encoders.towers import export_tower, ignores_padding, quantise_tower
+from imgret.encoders.towers import export_tower, ignores_padding, put_tables_beside, quantise_tower
 
 MIN_SAMPLES = 64
 MIN_TOP10 = 0.95
@@ -160,6 +160,7 @@ class _Export:
         for file in self.folder.glob(f"{kind}.*"):
             if not file.name.startswith(self.file(kind, precision).name):
                 file.unlink()
+        put_tables_beside(self.file(kind, precision))
         self.config[kind] = {"file": self.file(kind, precision).name, "precision": precision}
         return {"precision": precision, "bytes": sum(file.stat().st_size for file in self.folder.glob(f"{kind}.*"))}
 

@@ -6,6 +6,7 @@ pictures are Pillow's own `resize`, `crop` and `expand`. The tests hold the two 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -47,10 +48,17 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
         """A picture of any mode and size as float32 (3, height, width). Keeps no state, so threads may share it."""
-        resized = self._resized(image.convert("RGB"))
-        values = np.asarray(resized, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
-        mean, std = (np.asarray(x, dtype=np.float32).reshape(3, 1, 1) for x in (self.mean, self.std))
-        return np.ascontiguousarray((values - mean) / std)
+        values = np.asarray(self._resized(image if image.mode == "RGB" else image.convert("RGB")))
+        tensor = np.empty((3, *values.shape[:2]), np.float32)
+        for channel, table in enumerate(self._tables):
+            np.take(table, values[:, :, channel], out=tensor[channel], mode="clip")  # "raise" would copy
+        return tensor
+
+    @cached_property
+    def _tables(self) -> npt.NDArray[np.float32]:
+        """(3, 256): what each value of each channel becomes."""
+        mean, std = (np.asarray(x, dtype=np.float32)[:, None] for x in (self.mean, self.std))
+        return np.asarray((np.arange(256, dtype=np.float32) / np.float32(255) - mean) / std)
 
     def _resized(self, image: Image.Image) -> Image.Image:
         height, width = self.size

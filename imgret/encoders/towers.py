@@ -1,4 +1,6 @@
-"""How one tower of an open_clip model becomes an ONNX file: `export_tower`, then `quantise_tower` for int8 copies."""
+"""How one tower of an open_clip model becomes an ONNX file: `export_tower`, `quantise_tower` for int8 copies, and
+`put_tables_beside` for the one that is kept.
+"""
 
 import logging
 import warnings
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 _MAX_FILE_BYTES = 2_000_000_000
 """A protobuf ends at 2 GiB; the weights of a larger tower go into a file beside it."""
+
+_TABLE_BYTES = 4_000_000
+"""Embedding tables from this size on go into a file beside the tower, too."""
 
 _LINEAR_SHARE = 0.5
 """Int8 is for towers with at least this share of their weights, embeddings aside, in linear layers."""
@@ -106,6 +111,26 @@ def quantise_tower(source: Path, targets: Mapping[str, Path]) -> bool:
     quantiser.process()
     quantiser.model.save_model_to_file(str(targets["int8-blocks"]), use_external_data_format=False)
     return True
+
+
+def put_tables_beside(file: Path) -> None:
+    """Move a tower's embedding tables into a file beside it, which ONNX Runtime maps: of a vocabulary, only the words
+    that were asked for are then in memory (`starter`: 47 MB in all, XLM-RoBERTa: 770 MB).
+    """
+    import onnx
+    from onnx.external_data_helper import set_external_data, uses_external_data
+
+    model = onnx.load(file, load_external_data=False)
+    looked_up = {node.input[0] for node in model.graph.node if node.op_type == "Gather"}
+    tensors = {t.name: t for t in model.graph.initializer}
+    if any(uses_external_data(tensor) for tensor in tensors.values()):
+        return  # a tower over 2 GB: all of its weights are there already
+    tables = [tensors[name] for name in looked_up & tensors.keys() if len(tensors[name].raw_data) >= _TABLE_BYTES]
+    for table in tables:
+        set_external_data(table, f"{file.name}.data")
+    if tables:
+        onnx.save(model, file)
+        file.with_name(f"{file.name}.data").chmod(file.stat().st_mode)
 
 
 def _tower(model: Any, kind: Literal["image", "text"], any_length: bool) -> "torch.nn.Module":
