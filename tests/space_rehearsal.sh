@@ -78,7 +78,7 @@ hub=
 say "start"
 began=$(date +%s.%N)
 port=$("$python" -c "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1])")
-in_space SPACE_ID=org/space SYSTEM=spaces GRADIO_ANALYTICS_ENABLED=False GRADIO_SERVER_PORT="$port" \
+in_space SPACE_ID=org/space GRADIO_ANALYTICS_ENABLED=False GRADIO_SERVER_PORT="$port" \
   IMGRET_LIBRARY=org/pictures IMGRET_SPLIT=train IMGRET_ENCODER=starter IMGRET_INDEX=org/space-index \
   python app.py >"$work/log" 2>&1 &
 app=$!
