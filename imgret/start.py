@@ -246,13 +246,13 @@ class Start:
         """After the page is ready; a query that comes too early waits. CLIP first: a new installation, as a Space is at
         each start, compiles the pixel kernels for 11 s, and a built one reads them in 0.3 s.
         """
-        try:
-            retriever.warm_clip()
-            retriever.warm_pixels()
-        except ValueError as error:  # told to whoever asks
-            log.error("%s", error)
-        except Exception:
-            log.exception("search could not be made ready")
+        for warm in (retriever.warm_clip, retriever.warm_pixels):
+            try:
+                warm()
+            except ValueError as error:  # told to whoever asks
+                log.error("%s", error)
+            except Exception:
+                log.exception("search could not be made ready")
 
     def _hear(self, stage: str, done: int, total: int | None) -> None:
         self.stage = (stage, done, total)
