@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test install install-dev chromium
+.PHONY: run test rehearsal install install-dev chromium
 
 run: install
 	$(BIN)/python app.py
@@ -12,6 +12,10 @@ test: install-dev chromium
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# The life of a Space, with a Hub on loopback; in a virtual environment of its own if REHEARSAL_VENV names none.
+rehearsal: install-dev
+	PYTHON=$(BIN)/python tests/space_rehearsal.sh
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev

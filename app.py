@@ -3,13 +3,13 @@
 import logging
 
 from imgret.settings import Settings
-from imgret.start import Start, prepare
+from imgret.start import Start, prepare_in_steps
 from imgret.ui.page import build_page, launch
 
 logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 logging.getLogger("imgret").setLevel(logging.INFO)
 settings = Settings.read()
-demo = build_page(Start(lambda progress: prepare(settings, progress)), settings)
+demo = build_page(Start(lambda progress: prepare_in_steps(settings, progress)), settings)
 
 if __name__ == "__main__":
     launch(demo, settings)

@@ -153,7 +153,7 @@ def _build(
         Manifest(
             format=layout.FORMAT,
             data=data,
-            library=LibraryInfo(library.source, library.split, library.revision, library.limit),
+            library=LibraryInfo.of(library),
             encoder=info,
             pixel_size=pixel_size,
             count=len(rows),

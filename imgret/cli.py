@@ -1,4 +1,4 @@
-"""The command line: build, search, evaluate, serve. Exit code 0, or 2 with one line on standard error."""
+"""The command line, a function a command. Exit code 0, or 2 with one line on standard error."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from imgret.metrics import METRICS
@@ -54,16 +55,6 @@ def _parser() -> argparse.ArgumentParser:
         default="starter",
         help='such as "starter" (the default), "hf-hub:org/name", "ViT-B-32/laion2b_s34b_b79k"',
     )
-    build.add_argument("--split", metavar="S", help="the split of a data set; train by default")
-    build.add_argument("--revision", metavar="R", help="the branch, tag or commit of a data set")
-    build.add_argument("--limit", metavar="N", type=int, help="only the first N pictures")
-    build.add_argument(
-        "--pixel-size",
-        metavar="S",
-        type=int,
-        default=64,
-        help="side of the squares that the pixel metrics compare, 64 by default",
-    )
     build.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the encoder runs")
     build.add_argument("--image-column", metavar="C")
     build.add_argument("--label-column", metavar="C")
@@ -85,6 +76,36 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--queries", metavar="N", type=int, help="a sample of N queries instead of all pictures")
     evaluate.add_argument("--json", action="store_true")
 
+    publish = commands.add_parser("publish", help="put an index on the Hub, as a model repo with a card")
+    publish.set_defaults(run=_publish)
+    publish.add_argument("folder", metavar="FOLDER", help="an index")
+    publish.add_argument("repo", metavar="REPO", help="org/name; an index that is there is replaced")
+    publish.add_argument("--create", action="store_true", help="make the repo if it is not there")
+
+    deploy = commands.add_parser("deploy", help="make a Hugging Face Space that serves a library")
+    deploy.set_defaults(run=_deploy)
+    deploy.add_argument("space", metavar="SPACE", help="org/name; one that is there is brought up to date")
+    deploy.add_argument("--library", metavar="SOURCE", required=True, help="as for build")
+    deploy.add_argument("--encoder", metavar="URI", help="as for build; the default is that of a Space")
+    deploy.add_argument("--index", metavar="REPO", help="where its index is published; SPACE-index by default")
+    deploy.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+    for command in (publish, deploy):
+        command.add_argument("--private", action="store_true", help="what is created is for its owner only")
+        command.add_argument("--license", metavar="ID", help="of the pictures; a data set's own by default")
+    for command in (build, deploy):
+        command.add_argument("--config", metavar="C", help="the config of a data set, if it has more than one")
+        command.add_argument("--split", metavar="S", help="the split of a data set; train by default")
+        command.add_argument("--revision", metavar="R", help="the branch, tag or commit of a data set")
+        command.add_argument("--limit", metavar="N", type=int, help="only the first N pictures")
+        command.add_argument(
+            "--pixel-size",
+            metavar="S",
+            type=int,
+            default=64,
+            help="side of the squares that the pixel metrics compare, 64 by default",
+        )
+
     serve = commands.add_parser("serve", help="open the demo in a browser page")
     serve.set_defaults(run=_serve)
     serve.add_argument(
@@ -104,8 +125,8 @@ def _build(options: argparse.Namespace) -> None:
     from imgret.settings import Settings
 
     cache = Settings.read().cache
-    columns = {name: getattr(options, name) for name in ("image_column", "label_column", "caption_column")}
-    library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **columns)
+    named = {name: getattr(options, name) for name in ("config", "image_column", "label_column", "caption_column")}
+    library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **named)
     encoder = (
         options.encoder
         if options.device == "cpu"
@@ -165,9 +186,55 @@ def _evaluate(options: argparse.Namespace) -> None:
         print("caption to picture: " + ", ".join(f"{name} {value:.4f}" for name, value in found.captions.items()))
 
 
+def _publish(options: argparse.Namespace) -> None:
+    from imgret.card import describe
+    from imgret.hub import publish
+    from imgret.settings import Settings
+
+    cache = Settings.read().cache
+    folder = Path(options.folder)
+    with _Bar() as bar:
+        published = publish(
+            folder,
+            options.repo,
+            lambda: describe(folder, options.repo, options.license, cache=cache, progress=bar),
+            create=options.create,
+            private=options.private,
+        )
+    what = "published" if published.changed else "unchanged, nothing was uploaded"
+    print(f"{published.repo}: {what}; commit {published.commit}")
+
+
+def _deploy(options: argparse.Namespace) -> None:
+    from imgret.deploy import Wanted, deploy
+    from imgret.library import ImageLibrary
+    from imgret.settings import SPACE_ENCODER, Settings
+    from imgret.start import built_folder
+
+    encoder = options.encoder or SPACE_ENCODER
+    part = {name: getattr(options, name) for name in ("config", "split", "revision", "limit")}
+    settings = Settings.read().model_copy(
+        update=part | {"library": options.library, "encoder": encoder, "pixel_size": options.pixel_size}
+    )
+    wanted = Wanted(
+        space=options.space,
+        index=options.index or f"{options.space}-index",
+        library=ImageLibrary.load(options.library, **part),
+        revision=options.revision,
+        encoder=encoder,
+        pixel_size=options.pixel_size,
+        folder=built_folder(settings),
+        private=options.private,
+        license=options.license,
+        cache=settings.cache,
+    )
+    with _Bar() as bar:
+        deploy(wanted, dry_run=options.dry_run, progress=bar)
+
+
 def _serve(options: argparse.Namespace) -> None:
     from imgret.settings import Settings
-    from imgret.start import Start, prepare
+    from imgret.start import Start, prepare_in_steps
     from imgret.ui.page import build_page, launch
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
@@ -175,7 +242,7 @@ def _serve(options: argparse.Namespace) -> None:
     settings = Settings.read()
     if options.folder is not None:  # named by hand: what is wrong with it ends the command instead of being passed over
         _retriever(options.folder, options.encoder).index.close()
-    start = Start(lambda progress: prepare(settings, progress, folder=options.folder))
+    start = Start(lambda progress: prepare_in_steps(settings, progress, folder=options.folder))
     launch(build_page(start, settings), settings, port=options.port)
 
 

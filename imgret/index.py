@@ -12,6 +12,7 @@ data-<content hash>/   never written to once the manifest names it
 import hashlib
 import json
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgret.library import Record
+from imgret.library import ImageLibrary, Record
 from imgret.pixels import PixelIndex
 from imgret.vectors import RecallAudit, VectorStore
 
@@ -72,6 +73,17 @@ class LibraryInfo:
     split: str | None
     revision: str | None
     limit: int | None
+    config: str | None = None
+
+    @classmethod
+    def of(cls, library: ImageLibrary) -> "LibraryInfo":
+        """Where the pictures of `library` come from."""
+        return cls(library.source, library.split, library.revision, library.limit, library.config)
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the source is a data set of the Hub: only there a revision is a commit."""
+        return re.fullmatch("[0-9a-f]{40}", self.revision or "") is not None
 
     @property
     def name(self) -> str:
@@ -112,6 +124,35 @@ class Manifest:
     recall: RecallAudit
     created: str
     files: Mapping[str, FileEntry] = field(repr=False)
+
+    def misfit(
+        self,
+        source: str,
+        encoder: str,
+        *,
+        config: str | None = None,
+        split: str | None = None,
+        revision: str | None = None,
+        limit: int | None = None,
+    ) -> str | None:
+        """Why this is not the index of that library and encoder, as the end of a sentence, or None.
+
+        A config, split or revision that is not given may be any.
+        """
+        made = self.library
+        if made.source != source:
+            return f"it was made from the library {made.source}, not {source}."
+        if config is not None and made.config != config:
+            return f"it was made from the config {made.config}, not {config}."
+        if split is not None and made.split != split:
+            return f"it was made from the split {made.split}, not {split}."
+        if revision is not None and made.revision != revision:
+            return f"it was made from the revision {made.revision}, not {revision}."
+        if made.limit != limit:
+            return f"it was made with the limit {made.limit}, not {limit}."
+        if self.encoder.uri != encoder:
+            return f"it was made with the encoder {self.encoder.uri}, not {encoder}."
+        return None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)

@@ -3,14 +3,17 @@
 import csv
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from imgret.images import ImageError, load_image, picture_suffixes
+from imgret.reach import hub_answers
 
 if TYPE_CHECKING:
     import datasets
@@ -43,15 +46,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Entry:
-    """A record before its picture is decoded; `data` is the encoded picture, the file that holds it, or None: out of
-    bounds.
+    """A record before its picture is decoded; `data` is the encoded picture, the file or the URL (as fsspec's) that
+    holds it, or None: out of bounds.
     """
 
     id: str
     label: str | None
     caption: str | None
     captions: Mapping[str, str]
-    data: bytes | Path | None
+    data: bytes | Path | str | None
 
     def read(self) -> bytes:
         """The encoded picture. Raises ImageError where the file cannot be read."""
@@ -60,23 +63,35 @@ class Entry:
         if isinstance(self.data, bytes):
             return self.data
         try:
-            return self.data.read_bytes()
+            if isinstance(self.data, Path):
+                return self.data.read_bytes()
+            import fsspec
+
+            with fsspec.open(self.data, "rb") as file:
+                return bytes(file.read())
         except OSError as error:
-            raise ImageError(f"{self.data.name} cannot be read ({error.strerror or error}).") from None
+            raise ImageError(f"{Path(self.data).name} cannot be read ({error.strerror or error}).") from None
 
 
 class ImageLibrary:
     """A library as `load` finds it: iterate it for records with pictures, or `entries()` for what is not decoded yet.
 
-    `source`, `split` and `revision` say where it comes from; for a folder the revision is a hash of its listing (names,
-    sizes, metadata). `count` is the number of rows, None where only reading to the end would tell. `skipped` holds
-    `(id, reason)` of the rows that the last complete iteration could not decode.
+    `source`, `config`, `split` and `revision` say where it comes from; of a Hub data set the revision is the commit, of
+    a folder a hash of its listing (names, sizes, metadata). `count` is the number of rows, of a Hub data set as its
+    card says, None where only reading to the end would tell. `skipped` holds `(id, reason)` of the rows that the last
+    complete iteration could not decode.
     """
 
     def __init__(
-        self, source: str, split: str | None, revision: str | None, rows: "_Rows", limit: int | None = None
+        self,
+        source: str,
+        split: str | None,
+        revision: str | None,
+        rows: "_Rows",
+        limit: int | None = None,
+        config: str | None = None,
     ) -> None:
-        self.source, self.split, self.revision, self.limit = source, split, revision, limit
+        self.source, self.split, self.revision, self.limit, self.config = source, split, revision, limit, config
         self.skipped: tuple[tuple[str, str], ...] = ()
         self._rows = rows
 
@@ -98,8 +113,9 @@ class ImageLibrary:
         A source is a folder of pictures (class folders, or a metadata.csv as in Hugging Face's imagefolder), a parquet
         file, a folder in the layout of a Hub data set, a Hub data set's id, or a `datasets.Dataset`. Columns not named
         are found from the features: the picture by its type Image, the label by ClassLabel or its name, the caption by
-        its name or as the only other text. `split` defaults to train, else the first. `limit` takes the first rows
-        only. Raises LibraryError.
+        its name or as the only other text. `split` defaults to train, else the first; `revision` (a branch, a tag or a
+        commit; main by default) becomes the commit it stands for now. `limit` takes the first rows only. A Hub data set
+        is read from there picture by picture, so it may be larger than the disk. Raises LibraryError.
         """
         if limit is not None and limit < 1:
             raise LibraryError(f"The limit is {limit}; it must be at least 1.")
@@ -122,7 +138,8 @@ class ImageLibrary:
                 f"{path.name} is a file; a library is a folder of pictures, a parquet file or a Hub data set."
             )
         table, split, revision = _load_table(str(source), config, split, revision, streaming=limit is not None)
-        return cls(str(source), split, revision, _TableRows(table, image_column, label_column, caption_column), limit)
+        rows = _TableRows(table, image_column, label_column, caption_column, remote=not path.exists())
+        return cls(str(source), split, revision, rows, limit, config)
 
     @property
     def count(self) -> int | None:
@@ -208,13 +225,22 @@ class _FolderRows(_Rows):
 
 class _TableRows(_Rows):
     def __init__(
-        self, table: Any, image_column: str | None, label_column: str | None, caption_column: str | None
+        self,
+        table: Any,
+        image_column: str | None,
+        label_column: str | None,
+        caption_column: str | None,
+        *,
+        remote: bool = False,
     ) -> None:
         import datasets
 
         if isinstance(table, datasets.DatasetDict | datasets.IterableDatasetDict):
             table = table[_pick_split(list(table), None, "the data set")]
-        features = table.features or table._resolve_features().features
+        if isinstance(table, datasets.IterableDataset):
+            # A streamed one decodes ahead, in threads of its own, whatever its columns are cast to afterwards.
+            table = (table if table.features else table._resolve_features()).decode(False)
+        features = table.features
         self._image = _named(image_column, features) or _image_column(features)
         self._label = _named(label_column, features) or _label_column(features)
         self._caption = _named(caption_column, features) or _caption_column(features, self._label)
@@ -222,19 +248,38 @@ class _TableRows(_Rows):
         self._names = label.names if isinstance(label, datasets.ClassLabel) else None
         wanted = [c for c in features if c in (self._image, self._label, self._caption) or _language(c, self._caption)]
         self._table = table.select_columns(wanted).cast_column(self._image, datasets.Image(decode=False))
-        self.count = len(table) if isinstance(table, datasets.Dataset) else None
+        self._streamed = remote and isinstance(table, datasets.IterableDataset)
+        told = (table.info.splits or {}).get(str(table.split))
+        self.count = len(table) if isinstance(table, datasets.Dataset) else told.num_examples or None if told else None
 
     def __iter__(self) -> Iterator[Entry]:
-        for number, row in enumerate(self._table):
-            picture = row[self._image] or {}
-            data = picture.get("bytes") or (Path(picture["path"]) if picture.get("path") else b"")
-            yield Entry(
-                id=str(number),
-                label=self._label_text(row.get(self._label)) if self._label else None,
-                caption=_first_text(row.get(self._caption)) if self._caption else None,
-                captions=_translations(row, self._caption),
-                data=data,
-            )
+        number = 0
+        try:
+            for number, row in enumerate(self._table):
+                yield self._entry(number, row)
+        except Exception as error:  # the Hub's clients, its file system and pyarrow each have errors of their own
+            raise LibraryError(
+                f"The data set breaks off after row {number} ({_short(error)}); "
+                f"a build that is started again embeds only what is missing."
+            ) from error
+
+    def _entry(self, number: int, row: Mapping[str, Any]) -> Entry:
+        picture = row[self._image] or {}
+        return Entry(
+            id=str(number),
+            label=self._label_text(row.get(self._label)) if self._label else None,
+            caption=_first_text(row.get(self._caption)) if self._caption else None,
+            captions=_translations(row, self._caption),
+            data=picture.get("bytes") or self._place(picture.get("path")),
+        )
+
+    def _place(self, path: str | None) -> bytes | Path | str | None:
+        """Where a picture lies that its row does not carry; a streamed data set may not name files of this machine."""
+        if not path:
+            return b""
+        if self._streamed:
+            return path if path.rpartition("::")[2].startswith("hf://") else None
+        return Path(path)
 
     def _label_text(self, value: Any) -> str | None:
         if value is None or (self._names and value == -1):  # -1 is the convention for a hidden label
@@ -302,56 +347,81 @@ def _read_metadata(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
 def _load_table(
     source: str, config: str | None, split: str | None, revision: str | None, *, streaming: bool
 ) -> tuple[Any, str | None, str | None]:
-    import datasets
-    import huggingface_hub
-    from huggingface_hub import errors
-
     path = Path(source)
+    commit = None
     try:
+        if not path.exists():  # asked before datasets, which takes a second to import, is needed
+            commit = revision = commit_of(source, revision)
+        import datasets
+
         if path.suffix == ".parquet" and path.is_file():
-            stat = path.stat()
-            return (
-                datasets.load_dataset("parquet", data_files=source, split="train", streaming=streaming),
-                split,
-                f"size-{stat.st_size}",
-            )
-        if not path.is_dir():
-            # Asked first because it fails at once where load_dataset backs off for 23 s; also resolves a branch to its
-            # commit.
-            revision = huggingface_hub.HfApi().dataset_info(source, revision=revision, timeout=10).sha
-        elif revision is None:
+            table = datasets.load_dataset("parquet", data_files=source, split="train", streaming=streaming)
+            return table, split, f"size-{path.stat().st_size}"
+        if revision is None:
             sizes = sorted((str(p.relative_to(path)), p.stat().st_size) for p in path.rglob("*.parquet"))
             revision = "listing-" + hashlib.sha256(repr(sizes).encode()).hexdigest()[:16]
-        hub_revision = None if path.is_dir() else revision
-        split = _pick_split(datasets.get_dataset_split_names(source, config, revision=hub_revision), split, source)
-        return (
-            datasets.load_dataset(source, config, split=split, revision=hub_revision, streaming=streaming),
-            split,
-            revision,
-        )
+        split = _pick_split(_splits(source, config, commit), split, source)
+        loading = partial(datasets.load_dataset, source, config, split=split, revision=commit)
+        try:
+            return loading(streaming=streaming or commit is not None), split, revision
+        except NotImplementedError:  # archives that can only be read as a whole
+            return loading(), split, revision
     except LibraryError:
         raise
+    except Exception as error:  # datasets, pyarrow and the Hub's clients each have errors of their own
+        raise LibraryError(f"{source} cannot be loaded ({_short(error)}).") from error
+
+
+def commit_of(source: str, revision: str | None) -> str:
+    """The commit that `revision` of the Hub data set `source` stands for now, main by default.
+
+    Raises LibraryError where there is none that may be read, or no Hub.
+    """
+    from huggingface_hub import HfApi, errors
+
+    try:
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+            raise errors.HFValidationError(source)
+        if not hub_answers():
+            raise LibraryError(
+                f"{source!r} is no folder or file here, and the Hub cannot be reached for a data set of that name."
+            )
+        api = HfApi()
+        info = api.dataset_info(source, revision=revision, timeout=10)
+        if info.gated:
+            api.auth_check(source, repo_type="dataset")
+        return str(info.sha)
     except errors.GatedRepoError:
-        raise LibraryError(f"The data set {source} is gated: accept its terms on its page and set HF_TOKEN.") from None
+        raise LibraryError(
+            f"The data set {source} is gated: accept its terms on its page and set HF_TOKEN to your token."
+        ) from None
     except errors.RevisionNotFoundError:
-        raise LibraryError(f"The data set {source} has no revision {revision!r}.") from None
+        refs = api.list_repo_refs(source, repo_type="dataset")
+        names = ", ".join(ref.name for ref in [*refs.branches, *refs.tags])
+        raise LibraryError(
+            f"The data set {source} has no revision {revision!r}; it has {names}, and its commits."
+        ) from None
     except (errors.RepositoryNotFoundError, errors.HFValidationError):
         raise LibraryError(
             f"There is no folder, file or Hub data set {source!r} that can be read; "
             f"check the name, or set HF_TOKEN if it is private."
         ) from None
-    except (OSError, errors.OfflineModeIsEnabled, datasets.exceptions.DatasetsError) as error:
-        if isinstance(error, datasets.exceptions.DatasetsError) or path.exists():
-            raise LibraryError(f"{source} cannot be loaded ({_short(error)}).") from None
-        raise LibraryError(
-            f"{source!r} is no folder or file here, and the Hub cannot be asked for a data set of that name."
-        ) from None
-    except Exception as error:
-        if type(error).__module__.startswith("http"):
+
+
+def _splits(source: str, config: str | None, commit: str | None) -> list[str]:
+    import datasets
+
+    try:
+        return list(datasets.get_dataset_split_names(source, config, revision=commit))
+    except ValueError:
+        names = datasets.get_dataset_config_names(source, revision=commit)
+        if config is not None and config not in names:
+            raise LibraryError(f"{source} has no config {config!r}; it has {', '.join(names)}.") from None
+        if config is None and len(names) > 1:
             raise LibraryError(
-                f"{source!r} is no folder or file here, and the Hub cannot be reached for a data set of that name."
+                f"{source} has more than one config, so one of them must be named: {', '.join(names)}."
             ) from None
-        raise LibraryError(f"{source} cannot be loaded ({_short(error)}).") from None
+        raise
 
 
 def _named(column: str | None, columns: Any) -> str | None:
@@ -374,7 +444,21 @@ def _image_column(features: Any) -> str:
         if isinstance(feature, dict) and set(feature) == {"bytes", "path"}:
             return str(name)
     found = ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items())
+    nested = next((name for name, feature in features.items() if _holds_pictures(feature)), None)
+    if nested is not None:
+        raise LibraryError(
+            f"The pictures of the column {nested} are in lists or nested; "
+            f"a library has a column of single pictures (type Image), and here are {found}."
+        )
     raise LibraryError(f"There is no column of single pictures (type Image); the columns are {found}.")
+
+
+def _holds_pictures(feature: Any) -> bool:
+    import datasets
+
+    inner = feature.values() if isinstance(feature, dict) else feature if isinstance(feature, list) else ()
+    inner = [*inner, *([feature.feature] if hasattr(feature, "feature") else [])]
+    return isinstance(feature, datasets.Image) or any(map(_holds_pictures, inner))
 
 
 def _label_column(features: Any) -> str | None:

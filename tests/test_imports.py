@@ -11,14 +11,15 @@ ROOT = Path(__file__).parent.parent
 ROWS = [
     {"app", "imgret.cli"},
     {"imgret.ui"},
-    {"imgret.start"},
-    {"imgret.build", "imgret.distributed"},
+    {"imgret.start", "imgret.deploy"},
+    {"imgret.build", "imgret.distributed", "imgret.card"},
     {"imgret.evaluate", "imgret.course"},
     {"imgret.search", "imgret.explain", "imgret.hub"},
     {"imgret.index"},
     {"imgret.pixels", "imgret.vectors"},
     {"imgret.library", "imgret.metrics"},
     {"imgret.images", "imgret.encoders", "imgret.settings", "imgret.scratch", "imgret.digests"},
+    {"imgret.reach"},
 ]
 ALONE = {
     "gradio": {"app", "imgret.ui"},
@@ -82,7 +83,8 @@ def test_a_library_that_one_module_alone_should_know_is_known_to_it_alone():
         ("import imgret.encoders", {"torch", "open_clip", "transformers"}),
         ("import imgret.explain", {"torch", "gradio", "chromadb", "datasets"}),
         ("import imgret.search", {"torch", "gradio", "chromadb", "datasets"}),
-        ("import imgret.start", {"torch", "gradio", "chromadb", "datasets"}),
+        ("import imgret.start", {"torch", "gradio", "chromadb", "datasets", "huggingface_hub"}),
+        ("import imgret.deploy", {"torch", "gradio", "chromadb", "datasets", "huggingface_hub"}),
     ],
 )
 def test_importing_a_module_does_not_bring_what_it_may_never_need(statement, heavy):

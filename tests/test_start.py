@@ -1,12 +1,15 @@
 """Which index a start takes, and what it says when it cannot have the one it was asked for."""
 
 import shutil
+import threading
+import time
 
 import pytest
 
-from imgret import ImageLibrary, build_index
+from imgret import ImageLibrary, LibraryError, build_index
 from imgret.settings import EXAMPLE_LIBRARY, SPACE_ENCODER, SPACE_LIBRARY, Settings, SettingsError
-from imgret.start import Start, StartError, built_folder, prepare
+from imgret.start import Ready, Start, StartError, built_folder, prepare, prepare_in_steps
+from tests.conftest import QUERIES
 
 
 @pytest.fixture
@@ -77,10 +80,56 @@ def test_a_configured_index_made_for_something_else_is_passed_over(
 
 
 def test_a_library_that_cannot_be_had_gives_the_embedded_one_and_says_so(cache, index_folder, monkeypatch):
-    ready = prepare(Settings(library="nobody/nothing", cache=cache))
+    ready = prepare(Settings(library="nobody/nothing", index="nobody/index", cache=cache))
     assert ready.retriever.index.manifest.library.source == EXAMPLE_LIBRARY
     assert "embedded library" in ready.notice
     assert "nobody/nothing" in ready.notice
+
+
+def test_the_first_pictures_can_be_searched_while_the_rest_is_indexed(settings, monkeypatch):
+    monkeypatch.setattr("imgret.start.FIRST", 10)
+    settings = settings.model_copy(update={"pixel_size": 17})
+    steps = prepare_in_steps(settings)
+    first = next(steps)
+    assert "These are 10 pictures of the library, which is still being indexed" in first.notice
+    assert len(first.retriever.by_pixels(QUERIES / "tiger.webp", k=99)) == 10
+    assert len(first.retriever.by_clip(text="a bird", k=99)) == 10
+    steps.close()  # as a kill would: what is there must not be taken for the whole
+    again = list(prepare_in_steps(settings))
+    assert [len(ready.retriever.index) for ready in again] == [10, 40]
+    assert (again[-1].origin, again[-1].notice) == ("built now", None)
+    assert len(again[-1].retriever.by_clip(text="a bird", k=99)) == 40
+
+
+def test_a_start_hands_out_the_first_pictures_and_then_the_whole(retriever):
+    go_on = threading.Event()
+
+    def prepare(progress):
+        yield Ready(retriever, "being built", "a part")
+        go_on.wait()
+        yield Ready(retriever, "built now")
+
+    start = Start(prepare)
+    assert (start.wait().notice, start.done) == ("a part", False)
+    go_on.set()
+    while not start.done:
+        time.sleep(0.01)
+    assert start.wait().origin == "built now"
+
+
+def test_what_was_indexed_stays_when_the_rest_cannot_be(settings, monkeypatch):
+    monkeypatch.setattr("imgret.start.FIRST", 10)
+    settings = settings.model_copy(update={"pixel_size": 18})
+    steps = prepare_in_steps(settings)
+    next(steps)
+
+    def breaks_off(*_, **__):
+        raise LibraryError("The data set breaks off.")
+
+    monkeypatch.setattr("imgret.start.build_index", breaks_off)
+    (last,) = steps
+    assert len(last.retriever.index) == 10
+    assert last.notice == "This is all of the library that could be indexed. The data set breaks off."
 
 
 def test_everybody_waits_for_the_start_and_hears_why_it_failed():
@@ -88,8 +137,6 @@ def test_everybody_waits_for_the_start_and_hears_why_it_failed():
 
     def prepare(progress):
         progress("pictures", 3, 9)
-        import time
-
         time.sleep(0.5)
         raise ValueError("The disk is full.")
 

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from imgret.encoders.base import Encoder, EncoderError, Pixels, Vectors
-from imgret.encoders.hub import quick_hub
 from imgret.encoders.preprocess import Preprocess
+from imgret.reach import quick_hub
 
 if TYPE_CHECKING:
     import torch

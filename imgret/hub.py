@@ -1,0 +1,326 @@
+"""How does an index get to the Hub and back? As a model repo: one commit a version, and nothing used unchecked."""
+
+import hashlib
+import json
+import logging
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imgret.index import MANIFEST, InvalidIndexError, Manifest, check_hashes
+from imgret.reach import hub_answers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+log = logging.getLogger(__name__)
+
+MOUNT = Path("/index")
+"""Where a Space finds its index as a read-only volume, if it has one."""
+
+_REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+_HARMLESS = {".gitattributes", "README.md", "LICENSE"}
+"""Files of a repo that may be there before an index is: what the Hub makes of a new one."""
+
+Progress = Callable[[str, int, int | None], None]
+
+
+class HubError(ValueError):
+    """An index that cannot be had from the Hub or put there; the text says why and what would work."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An index that was checked to the last byte: its folder, never to be written to, and where it was found."""
+
+    folder: Path
+    origin: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """An index as it now is on the Hub: the commit that holds it, and whether anything had to be uploaded."""
+
+    repo: str
+    commit: str
+    changed: bool
+
+
+def is_repo(name: str) -> bool:
+    """Whether `name` has the form of a Hub repo's, org/name."""
+    return _REPO.fullmatch(name) is not None
+
+
+def fetch(
+    repo: str,
+    misfit: Callable[[Manifest], str | None] = lambda manifest: None,
+    *,
+    mount: Path = MOUNT,
+    progress: Progress = lambda stage, done, total: None,
+) -> Fetched:
+    """The index of the model repo `repo`: from the volume at `mount`, else from the Hub's cache, else downloaded there.
+
+    `misfit` says why an index is not the one that is wanted, or None. What cannot be used (a newer format, truncated,
+    changed, a misfit) is passed over with a line in the log. `progress` hears the bytes downloaded. The files belong to
+    the cache and are shared: open them, never write to them. Raises HubError or InvalidIndexError, which say what was
+    wrong with the last choice.
+    """
+    if not is_repo(repo):
+        raise HubError(f"{repo!r} is not the name of a repo, which has the form org/name.")
+    for origin, folder in (("the volume", _mounted(mount)), ("the Hub's cache", _cached(repo))):
+        if folder is None:
+            continue
+        try:
+            _checked(folder, misfit, progress)
+            return Fetched(folder, f"{origin} ({repo})")
+        except (InvalidIndexError, HubError) as error:
+            log.warning("The index %s in %s is passed over: %s", repo, origin, error)
+    if not hub_answers():
+        raise HubError(f"The index {repo} is not at hand, and the Hub cannot be reached for it.")
+    with told(repo):
+        return Fetched(_download(repo, misfit, progress), f"the Hub ({repo})")
+
+
+def read_manifest(repo: str) -> Manifest | None:
+    """The manifest of the index in `repo` as it is on the Hub now, None where there is no repo or no index in it.
+
+    Raises HubError, and InvalidIndexError for one that cannot be read.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
+
+    with told(repo):
+        try:
+            return Manifest.read(Path(hf_hub_download(repo, MANIFEST)).parent)
+        except (RepositoryNotFoundError, RemoteEntryNotFoundError):
+            return None
+
+
+def publish(
+    folder: Path,
+    repo: str,
+    companions: Callable[[], Mapping[str, bytes]] = dict,
+    *,
+    create: bool = False,
+    private: bool = False,
+) -> Published:
+    """Makes the index in `folder` the content of the model repo `repo`, in one commit; unchanged, it uploads nothing.
+
+    `companions` gives the other files of that commit, its card say, by name; it is asked only if there is something to
+    upload. `create` makes a repo that is not there, for others to see unless `private`. A path on this machine is not
+    told: the source of a local library becomes its name. Raises HubError, before anything is sent if the token cannot
+    write, and InvalidIndexError for an index that is damaged.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    manifest = Manifest.read(folder)
+    check_hashes(folder, manifest)
+    manifest = replace(manifest, library=replace(manifest.library, source=manifest.library.name))
+    api = HfApi()
+    with told(repo):
+        check_writer(api, repo)
+        if not api.repo_exists(repo):
+            if not create:
+                raise HubError(f"There is no model repo {repo}; check the name, or create it with --create.")
+            api.create_repo(repo, private=private)
+        head = str(api.model_info(repo).sha)
+        there = files_of(api, repo, head)
+        if MANIFEST not in there and (other := sorted(there.keys() - _HARMLESS)):
+            raise HubError(f"The model repo {repo} holds something else than an index ({other[0]}); name another one.")
+        if _holds(repo, there, manifest):
+            return Published(repo, head, changed=False)
+        given: dict[str, bytes | Path] = {name: folder / name for name in manifest.files}
+        given |= {MANIFEST: manifest.to_json().encode()} | dict(companions())
+        gone = {name.split("/")[0] + "/" for name in there if name.startswith("data-") and name not in given}
+        operations: list[Any] = [CommitOperationDelete(name, is_folder=True) for name in sorted(gone)]
+        operations += [CommitOperationAdd(name, content) for name, content in given.items()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of .arrow files in a model repo; a data set repo would not be preloaded
+            commit = api.create_commit(
+                repo, operations, commit_message=_message(manifest), parent_commit=head, num_threads=2
+            )
+        return Published(repo, commit.oid, changed=True)
+
+
+def check_writer(api: "HfApi", repo: str) -> None:
+    """Raises HubError if there is no token, or one that cannot write to `repo`. Nothing is sent but the token."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    if not is_repo(repo):
+        raise HubError(f"{repo!r} is not the name of a repo, which has the form org/name.")
+    if not hub_answers():
+        raise HubError("The Hub cannot be reached; try again when there is a network.")
+    try:
+        who = api.whoami(cache=True)
+    except LocalTokenNotFoundError:
+        raise HubError("There is no token to write with; set HF_TOKEN or run hf auth login.") from None
+    except HfHubHTTPError as error:
+        if error.response.status_code != 401:
+            raise
+        raise HubError(
+            "The Hub does not know the token; make a new one and set HF_TOKEN or run hf auth login."
+        ) from None
+    token = who.get("auth", {}).get("accessToken", {})
+    fine_grained = token.get("fineGrained")
+    if token.get("role") == "read" or (fine_grained is not None and "write" not in json.dumps(fine_grained)):
+        raise HubError(
+            f"The token {token.get('displayName', '')!r} of {who['name']} can only read; make one that can write."
+        )
+    owner = repo.split("/")[0]
+    members = [who["name"], *(org["name"] for org in who.get("orgs", []))]
+    if owner not in members:
+        raise HubError(
+            f"The token belongs to {who['name']}, who can write for {', '.join(members)} but not for {owner}."
+        )
+
+
+def files_of(api: "HfApi", repo: str, revision: str, kind: str = "model") -> dict[str, "RepoFile"]:
+    """The files of a repo at a commit, by path."""
+    from huggingface_hub.hf_api import RepoFile
+
+    tree = api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=kind)
+    return {file.path: file for file in tree if isinstance(file, RepoFile)}
+
+
+def is_same(remote: "RepoFile | None", content: bytes | Path) -> bool:
+    """Whether a file on the Hub has this content, told by size and hash."""
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    if remote is None or remote.size != size:
+        return False
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    if remote.lfs is not None:
+        return bool(remote.lfs.sha256 == hashlib.sha256(data).hexdigest())
+    return bool(remote.blob_id == hashlib.sha1(b"blob %d\0" % size + data).hexdigest())
+
+
+@contextmanager
+def told(repo: str) -> "Iterator[None]":
+    """While open, the errors of the Hub's client, which has many, become HubErrors of one sentence about `repo`."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, errors.HfHubHTTPError | errors.HFValidationError):
+            raise HubError(f"The Hub refuses {repo} ({_short(error)}).") from error
+        raise
+    except errors.GatedRepoError:
+        raise HubError(f"{repo} is gated: accept its terms on its page and set HF_TOKEN to your token.") from None
+    except errors.RepositoryNotFoundError:
+        raise HubError(f"The Hub has no {repo}; check the name, or set HF_TOKEN if it is private.") from None
+    except errors.RemoteEntryNotFoundError:
+        raise HubError(f"{repo} holds no index (no {MANIFEST}); publish one there with imgret publish.") from None
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code == 412:
+            raise HubError(f"{repo} was changed by somebody else meanwhile; try again.") from None
+        if error.response.status_code in (401, 403):
+            raise HubError(f"The token cannot do this to {repo}; make one that can write there.") from None
+        raise HubError(f"The Hub refuses {repo} ({_short(error)}).") from error
+    except Exception as error:
+        # The network, the disk, and what the client makes of them; its errors of the network are those of httpx.
+        if not isinstance(error, OSError | RuntimeError) and not type(error).__module__.startswith("http"):
+            raise
+        raise HubError(f"The Hub broke off with {repo} ({_short(error.__cause__ or error)}); try again.") from error
+
+
+def _mounted(mount: Path) -> Path | None:
+    return mount if (mount / MANIFEST).is_file() else None
+
+
+def _cached(repo: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, MANIFEST)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _checked(folder: Path, misfit: Callable[[Manifest], str | None], progress: Progress) -> None:
+    manifest = Manifest.read(folder)
+    if (why := misfit(manifest)) is not None:
+        raise HubError(why)
+    progress("check the index", 0, None)
+    check_hashes(folder, manifest)
+
+
+def _download(repo: str, misfit: Callable[[Manifest], str | None], progress: Progress) -> Path:
+    """The folder of `repo`'s newest commit in the Hub's cache, made whole; what is right there is kept."""
+    from huggingface_hub import hf_hub_download
+
+    folder = Path(hf_hub_download(repo, MANIFEST)).parent
+    try:
+        manifest = Manifest.read(folder)
+    except InvalidIndexError:  # is it the Hub's copy, or the one in the cache?
+        hf_hub_download(repo, MANIFEST, revision=folder.name, force_download=True)
+        manifest = Manifest.read(folder)
+    if (why := misfit(manifest)) is not None:
+        raise HubError(f"The index {repo} does not fit: {why}")
+    total = sum(entry.size for entry in manifest.files.values())
+    done = 0
+
+    def hear(received: int) -> None:
+        progress("download the index", min(done + received, total), total)
+
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not _is_whole(path, entry.size, entry.sha256):
+            hf_hub_download(repo, name, revision=folder.name, force_download=path.exists(), tqdm_class=_heard_bar(hear))
+            if not _is_whole(path, entry.size, entry.sha256):
+                raise HubError(f"The index {repo} is damaged on the Hub ({name} has changed); publish it anew.")
+        done += entry.size
+        hear(0)
+    return folder
+
+
+def _is_whole(path: Path, size: int, sha256: str) -> bool:
+    if not path.is_file() or path.stat().st_size != size:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+
+
+def _heard_bar(hear: Callable[[int], None]) -> type:
+    """A progress bar as the Hub's client wants one, that shows nothing and tells `hear` the bytes of its file."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs | {"disable": True})
+            self.received = 0
+
+        def update(self, n: float | None = 1) -> None:
+            self.received += int(n or 0)
+            hear(self.received)
+
+    return Bar
+
+
+def _holds(repo: str, there: Mapping[str, "RepoFile"], manifest: Manifest) -> bool:
+    """Whether a repo's files are those of `manifest`, whenever that was made."""
+    if MANIFEST not in there:
+        return False
+    try:
+        published = read_manifest(repo)
+    except InvalidIndexError:
+        return False
+    if published is None or replace(published, created=manifest.created) != manifest:
+        return False
+    for name, entry in manifest.files.items():
+        file = there.get(name)
+        if file is None or file.size != entry.size or (file.lfs is not None and file.lfs.sha256 != entry.sha256):
+            return False
+    return True
+
+
+def _message(manifest: Manifest) -> str:
+    return f"Index of {manifest.count} pictures from {manifest.library.source}, encoder {manifest.encoder.uri}"
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
