@@ -264,6 +264,10 @@ class Index:
             raise KeyError(id)
         return int(row)
 
+    def rows_of(self, label: str) -> npt.NDArray[np.int64]:
+        """The rows labelled `label`, in order."""
+        return np.asarray(pc.indices_nonzero(pc.equal(self._records["label"], label)), dtype=np.int64)
+
     def column(self, name: str) -> list[Any]:
         """All values of one field of the records, in row order."""
         return self._records[name].to_pylist()

@@ -95,6 +95,7 @@ def test_a_click_on_an_example_searches_in_the_tab_that_is_open_and_in_the_next(
 
 def test_choosing_another_metric_searches_again(page, retriever):
     example(page, "dog.webp").click()
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(DOG, "l2", 10), "l2"))
     page.locator("#pixel-metric").get_by_text("correlation").click()
     wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(DOG, "correlation", 10), "correlation"))
     page.get_by_text("545 had to be looked at").wait_for()

@@ -28,29 +28,30 @@ class Thumbnails:
         self.folder = self._scratch.folder / "files"
         self.folder.mkdir()
         gr.set_static_paths([self.folder])
-        self._used: OrderedDict[str, Path] = OrderedDict()
+        self._used: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def path(self, retriever: Retriever, id: str) -> Path:
         """The file with the thumbnail of the picture called `id`."""
+        row = retriever.index.row_of(id)
+        name = f"{retriever.index.manifest.data}-{row}.webp"  # a row of another index is another picture
         with self._lock:
-            if id in self._used:
-                self._used.move_to_end(id)
-                return self._used[id]
-            row = retriever.index.row_of(id)
-            path = self.folder / f"{row}.webp"
+            path = self.folder / name
+            if name in self._used:
+                self._used.move_to_end(name)
+                return path
             path.write_bytes(retriever.index.thumbnail(row))
-            self._used[id] = path
+            self._used[name] = None
             if len(self._used) > MAX_THUMBNAILS:
-                self._used.popitem(last=False)[1].unlink(missing_ok=True)
+                (self.folder / self._used.popitem(last=False)[0]).unlink(missing_ok=True)
             return path
 
     def id_of(self, retriever: Retriever, path: Path) -> str | None:
-        """The picture of the library whose thumbnail `path` is, if it is one."""
-        if path.parent != self.folder.resolve():
+        """The picture of the library whose thumbnail `path` is, if it is one of the index that is searched now."""
+        data, _, row = path.stem.rpartition("-")
+        if path.parent != self.folder.resolve() or data != retriever.index.manifest.data:
             return None
-        row = int(path.stem)
-        return retriever.index.record(row).id if row < len(retriever.index) else None
+        return retriever.index.record(int(row)).id
 
 
 @dataclass(frozen=True)

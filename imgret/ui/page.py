@@ -15,6 +15,7 @@ from imgret.ui.clip_tab import ClipTab
 from imgret.ui.compare_tab import CompareTab
 from imgret.ui.endpoints import Endpoints, told
 from imgret.ui.examples import QUERIES, Example, read_examples
+from imgret.ui.library_tab import LibraryTab
 from imgret.ui.pixels_tab import PixelsTab
 from imgret.ui.spoken import Spoken
 from imgret.ui.tab import Tab
@@ -23,6 +24,7 @@ from imgret.ui.texts import DEFAULT, LANGUAGES, WORDS, chosen_language, translat
 STYLE = Path(__file__).with_name("page.css")
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 CACHE_HOURS = 1
+SECONDS_BETWEEN_STAGES = 3
 
 # Without preprocessing a picture arrives as the file it is, undecoded: images.py alone decodes what strangers send.
 QUIETLY: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -79,12 +81,14 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
         with gr.Tabs() as choice:
             pixels, clip = PixelsTab(endpoints, spoken, language), ClipTab(endpoints, spoken, language)
             compare = CompareTab(endpoints, spoken)
+            library = LibraryTab(endpoints, spoken, language)
         with spoken(gr.Accordion, {"label": lambda words: words.course}, open=False):
             spoken(gr.Markdown, {"value": lambda words: words.course_text})
         spoken(gr.Markdown, {"value": lambda words: words.privacy}, elem_classes="small")
+        timer = gr.Timer(SECONDS_BETWEEN_STAGES, active=False)
         endpoints.publish()
         page = _Page(endpoints, [pixels, clip, compare], examples, language)
-        page.wire(gallery, choice)
+        page.wire(gallery, choice, library)
 
         def describe(language: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
             def show(stage: str, done: int, total: int | None) -> None:
@@ -94,7 +98,8 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
             ready = start.wait(show)
             words, manifest = WORDS[language], ready.retriever.index.manifest
             small = words.starter if manifest.encoder.uri == "starter" else ""
-            return [_about(ready, language), small, gr.update(choices=list(manifest.labels))]
+            labels = gr.update(choices=list(manifest.labels))
+            return [_about(ready, start, language), gr.Timer(active=not start.done), small, labels]
 
         def speak(language: str) -> list[Any]:
             named = [(str(example.path), example.captions[language]) for example in examples]
@@ -104,7 +109,7 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
             code = chosen_language(request)
             return [code, *speak(code)]
 
-        described = [about, clip.starter, clip.labels]
+        described = [about, timer, clip.starter, clip.labels]
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         demo.load(greet, None, [language, gallery, *spoken.components], **private).then(
             told(describe), language, described, api_visibility="private"
@@ -112,6 +117,9 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
         language.input(speak, language, [gallery, *spoken.components], **private).then(
             told(describe), language, described, **private
         ).then(told(page.again), [language, *page.fields], page.answers, **QUIETLY)
+        fill, where, filled, _ = library.fill
+        language.input(fill, where, filled, **private)
+        timer.tick(told(describe), language, described, **private)
         language.input(None, language, js=LANGUAGE_TO_ADDRESS, api_visibility="private")
     demo.queue(default_concurrency_limit=4)
     return demo
@@ -133,9 +141,15 @@ class _Page:
             *(part for tab in tabs for part in (tab.picture, *tab.form, *tab.outputs)),
         ]
 
-    def wire(self, gallery: gr.Gallery, choice: gr.Tabs) -> None:
-        """Adds the events of the tabs, and of the example `gallery`."""
+    def wire(self, gallery: gr.Gallery, choice: gr.Tabs, library: LibraryTab) -> None:
+        """Adds the events of the tabs, of the example `gallery`, and of the library's pictures."""
         gallery.select(told(self._pick), [self._language, self._active, *self.fields], self.everything, **QUIETLY)
+        library.pictures.select(
+            told(self._pick_from_library),
+            [self._language, library.pictures, *self.fields],
+            [choice, self._active, *self.everything],
+            **QUIETLY,
+        )
         self._address.change(None, self._address, js=TO_ADDRESS, api_visibility="private")
         for tab in self._tabs:
             form = [self._language, tab.picture, *tab.form]
@@ -204,10 +218,18 @@ class _Page:
             raise SearchError("There is no such example.")
         tab = next((tab for tab in self._tabs if tab.name == active), self._tabs[0])
         path = str(self._examples[chosen.index].path)
-        form = self._form_of(tab, fields)
+        form, changed = self._form_of(tab, fields), None
         if tab.name == "clip":  # the example is the query, not a part of it
-            form[:2] = ["", ""]
-        return self._only(tab, path, form, self._searched(tab, language, {"path": path}, form))
+            form[:2] = changed = ["", ""]
+            changed = [*changed, *[gr.skip()] * (len(form) - 2)]
+        return self._only(tab, path, changed, self._searched(tab, language, {"path": path}, form))
+
+    def _pick_from_library(self, chosen: gr.SelectData, language: str, pictures: Any, *fields: Any) -> list[Any]:
+        """A click on a picture of the library: the first tab, its name, `everything`."""
+        tab, path = self._tabs[0], pictures[chosen.index]["image"]["path"]
+        form = self._form_of(tab, fields)
+        found = self._only(tab, path, None, self._searched(tab, language, {"path": path}, form))
+        return [gr.Tabs(selected=tab.name), tab.name, *found]
 
     def _searched(self, tab: Tab, language: str, picture: Any, form: Sequence[Any]) -> list[Any]:
         """The latest picture, the address, and the tab's outputs."""
@@ -221,13 +243,13 @@ class _Page:
             link["id"] = query.like
         return [picture["path"] if picture else "", urlencode(link), *outputs]
 
-    def _only(self, tab: Tab, path: str | None, form: Sequence[Any], searched: Sequence[Any]) -> list[Any]:
-        """`everything`, of which only what belongs to `tab` changes."""
+    def _only(self, tab: Tab, path: str | None, form: Sequence[Any] | None, searched: Sequence[Any]) -> list[Any]:
+        """`everything`, of which only what belongs to `tab` changes, and its form only where one is given."""
         latest, address, *outputs = searched
         values: list[Any] = [latest, address]
         for other in self._tabs:
             if other is tab:
-                values += [path, *form, *outputs]
+                values += [path, *(form or [gr.skip()] * len(tab.form)), *outputs]
             else:
                 values += [gr.skip()] * (1 + len(other.form) + len(other.outputs))
         return values
@@ -276,7 +298,7 @@ def _theme() -> gr.themes.Base:
     )
 
 
-def _about(ready: Ready, language: str) -> str:
+def _about(ready: Ready, start: Start, language: str) -> str:
     words, manifest = WORDS[language], ready.retriever.index.manifest
     line = words.about.format(
         count=manifest.count,
@@ -287,4 +309,8 @@ def _about(ready: Ready, language: str) -> str:
         k=manifest.recall.k,
         ef_search=manifest.recall.ef_search,
     )
-    return "\n\n".join([line, *([f"⚠️ {translated(ready.notice, language)}"] if ready.notice else [])])
+    notices = [f"⚠️ {translated(ready.notice, language)}"] if ready.notice else []
+    if not start.done:
+        stage, done, total = start.stage
+        notices.append(f"{words.stage.format(stage=stage)}: {done}{f' / {total}' if total else ''}")
+    return "\n\n".join([line, *notices])

@@ -326,6 +326,9 @@ _VIETNAMESE = [
     (r"The encoder of this library reads English only, .*", "Mô hình của thư viện này chỉ đọc tiếng Anh, nên lời này có thể tìm được ít; hãy thử tiếng Anh."),
     (r"The library has (\d+) pictures, so k is \d+\.", "Thư viện có {0} hình, nên k là {0}."),
     (r"The demo could not start; its log says why\.", "Trang không khởi động được; nhật ký của nó nói vì sao."),
+    (r"These are (\d+) pictures of the library, which is still being indexed\.", "Đây là {0} hình của thư viện; phần còn lại đang được lập chỉ mục."),
+    (r"This is all of the library that could be indexed\. (.*)", "Đây là tất cả những gì của thư viện lập chỉ mục được. {0}"),
+    (r"This is the library as it was when its index was built here\. (.*)", "Đây là thư viện như lúc chỉ mục của nó được lập ở đây. {0}"),
     (r"This is the embedded library, because the configured one cannot be had\. (.*)", "Đây là thư viện đi kèm, vì thư viện đã đặt không lấy được. {0}"),
 ]  # fmt: skip
 

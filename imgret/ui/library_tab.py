@@ -1,0 +1,163 @@
+"""The tab that shows what is searched, picture by picture, and how good the answers are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+
+from imgret.search import METHODS
+from imgret.ui.endpoints import Endpoints, told
+from imgret.ui.spoken import Spoken
+from imgret.ui.tab import hits_gallery
+from imgret.ui.texts import WORDS
+
+PER_PAGE = 24
+MEASURES = ("precision@1", "precision@5", "precision@10", "map")
+ALL = ""
+
+
+class LibraryTab:
+    """The library by label, page by page, and the figures of `imgret evaluate`."""
+
+    name = "library"
+
+    def __init__(self, endpoints: Endpoints, spoken: Spoken, language: gr.Radio) -> None:
+        self._endpoints = endpoints
+        with spoken(gr.Tab, {"label": lambda words: words.library_tab}, id=self.name) as self.tab:
+            with gr.Row():
+                label = spoken(
+                    gr.Dropdown,
+                    {"label": lambda words: words.label},
+                    choices=[("", ALL)],
+                    value=ALL,
+                    elem_id="library-label",
+                    scale=3,
+                )
+                number = spoken(
+                    gr.Number,
+                    {"label": lambda words: words.page},
+                    value=1,
+                    minimum=1,
+                    precision=0,
+                    scale=1,
+                    min_width=90,
+                )
+                previous = spoken(gr.Button, {"value": lambda words: f"← {words.previous}"}, scale=1, min_width=110)
+                following = spoken(gr.Button, {"value": lambda words: f"{words.next} →"}, scale=1, min_width=110)
+            status = gr.Markdown("", elem_classes="small")
+            self.pictures = hits_gallery("library-pictures")
+            spoken(gr.Markdown, {"value": lambda words: f"## {words.evaluation}"})
+            lead = gr.Markdown("", elem_classes="small")
+            with gr.Row():
+                plot = spoken(
+                    gr.BarPlot,
+                    {"x_title": lambda words: words.method},
+                    x="method",
+                    y="share",
+                    color="measure",
+                    y_lim=[0, 1],
+                    sort=[*METHODS],
+                    x_label_angle=0,
+                    tooltip="all",
+                    height=280,
+                    visible=False,
+                    elem_id="evaluation-plot",
+                )
+                table = gr.Dataframe(
+                    interactive=False, visible=False, elem_id="evaluation-table", show_search="none", buttons=[]
+                )
+            by_label = spoken(
+                gr.Dataframe,
+                {"label": lambda words: f"{words.by_label}: {words.precision}"},
+                show_label=True,
+                interactive=False,
+                visible=False,
+                max_height=360,
+                buttons=[],
+                elem_id="evaluation-by-label",
+            )
+        where: list[Block] = [language, label, number]
+        browsed: list[Block] = [number, status, self.pictures]
+        figures: list[Block] = [lead, plot, table]
+        private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        for event, step in ((previous.click, -1), (following.click, 1), (number.submit, 0)):
+
+            def turn(language: str, label: str, number: Any, step: int = step) -> list[Any]:
+                return self._browse(language, label, int(number or 1) + step)
+
+            event(told(turn), where, browsed, **private)
+
+        def choose(language: str, label: str) -> list[Any]:
+            return [*self._browse(language, label, 1), *self._figures(language, label)]
+
+        label.input(told(choose), [language, label], [*browsed, *figures], **private)
+
+        def enter(language: str, label: str, number: Any) -> list[Any]:
+            ready = endpoints.start.wait()
+            words, manifest = WORDS[language], ready.retriever.index.manifest
+            choices = [
+                (words.all_labels, ALL),
+                *((f"{name} ({count})", name) for name, count in manifest.labels.items()),
+            ]
+            return [
+                gr.update(choices=choices),
+                *self._browse(language, label, int(number or 1)),
+                *self._figures(language, label),
+                _by_label(ready.retriever.index.evaluation, WORDS[language].label),
+            ]
+
+        self.fill = (told(enter), where, [label, *browsed, *figures, by_label], private)
+        self.tab.select(self.fill[0], where, self.fill[2], **private)
+
+    def _browse(self, language: str, label: str, number: int) -> list[Any]:
+        """The pictures of one page: its number, a sentence, the gallery."""
+        ready = self._endpoints.start.wait()
+        index = ready.retriever.index
+        rows = index.rows_of(label) if label else range(len(index))
+        pages = max(1, -(-len(rows) // PER_PAGE))
+        number = min(max(1, number), pages)
+        start = (number - 1) * PER_PAGE
+        pictures = []
+        for row in rows[start : start + PER_PAGE]:
+            record = index.record(int(row))
+            name = record.captions.get(language) or record.caption or record.label or record.id
+            pictures.append((str(self._endpoints.thumbnails.path(ready.retriever, record.id)), name))
+        return [number, WORDS[language].browse.format(count=len(rows), page=number, pages=pages), pictures]
+
+    def _figures(self, language: str, label: str) -> list[Any]:
+        """What was measured at the build, of all pictures or of one label: a sentence, the plot, the table."""
+        words, found = WORDS[language], self._endpoints.start.wait().retriever.index.evaluation
+        hidden: dict[str, Any] = gr.update(visible=False)
+        if not found or not found["methods"]:
+            return [words.evaluation_none, hidden, hidden]
+        methods = found["by_label"].get(label, {}) if label else found["methods"]
+        if not methods:
+            return [words.evaluation_lead.format(queries=found["queries"]), hidden, hidden]
+        rows = [[words.metrics[method], *(methods[method][name] for name in MEASURES)] for method in methods]
+        bars = [[row[0], name, value] for row in rows for name, value in zip(MEASURES, row[1:], strict=True)]
+        table = {
+            "headers": [words.method, *MEASURES],
+            "data": [[row[0], *(f"{v:.2f}" for v in row[1:])] for row in rows],
+        }
+        return [
+            words.evaluation_lead.format(queries=found["queries"]),
+            gr.update(value=_frame(bars, ["method", "measure", "share"]), visible=True, sort=[row[0] for row in rows]),
+            gr.update(value=table, visible=True),
+        ]
+
+
+def _by_label(evaluation: Mapping[str, Any] | None, title: str) -> Any:
+    if not evaluation or not evaluation["by_label"]:
+        return gr.update(visible=False)
+    data = [
+        [label, *(f"{methods[method]['precision@10']:.2f}" for method in METHODS)]
+        for label, methods in sorted(evaluation["by_label"].items())
+    ]
+    return gr.update(value={"headers": [title, *METHODS], "data": data}, visible=True)
+
+
+def _frame(rows: list[list[Any]], columns: list[str]) -> Any:
+    import pandas
+
+    return pandas.DataFrame(rows, columns=columns)
