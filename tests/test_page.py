@@ -225,6 +225,24 @@ def test_a_hit_is_explained_by_terms_that_add_up_to_its_score_and_by_occlusion(p
     page.locator("#clip-why-pictures").wait_for(state="hidden")
 
 
+def test_the_library_is_leafed_through_by_label_and_its_figures_are_those_of_the_build(page, retriever):
+    tab(page, 3)
+    index = retriever.index
+    wait_for_hits(page, "library-pictures", [index.record(row).caption for row in range(27)])
+    page.get_by_role("button", name="Next").click()
+    wait_for_hits(page, "library-pictures", [index.record(row).caption for row in range(27, 54)])
+    figures = index.evaluation["methods"]["clip"]
+    cells = page.locator("#evaluation-table").get_by_role("row", name="CLIP").first.inner_text().split()
+    assert cells == ["CLIP", *(f"{value:.2f}" for value in figures.values())]
+    page.get_by_label("Label", exact=True).first.click()
+    page.get_by_role("option", name="animals/fish").click()
+    fish = [row for row, label in enumerate(index.column("label")) if label == "animals/fish"]
+    wait_for_hits(page, "library-pictures", [index.record(row).caption for row in fish[:27]])
+    page.locator("#library-pictures .thumbnail-item").nth(1).click()
+    like = index.record(fish[1]).id
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(metric="l2", k=10, like=like), "l2"))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_the_results_of_a_click_are_on_the_screen(visit, scheme):
     page = visit(width=390, height=844, color_scheme=scheme)
