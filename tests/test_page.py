@@ -182,6 +182,7 @@ def test_the_page_speaks_vietnamese_where_the_browser_asks_for_it_and_switches(v
     page = visit(locale="vi-VN")
     page.get_by_text("Truy vấn hình ảnh dùng các toán cơ bản").wait_for()
     page.get_by_text("545 hình ảnh từ").wait_for()
+    page.wait_for_function("document.documentElement.lang === 'vi'")
     example(page, "tiger.webp").click()
     page.get_by_text("Bình phương từng chênh lệch").wait_for()
     (tmp_path / "page.png").write_text("<html>")
