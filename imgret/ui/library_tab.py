@@ -9,6 +9,7 @@ from PIL import Image
 
 from imgret.atlas import place
 from imgret.search import METHODS, SearchError
+from imgret.start import Ready
 from imgret.ui.endpoints import Endpoints, told
 from imgret.ui.map_picture import draw_map, nearest, with_ring
 from imgret.ui.spoken import Spoken

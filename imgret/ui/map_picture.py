@@ -15,12 +15,12 @@ RING = (13, 148, 136)
 Points = npt.NDArray[np.float32]
 
 
-def draw_map(index: Index, rows: Sequence[int], points: Points) -> Image.Image:
+def draw_map(index: Index, rows: npt.NDArray[np.int64], points: Points) -> Image.Image:
     """The pictures in `rows` at their `points` (M, 2) from 0 to 1, x to the right and y up: RGB, SIDE px square."""
     thumb = int(np.clip(SIDE / np.sqrt(max(1, len(rows))) * 0.9, 12, 64))
     picture = Image.new("RGB", (SIDE, SIDE), "white")
-    for row, centre in zip(rows, _centres(points), strict=True):
-        small = load_image(index.thumbnail(int(row)))
+    for row, centre in zip(rows.tolist(), _centres(points), strict=True):
+        small = load_image(index.thumbnail(row))
         small.thumbnail((thumb, thumb))
         picture.paste(small, (int(centre[0] - small.width / 2), int(centre[1] - small.height / 2)))
     return picture

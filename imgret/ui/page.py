@@ -78,10 +78,10 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
             allow_preview=False,
             interactive=False,
         )
+        latest = gr.Textbox("", visible="hidden")
         with gr.Tabs() as choice:
             pixels, clip = PixelsTab(endpoints, spoken, language), ClipTab(endpoints, spoken, language)
             compare = CompareTab(endpoints, spoken)
-            latest = gr.Textbox("", visible="hidden")
             library = LibraryTab(endpoints, spoken, language, latest)
         with spoken(gr.Accordion, {"label": lambda words: words.course}, open=False):
             spoken(gr.Markdown, {"value": lambda words: words.course_text})
