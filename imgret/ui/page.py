@@ -20,6 +20,7 @@ from imgret.ui.pixels_tab import PixelsTab
 from imgret.ui.spoken import Spoken
 from imgret.ui.tab import Tab
 from imgret.ui.texts import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
+from imgret.ui.tools import AVAILABLE, Tools
 
 STYLE = Path(__file__).with_name("page.css")
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -87,6 +88,7 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
         spoken(gr.Markdown, {"value": lambda words: words.privacy}, elem_classes="small")
         timer = gr.Timer(SECONDS_BETWEEN_STAGES, active=False)
         endpoints.publish()
+        Tools(endpoints).publish()
         page = _Page(endpoints, [pixels, clip, compare], examples, language)
         page.wire(gallery, choice, library)
 
@@ -281,6 +283,7 @@ def launch(demo: gr.Blocks, settings: Settings, *, port: int | None = None, **op
         server_port=port,
         max_file_size=settings.max_upload_mb * 2**20,
         ssr_mode=False,
+        mcp_server=AVAILABLE,
         theme=_theme(),
         **options,
     )
