@@ -2,7 +2,8 @@
 
     digest      each picture whose content is new: a pixel vector, a thumbnail, an embedding        -> Digests
     assemble    the library's rows in order, from the digests and the index there was               -> matrices, records
-    finish      pixel index, Chroma collection with its recall audit, the encoder                   -> a whole data
+    finish      pixel index, Chroma collection with its recall audit, the encoder                   -> both searches
+    appraise    the figures of all five methods                                                     -> a whole data
     folder
 
 Then the manifest switches. A kill at any moment leaves the old index or the new one, and loses at most the batch under
@@ -10,6 +11,7 @@ way: all is written below `.building` in the index folder, and the switch is the
 """
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -19,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -40,10 +42,12 @@ from imgret.encoders import (
     load_encoder,
     shared_export,
 )
+from imgret.evaluate import EvaluationError, evaluate
 from imgret.images import ImageError, load_image, pixel_vector, thumbnail
 from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest
 from imgret.library import Entry, ImageLibrary
 from imgret.pixels import PixelIndex
+from imgret.search import Retriever
 from imgret.vectors import RecallAudit, VectorStore
 
 BATCH = 16
@@ -52,6 +56,11 @@ SKIPPED_LISTED = 1000
 WORK = ".building"
 EXPORT_SAMPLES, EXPORT_STRIDE = 64, 50
 """Pictures that an exported encoder is held against the original on, and how far apart they are taken at most."""
+
+MOST_QUERIES, FEWEST_QUERIES, COMPARISONS = 1000, 100, 2_000_000
+"""How many queries the figures in an index are taken from: as many as keep the comparisons of a query and a picture
+below a number, as each query ranks the whole library.
+"""
 
 COMPILE = "import os; getattr(os, 'nice', int)(15); from imgret.pixels import warm; warm()"
 
@@ -128,7 +137,7 @@ def _build(
             stack.enter_context(closing(old))
         # A new installation compiles for 11 s, once: here, so that no query has to wait for it, and in a process of its
         # own that gives way, as exporting an encoder meanwhile holds this one's interpreter.
-        stack.enter_context(subprocess.Popen([sys.executable, "-c", COMPILE]))
+        compiling = stack.enter_context(subprocess.Popen([sys.executable, "-c", COMPILE]))
         digests = stack.enter_context(closing(Digests(work / f"digests-{kind}.sqlite3")))
         maker = _Maker(encoder, library, work / f"encoder-{kind}", old, cache)
         rows, skipped = digest(library, maker, pixel_size, digests, old, progress)
@@ -136,35 +145,36 @@ def _build(
         if not rows:
             first = f"; {len(skipped)} were skipped, the first because: {skipped[0][1]}" if skipped else "."
             raise BuildError(f"{library.source} has no picture that can be used{first}")
-        labels = [row.entry.label for row in rows]
         data = f"data-{_identity(rows, uri, pixel_size)}"
+        of_this_build: dict[str, Any] = {
+            "library": LibraryInfo.of(library),
+            "skipped_count": len(skipped),
+            "skipped": tuple(skipped[:SKIPPED_LISTED]),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         if old is not None and old.manifest.data == data:
-            info, recall, files = old.manifest.encoder, old.manifest.recall, dict(old.manifest.files)
+            manifest = replace(old.manifest, **of_this_build)
         else:
-            info = maker.info()
+            info, labels = maker.info(), [row.entry.label for row in rows]
             draft = work / "data"
             assemble(rows, _finder(digests, old), info.dim, pixel_size, draft, progress)
-            recall = finish(draft, labels, maker.exported, progress)
+            manifest = Manifest(
+                format=layout.FORMAT,
+                data=draft.name,
+                encoder=info,
+                pixel_size=pixel_size,
+                count=len(rows),
+                labels=layout.count_labels(labels),
+                recall=finish(draft, labels, maker.exported, progress),
+                files={},
+                **of_this_build,
+            )
+            compiling.wait()
+            appraise(Retriever(Index(work, manifest, work), lambda: maker.encoder), draft, progress)
             shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
             os.rename(draft, folder / data)
-            files = layout.describe_files(folder, data)
-    layout.write_manifest(
-        folder,
-        Manifest(
-            format=layout.FORMAT,
-            data=data,
-            library=LibraryInfo.of(library),
-            encoder=info,
-            pixel_size=pixel_size,
-            count=len(rows),
-            labels=layout.count_labels(labels),
-            skipped_count=len(skipped),
-            skipped=tuple(skipped[:SKIPPED_LISTED]),
-            recall=recall,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            files=files,
-        ),
-    )
+            manifest = replace(manifest, data=data, files=layout.describe_files(folder, data))
+    layout.write_manifest(folder, manifest)
     for path in folder.glob("data-*"):
         if path.name != data:
             shutil.rmtree(path)
@@ -267,6 +277,16 @@ def finish(draft: Path, labels: list[str | None], encoder: Path | None, progress
     return VectorStore.create(
         draft / layout.VECTORS, embeddings, labels, lambda done: progress("vectors", done, len(labels))
     )
+
+
+def appraise(retriever: Retriever, draft: Path, progress: Progress) -> None:
+    """Adds the figures that `imgret evaluate` gives to the finished folder, if labels or captions give any."""
+    queries = max(FEWEST_QUERIES, min(MOST_QUERIES, COMPARISONS // len(retriever.index)))
+    try:
+        found = evaluate(retriever, queries, progress)
+    except EvaluationError:
+        return
+    (draft / layout.EVALUATION).write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
 
 
 class _Maker:
@@ -378,7 +398,8 @@ def _finder(digests: Digests, old: Index | None) -> Callable[[str], Digest]:
 
 def _identity(rows: list[Row], encoder: str, pixel_size: int) -> str:
     """A hash of all that the data of an index depends on."""
-    identity = hashlib.sha256(repr((layout.FORMAT, encoder, pixel_size)).encode())
+    # With the files that an index of an earlier release may lack: it then gets them by being built again.
+    identity = hashlib.sha256(repr((layout.FORMAT, layout.EVALUATION, encoder, pixel_size)).encode())
     for row in rows:
         identity.update(repr((row.entry, row.content)).encode("utf-8", "surrogateescape"))
     return identity.hexdigest()[:16]

@@ -117,6 +117,8 @@ def _caption_recall(
     rows = _sample(np.array([row for row, caption in enumerate(captions) if caption], dtype=np.int64), queries)
     if not len(rows):
         return None
+    # Texts of a batch are padded to its longest: like beside like take the text tower two thirds of the time.
+    rows = rows[np.argsort([len(captions[row]) for row in rows], kind="stable")]
     ranks: list[int] = []
     for start in range(0, len(rows), _BLOCK):
         progress("evaluate captions", start, len(rows))

@@ -7,6 +7,7 @@ data-<content hash>/   never written to once the manifest names it
     embeddings.npy     (N, d) float32, rows of norm 1
     pixels/            the pixel index
     chroma/            the Chroma collection
+    evaluation.json    how good the answers are, where the pictures have labels or captions
 """
 
 import hashlib
@@ -37,6 +38,7 @@ EMBEDDINGS = "embeddings.npy"
 PIXELS, PIXEL_MATRIX = "pixels", "vectors.npy"
 VECTORS = "chroma"
 ENCODER = "encoder"
+EVALUATION = "evaluation.json"
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -192,6 +194,12 @@ class Index:
     """An index opened for search: `len(index)` pictures, described by `index.manifest`; its folder is never written.
 
     Opening reads the manifest and the sizes of the files; the rest is memory-mapped, or opened when first asked for.
+
+    Attributes:
+        embeddings: (N, d) float32, rows of norm 1.
+        pixels: the pixel index.
+        evaluation: the figures of the build, as `imgret evaluate --json` prints them; None where the pictures have
+            neither labels nor captions, and in an index of a release that did not evaluate.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, cache: Path) -> None:
@@ -203,6 +211,10 @@ class Index:
         self.embeddings: npt.NDArray[np.float32] = np.load(self._data / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
         self._thumbnails = _map_bytes(self._data / THUMBNAILS)
         self.pixels = PixelIndex.load(self._data / PIXELS)
+        evaluation = self._data / EVALUATION
+        self.evaluation: Mapping[str, Any] | None = (
+            json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.exists() else None
+        )
         if not (len(self._records) == len(self.embeddings) == len(self.pixels) == manifest.count):
             raise InvalidIndexError(
                 f"The parts of the index in {folder} do not agree on the number of pictures; build it anew."

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from imgret import BuildError, ImageLibrary, Index, InvalidIndexError, Retriever, build_index, load_encoder
+from imgret.evaluate import evaluate
 from imgret.images import load_image, pixel_vector
 
 
@@ -23,6 +26,7 @@ class CountingEncoder:
     def __init__(self, cache):
         self._encoder = load_encoder("starter", cache=cache)
         self.pictures = 0
+        self.texts = 0
 
     def __getattr__(self, name):
         return getattr(self._encoder, name)
@@ -30,6 +34,10 @@ class CountingEncoder:
     def embed_preprocessed(self, pixels):
         self.pictures += len(pixels)
         return self._encoder.embed_preprocessed(pixels)
+
+    def embed_texts(self, texts):
+        self.texts += len(texts)
+        return self._encoder.embed_texts(texts)
 
 
 @pytest.fixture
@@ -72,6 +80,40 @@ def test_the_index_holds_what_the_library_has(small_library, tmp_path, encoder, 
     assert set(manifest["files"]) == {path.relative_to(tmp_path / "index").as_posix() for path in files} - {
         "manifest.json"
     }
+
+
+def test_the_index_keeps_the_figures_of_its_evaluation(library, tmp_path, encoder, cache):
+    pictures = sorted(path.relative_to(library).as_posix() for path in library.rglob("*.webp"))
+    rows = [f"{picture},{picture.split('/')[0]},{Path(picture).stem}" for picture in pictures]
+    (library / "metadata.csv").write_text("\n".join(["file_name,label,caption", *rows]))
+    build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
+    assert encoder.texts == 40  # a caption each, by the encoder that was given
+    index = Index.open(tmp_path / "index", cache=cache)
+    assert index.evaluation == asdict(evaluate(Retriever(index, cache=cache)))
+    assert f"{index.manifest.data}/evaluation.json" in index.manifest.files
+    build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
+    assert (encoder.pictures, encoder.texts) == (40, 40)
+
+
+def test_a_library_without_labels_and_captions_has_no_evaluation(library, tmp_path, encoder, cache):
+    (tmp_path / "flat").mkdir()
+    for path in library.rglob("*.webp"):
+        shutil.copy(path, tmp_path / "flat")
+    index = build_index(ImageLibrary.load(tmp_path / "flat"), tmp_path / "index", encoder, cache=cache)
+    assert index.evaluation is None
+
+
+def test_building_again_adds_what_the_index_of_an_earlier_release_lacks(library, tmp_path, encoder, cache, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr("imgret.build.appraise", lambda *_: None)
+        earlier.setattr("imgret.index.EVALUATION", "not-yet.json")
+        build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
+    old = Index.open(tmp_path / "index", cache=cache)
+    assert old.evaluation is None
+    old.close()
+    new = build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache)
+    assert new.evaluation["queries"] == 40
+    assert encoder.pictures == 40
 
 
 def test_a_second_build_embeds_only_what_changed(library, tmp_path, encoder, cache):

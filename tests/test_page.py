@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from imgret.metrics import LARGER_IS_CLOSER
 from imgret.search import METHODS, Retriever
@@ -223,6 +224,52 @@ def test_a_hit_is_explained_by_terms_that_add_up_to_its_score_and_by_occlusion(p
     page.locator("#clip-text textarea, #clip-text input").fill("a zebra")
     page.locator("#clip-search").click()
     page.locator("#clip-why-pictures").wait_for(state="hidden")
+
+
+def test_the_library_is_leafed_through_by_label_and_its_figures_are_those_of_the_build(page, retriever):
+    tab(page, 3)
+    index = retriever.index
+    wait_for_hits(page, "library-pictures", [index.record(row).caption for row in range(27)])
+    page.get_by_role("button", name="Next").click()
+    wait_for_hits(page, "library-pictures", [index.record(row).caption for row in range(27, 54)])
+    figures = index.evaluation["methods"]["clip"]
+    cells = page.locator("#evaluation-table").get_by_role("row", name="CLIP").first.inner_text().split()
+    assert cells == ["CLIP", *(f"{value:.2f}" for value in figures.values())]
+    page.get_by_label("Label", exact=True).first.click()
+    page.get_by_role("option", name="animals/fish").click()
+    fish = [row for row, label in enumerate(index.column("label")) if label == "animals/fish"]
+    wait_for_hits(page, "library-pictures", [index.record(row).caption for row in fish[:27]])
+    page.locator("#library-pictures .thumbnail-item").nth(1).click()
+    like = index.record(fish[1]).id
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(metric="l2", k=10, like=like), "l2"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_part_of_the_page_shuts_anybody_out(visit, scheme):
+    """By axe, which among others measures contrast as WCAG AA asks for it."""
+    page = visit(color_scheme=scheme)
+    example(page, "tiger.webp").click()
+    for number, gallery in enumerate(("pixel-hits", "clip-hits", "compare-l1", "library-pictures")):
+        tab(page, number)
+        page.locator(f"#{gallery} .thumbnail-item img").first.wait_for()
+        page.wait_for_timeout(500)
+        found = Axe().run(page).response["violations"]
+        serious = [violation for violation in found if violation["impact"] in ("serious", "critical")]
+        assert [(violation["id"], violation["nodes"][0]["html"]) for violation in serious] == []
+
+
+def test_the_page_works_by_keyboard_alone(page, retriever):
+    example(page, "dog.webp").focus()
+    page.keyboard.press("Enter")
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(DOG, "l2", 10), "l2"))
+    page.locator("#pixel-metric input").nth(1).focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(DOG, "cosine", 10), "cosine"))
+    page.locator("#pixel-hits .thumbnail-item").first.focus()
+    page.keyboard.press("Enter")
+    like = retriever.by_pixels(DOG, "cosine", 1)[0].id
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(metric="cosine", k=10, like=like), "cosine"))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -12,7 +12,7 @@ from imgret.ui.spoken import Spoken
 from imgret.ui.tab import hits_gallery
 from imgret.ui.texts import WORDS
 
-PER_PAGE = 24
+PER_PAGE = 27
 MEASURES = ("precision@1", "precision@5", "precision@10", "map")
 ALL = ""
 
@@ -54,8 +54,7 @@ class LibraryTab:
                     gr.BarPlot,
                     {"x_title": lambda words: words.method},
                     x="method",
-                    y="share",
-                    color="measure",
+                    y=MEASURES[0],
                     y_lim=[0, 1],
                     sort=[*METHODS],
                     x_label_angle=0,
@@ -135,14 +134,13 @@ class LibraryTab:
         if not methods:
             return [words.evaluation_lead.format(queries=found["queries"]), hidden, hidden]
         rows = [[words.metrics[method], *(methods[method][name] for name in MEASURES)] for method in methods]
-        bars = [[row[0], name, value] for row in rows for name, value in zip(MEASURES, row[1:], strict=True)]
         table = {
             "headers": [words.method, *MEASURES],
             "data": [[row[0], *(f"{v:.2f}" for v in row[1:])] for row in rows],
         }
         return [
             words.evaluation_lead.format(queries=found["queries"]),
-            gr.update(value=_frame(bars, ["method", "measure", "share"]), visible=True, sort=[row[0] for row in rows]),
+            gr.update(value=_frame(rows, ["method", *MEASURES]), visible=True, sort=[row[0] for row in rows]),
             gr.update(value=table, visible=True),
         ]
 

@@ -290,7 +290,8 @@ def launch(demo: gr.Blocks, settings: Settings, *, port: int | None = None, **op
 
 
 def _theme() -> gr.themes.Base:
-    return gr.themes.Soft(
+    """Teal on slate, with the contrast that WCAG AA asks for: Gradio's own shades of a hue fall short of it."""
+    theme = gr.themes.Soft(
         primary_hue="teal",
         secondary_hue="teal",
         neutral_hue="slate",
@@ -299,6 +300,30 @@ def _theme() -> gr.themes.Base:
         font=FONT,
         font_mono=("ui-monospace", "monospace"),
     )
+    strong = dict.fromkeys(
+        (
+            "button_primary_background_fill",
+            "button_primary_background_fill_dark",
+            "button_primary_background_fill_hover",
+            "button_primary_background_fill_hover_dark",
+            "checkbox_label_background_fill_selected",
+            "checkbox_label_background_fill_selected_dark",
+        ),
+        "*primary_700",
+    )
+    quiet = {
+        f"block_{part}_{name}{mode}": value
+        for part in ("label", "title")
+        for mode, text in (("", "*neutral_700"), ("_dark", "*neutral_200"))
+        for name, value in (("text_color", text), ("background_fill", "*block_background_fill"))
+    }
+    subdued = {
+        f"{part}{mode}": text
+        for part in ("body_text_color_subdued", "input_placeholder_color")
+        for mode, text in (("", "*neutral_600"), ("_dark", "*neutral_300"))
+    }
+    theme.set(color_accent="*primary_700", slider_color="*primary_700", **strong, **quiet, **subdued)
+    return theme
 
 
 def _about(ready: Ready, start: Start, language: str) -> str:
