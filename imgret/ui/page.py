@@ -12,6 +12,7 @@ from imgret.settings import Settings
 from imgret.start import Ready, Start
 from imgret.ui.answers import Thumbnails
 from imgret.ui.clip_tab import ClipTab
+from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
 from imgret.ui.endpoints import Endpoints, told
 from imgret.ui.examples import QUERIES, Example, read_examples
@@ -83,6 +84,7 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
             pixels, clip = PixelsTab(endpoints, spoken, language), ClipTab(endpoints, spoken, language)
             compare = CompareTab(endpoints, spoken)
             library = LibraryTab(endpoints, spoken, language)
+            CodeTab(spoken)
         with spoken(gr.Accordion, {"label": lambda words: words.course}, open=False):
             spoken(gr.Markdown, {"value": lambda words: words.course_text})
         spoken(gr.Markdown, {"value": lambda words: words.privacy}, elem_classes="small")
