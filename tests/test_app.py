@@ -136,3 +136,16 @@ def test_a_file_of_the_server_cannot_be_named_in_a_request(server):
 def test_events_of_the_page_are_no_public_endpoints(client):
     named = client.view_api(return_format="dict")["named_endpoints"]
     assert set(named) == {"/search_pixels", "/search_clip", "/compare", "/library"}
+
+
+def test_the_page_for_programs_says_what_each_parameter_is_and_what_is_answered(server):
+    info = json.load(urllib.request.urlopen(f"{server}/gradio_api/info", timeout=10))["named_endpoints"]
+    for name, endpoint in info.items():
+        assert re.match(r"(Finds|Asks|Says) .* Answers ", endpoint["description"])
+        for parameter in endpoint["parameters"]:
+            assert parameter["label"] == parameter["parameter_name"]
+            assert parameter["python_type"]["description"], f"{name}: {parameter['label']}"
+            assert parameter["python_type"]["type"] != "Any"
+    metric = info["/search_pixels"]["parameters"][1]
+    assert metric["python_type"]["type"] == "Literal['l1', 'l2', 'cosine', 'correlation']"
+    assert "handle_file('http" in info["/search_pixels"]["code_snippets"]["python"]

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from functools import wraps
 from inspect import signature
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import gradio as gr
+from gradio.components.api_component import Api
 from gradio.data_classes import FileData
+from gradio.utils import get_function_description, get_function_params
 from PIL import Image
 
 from imgret.images import load_image
@@ -21,6 +23,7 @@ from imgret.ui.uploads import uploaded_file
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Metric = Literal["l1", "l2", "cosine", "correlation"]
 
 
 def told(function: Callable[P, R]) -> Callable[P, R]:
@@ -56,20 +59,26 @@ class Endpoints:
 
     def __init__(self, start: Start, thumbnails: Thumbnails, shown: tuple[Path, ...], max_bytes: int) -> None:
         self.start, self.thumbnails = start, thumbnails
-        self._shown, self._max_bytes = shown, max_bytes
+        self._shown, self.max_bytes = shown, max_bytes
 
     def publish(self) -> None:
         """Makes the endpoints of the Blocks that are being built."""
         for function in (self.search_pixels, self.search_clip, self.compare, self.library):
-            gr.events.api(told(function), api_name=function.__name__)
+            says, _, answers = get_function_description(function)
+            described = f"{says} Answers {' '.join(answers)}"
+            endpoint = gr.events.api(told(function), api_name=function.__name__, api_description=described)
+            _document(endpoint, function)
 
-    def search_pixels(self, image: FileData, metric: str = "l2", k: int = 10) -> dict[str, Any]:
+    def search_pixels(self, image: FileData, metric: Metric = "l2", k: int = 10) -> dict[str, Any]:
         """Finds the pictures of the library that are the most similar to a picture, pixel by pixel.
 
         Parameters:
-            image: the query picture.
-            metric: "l1", "l2", "cosine" or "correlation"; the smallest l1 and l2, the largest cosine and correlation
-            are the closest. k: how many to return, best first.
+            image: The query picture.
+            metric: l1 and l2 are distances, smaller is closer; cosine and correlation similarities, larger is closer.
+            k: How many pictures to return, best first, at least 1.
+        Returns:
+            {"hits": [{"rank", "id", "label", "caption", "score", "image"}], "method", "elapsed_ms", "library",
+            "notice"}; image is a file that the client downloads, notice null or a sentence.
         """
         return self.by_pixels(self.start.wait(), Query(self._picture(image)), metric, k).as_dict()
 
@@ -85,12 +94,15 @@ class Endpoints:
         """Finds the pictures of the library that are the closest in meaning to a picture, a text, or both.
 
         Parameters:
-            image: the query picture, if any.
-            text: what the pictures should show, if anything.
-            negative: what they should not show.
-            text_weight: from 0 (the picture alone) to 1 (the text alone), where both are given.
-            labels: only pictures with one of these labels.
-            k: how many to return, best first.
+            image: The query picture, if any.
+            text: What the pictures should show, if anything.
+            negative: What they should not show.
+            text_weight: From 0 (the picture alone) to 1 (the text alone), where both are given.
+            labels: Only pictures with one of these labels, as /library lists them.
+            k: How many pictures to return, best first, at least 1.
+        Returns:
+            {"hits": [{"rank", "id", "label", "caption", "score", "image"}], "method", "elapsed_ms", "library",
+            "notice"}; image is a file that the client downloads, notice null or a sentence.
         """
         ready = self.start.wait()
         query = Query(None if image is None else self._picture(image))
@@ -100,14 +112,20 @@ class Endpoints:
         """Asks all five methods for the same picture: l1, l2, cosine, correlation, clip, in this order.
 
         Parameters:
-            image: the query picture.
-            k: how many to return by each method, best first.
+            image: The query picture.
+            k: How many pictures to return by each method, best first, at least 1.
+        Returns:
+            a list of five answers like those of /search_pixels, one a method.
         """
         return [found.as_dict() for found in self.by_all(self.start.wait(), Query(self._picture(image)), k)]
 
     def library(self) -> dict[str, Any]:
         """Says what is searched: how many pictures, their labels, the encoder, the pixel size, how many true neighbours
         the vector index finds.
+
+        Returns:
+            {"count", "labels": {label: count}, "encoder", "languages", "pixel_size", "recall", "library", "split",
+            "revision", "skipped", "dim", "origin", "notice"}.
         """
         ready = self.start.wait()
         manifest = ready.retriever.index.manifest
@@ -140,7 +158,7 @@ class Endpoints:
         like = self.thumbnails.id_of(ready.retriever, path)
         if like is not None:
             return Query(None, like)
-        return Query(load_image(path, max_bytes=self._max_bytes), example=path.name if path.parent == QUERIES else None)
+        return Query(load_image(path, max_bytes=self.max_bytes), example=path.name if path.parent == QUERIES else None)
 
     def by_pixels(self, ready: Ready, query: Query, metric: Any, k: Any) -> Answer:
         """The answer by one of the four metrics."""
@@ -172,4 +190,19 @@ class Endpoints:
         return [*pixels, self.by_clip(ready, query, None, None, 0.5, None, k)]
 
     def _picture(self, value: Any) -> Image.Image:
-        return load_image(uploaded_file(value, self._shown), max_bytes=self._max_bytes)
+        return load_image(uploaded_file(value, self._shown), max_bytes=self.max_bytes)
+
+
+def _document(endpoint: gr.events.Dependency, function: Callable[..., Any]) -> None:
+    """Puts the names of the parameters of `function`, what its docstring says of them, and a picture that can be tried
+    where Gradio's page for programs shows them; by itself Gradio numbers them and shows dots.
+    """
+    _, says, _ = get_function_description(function)
+    assert gr.context.Context.root_block is not None
+    inputs = [gr.context.Context.root_block.blocks[number] for number in endpoint["inputs"]]
+    for component, (name, *_, kind) in zip(inputs, get_function_params(function), strict=True):
+        assert isinstance(component, Api)
+        component.label = name
+        component._api_info["additional_description"] = says[name]
+        if kind is FileData:
+            component.example_payload = gr.Image(render=False).example_payload  # type: ignore[method-assign]

@@ -12,6 +12,7 @@ from imgret.settings import Settings
 from imgret.start import Ready, Start
 from imgret.ui.answers import Thumbnails
 from imgret.ui.clip_tab import ClipTab
+from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
 from imgret.ui.endpoints import Endpoints, told
 from imgret.ui.examples import QUERIES, Example, read_examples
@@ -20,6 +21,7 @@ from imgret.ui.pixels_tab import PixelsTab
 from imgret.ui.spoken import Spoken
 from imgret.ui.tab import Tab
 from imgret.ui.texts import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
+from imgret.ui.tools import AVAILABLE, Tools
 
 STYLE = Path(__file__).with_name("page.css")
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -83,11 +85,13 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
             pixels, clip = PixelsTab(endpoints, spoken, language), ClipTab(endpoints, spoken, language)
             compare = CompareTab(endpoints, spoken)
             library = LibraryTab(endpoints, spoken, language, latest)
+            CodeTab(spoken)
         with spoken(gr.Accordion, {"label": lambda words: words.course}, open=False):
             spoken(gr.Markdown, {"value": lambda words: words.course_text})
         spoken(gr.Markdown, {"value": lambda words: words.privacy}, elem_classes="small")
         timer = gr.Timer(SECONDS_BETWEEN_STAGES, active=False)
         endpoints.publish()
+        Tools(endpoints).publish()
         page = _Page(endpoints, [pixels, clip, compare], examples, language, latest)
         page.wire(gallery, choice, library)
 
@@ -305,6 +309,7 @@ def launch(demo: gr.Blocks, settings: Settings, *, port: int | None = None, **op
         server_port=port,
         max_file_size=settings.max_upload_mb * 2**20,
         ssr_mode=False,
+        mcp_server=AVAILABLE,
         theme=_theme(),
         **options,
     )
