@@ -268,9 +268,9 @@ def test_no_part_of_the_page_shuts_anybody_out(visit, scheme):
     """By axe, which among others measures contrast as WCAG AA asks for it."""
     page = visit(color_scheme=scheme)
     example(page, "tiger.webp").click()
-    for number, gallery in enumerate(("pixel-hits", "clip-hits", "compare-l1", "library-pictures")):
+    for number, gallery in enumerate(("pixel-hits", "clip-hits", "compare-l1", "library-pictures", "code-python")):
         tab(page, number)
-        page.locator(f"#{gallery} .thumbnail-item img").first.wait_for()
+        page.locator(f"#{gallery} img, #{gallery} .cm-line").first.wait_for()
         page.wait_for_timeout(500)
         found = Axe().run(page).response["violations"]
         serious = [violation for violation in found if violation["impact"] in ("serious", "critical")]
