@@ -2,7 +2,7 @@
 
     digest      each picture whose content is new: a pixel vector, a thumbnail, an embedding        -> Digests
     assemble    the library's rows in order, from the digests and the index there was               -> matrices, records
-    finish      pixel index, Chroma collection with its recall audit, the encoder                   -> both searches
+    finish      pixel index, Chroma collection with its recall audit, the map, the encoder          -> both searches
     appraise    the figures of all five methods                                                     -> a whole data
     folder
 
@@ -33,6 +33,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from imgret import index as layout
+from imgret.atlas import draw
 from imgret.digests import Digest, Digests
 from imgret.encoders import (
     Encoder,
@@ -267,11 +268,15 @@ def assemble(
 
 
 def finish(draft: Path, labels: list[str | None], encoder: Path | None, progress: Progress) -> RecallAudit:
-    """Adds both searches and the exported encoder, if any, to the assembled folder; the audit of its vectors."""
+    """Adds both searches, the map and the exported encoder, if any, to the assembled folder; the audit of its
+    vectors.
+    """
     matrix = np.load(draft / layout.PIXELS / layout.PIXEL_MATRIX, mmap_mode="r")
     fitted = PixelIndex.fit(matrix, lambda done, total: progress("pixel index", done, total))
     fitted.save(draft / layout.PIXELS)
     embeddings = np.load(draft / layout.EMBEDDINGS, mmap_mode="r")
+    progress("map", 0, len(labels))
+    np.save(draft / layout.MAP, draw(embeddings))
     if encoder is not None:
         _link_tree(encoder, draft / layout.ENCODER)
     return VectorStore.create(
@@ -399,7 +404,7 @@ def _finder(digests: Digests, old: Index | None) -> Callable[[str], Digest]:
 def _identity(rows: list[Row], encoder: str, pixel_size: int) -> str:
     """A hash of all that the data of an index depends on."""
     # With the files that an index of an earlier release may lack: it then gets them by being built again.
-    identity = hashlib.sha256(repr((layout.FORMAT, layout.EVALUATION, encoder, pixel_size)).encode())
+    identity = hashlib.sha256(repr((layout.FORMAT, layout.MAP, layout.EVALUATION, encoder, pixel_size)).encode())
     for row in rows:
         identity.update(repr((row.entry, row.content)).encode("utf-8", "surrogateescape"))
     return identity.hexdigest()[:16]

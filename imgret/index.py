@@ -7,6 +7,7 @@ data-<content hash>/   never written to once the manifest names it
     embeddings.npy     (N, d) float32, rows of norm 1
     pixels/            the pixel index
     chroma/            the Chroma collection
+    map.npy            (N, 2) float32, each picture's point on a map of the library; NaN for one that is not on it
     evaluation.json    how good the answers are, where the pictures have labels or captions
 """
 
@@ -38,6 +39,7 @@ EMBEDDINGS = "embeddings.npy"
 PIXELS, PIXEL_MATRIX = "pixels", "vectors.npy"
 VECTORS = "chroma"
 ENCODER = "encoder"
+MAP = "map.npy"
 EVALUATION = "evaluation.json"
 
 RECORD_SCHEMA = pa.schema(
@@ -198,6 +200,8 @@ class Index:
     Attributes:
         embeddings: (N, d) float32, rows of norm 1.
         pixels: the pixel index.
+        map: the rows (M,) int64 that are on the map of the library, and their points (M, 2) float32 in [0, 1], where
+            similar pictures lie near each other; None in an index of a release that drew none.
         evaluation: the figures of the build, as `imgret evaluate --json` prints them; None where the pictures have
             neither labels nor captions, and in an index of a release that did not evaluate.
     """
@@ -211,6 +215,7 @@ class Index:
         self.embeddings: npt.NDArray[np.float32] = np.load(self._data / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
         self._thumbnails = _map_bytes(self._data / THUMBNAILS)
         self.pixels = PixelIndex.load(self._data / PIXELS)
+        self.map = _read_map(self._data / MAP)
         evaluation = self._data / EVALUATION
         self.evaluation: Mapping[str, Any] | None = (
             json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.exists() else None
@@ -363,6 +368,14 @@ def _inside(name: str) -> str:
     if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name or "\0" in name:
         raise ValueError(f"{name!r} leads out of the index")
     return name
+
+
+def _read_map(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+    if not path.exists():
+        return None
+    points: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
+    rows = np.flatnonzero(~np.isnan(points[:, 0]))
+    return rows, points[rows]
 
 
 def _map_bytes(path: Path) -> npt.NDArray[np.uint8]:

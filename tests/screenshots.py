@@ -1,4 +1,4 @@
-"""Makes the README's picture of the demo, from the demo: `make screenshots`."""
+"""Makes the READMEs' pictures of the demo, from the demo: `make screenshots`."""
 
 import io
 import os
@@ -12,13 +12,14 @@ from PIL import Image
 from tests.browser import open_browser
 from tests.conftest import EXAMPLES, ROOT, free_port
 
-TARGET = EXAMPLES / "demo.webp"
-EXAMPLE = 3
+TARGETS = {"en": EXAMPLES / "demo.webp", "vi": EXAMPLES / "demo-vi.webp"}
+HEIGHT = 1490
+EXAMPLE = "tiger.webp"
 WAIT = 300
 
 
 def main() -> None:
-    """Starts app.py, clicks an example, and keeps what a visitor then sees of both tabs, one above the other."""
+    """Starts app.py, opens an example in the tab that compares, and keeps what a visitor then sees."""
     port = free_port()
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
     app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
@@ -30,22 +31,15 @@ def main() -> None:
             except OSError:
                 time.sleep(1)
         with open_browser() as browser:
-            page = browser.new_page(viewport={"width": 1280, "height": 800})
-            page.goto(f"http://127.0.0.1:{port}")
-            page.get_by_text("pictures from").wait_for(timeout=WAIT * 1000)
-            page.locator("#example-gallery .thumbnail-item").nth(EXAMPLE).click()
-            shots = []
-            for tab, hits in (("Basic metrics", "#pixel-hits"), ("CLIP search", "#clip-hits")):
-                page.get_by_role("tab", name=tab).click()
-                page.locator(f"{hits} .thumbnail-item img").first.wait_for()
+            for language, target in TARGETS.items():
+                page = browser.new_page(viewport={"width": 1280, "height": HEIGHT})
+                page.goto(f"http://127.0.0.1:{port}/?tab=compare&example={EXAMPLE}&lang={language}")
+                page.locator("#compare-clip .thumbnail-item img").first.wait_for(timeout=WAIT * 1000)
                 page.wait_for_load_state("networkidle")
-                shots.append(Image.open(io.BytesIO(page.screenshot())))
+                Image.open(io.BytesIO(page.screenshot())).save(target, quality=80, method=6)
+                page.close()
     finally:
         app.terminate()
-    both = Image.new("RGB", (shots[0].width, sum(shot.height for shot in shots)), "white")
-    for number, shot in enumerate(shots):
-        both.paste(shot, (0, number * shot.height))
-    both.save(TARGET, quality=85, method=6)
 
 
 if __name__ == "__main__":

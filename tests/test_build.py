@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from imgret import BuildError, ImageLibrary, Index, InvalidIndexError, Retriever, build_index, load_encoder
+from imgret.atlas import place
 from imgret.evaluate import evaluate
 from imgret.images import load_image, pixel_vector
 
@@ -105,14 +106,16 @@ def test_a_library_without_labels_and_captions_has_no_evaluation(library, tmp_pa
 
 def test_building_again_adds_what_the_index_of_an_earlier_release_lacks(library, tmp_path, encoder, cache, monkeypatch):
     with monkeypatch.context() as earlier:
-        earlier.setattr("imgret.build.appraise", lambda *_: None)
+        earlier.setattr("imgret.index.MAP", "not-yet.npy")
         earlier.setattr("imgret.index.EVALUATION", "not-yet.json")
         build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
     old = Index.open(tmp_path / "index", cache=cache)
-    assert old.evaluation is None
+    assert (old.map, old.evaluation) == (None, None)
+    assert place(old, old.embeddings[0]) is None
     old.close()
     new = build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache)
     assert new.evaluation["queries"] == 40
+    assert (new.map[0] == np.arange(40)).all()
     assert encoder.pictures == 40
 
 

@@ -14,7 +14,7 @@ ROWS = [
     {"imgret.start", "imgret.deploy"},
     {"imgret.build", "imgret.distributed", "imgret.card"},
     {"imgret.evaluate", "imgret.course"},
-    {"imgret.search", "imgret.explain", "imgret.hub"},
+    {"imgret.search", "imgret.explain", "imgret.atlas", "imgret.hub"},
     {"imgret.index"},
     {"imgret.pixels", "imgret.vectors"},
     {"imgret.library", "imgret.metrics"},
@@ -28,6 +28,7 @@ ALONE = {
     "onnxruntime": {"imgret.encoders"},
     "torch": {"imgret.encoders"},
     "datasets": {"imgret.library"},
+    "sklearn": {"imgret.atlas"},
     "pydantic_settings": {"imgret.settings"},
 }
 
@@ -81,9 +82,9 @@ def test_a_library_that_one_module_alone_should_know_is_known_to_it_alone():
         ("import imgret", {"numpy", "torch", "gradio", "chromadb", "datasets", "PIL"}),
         ("import imgret.cli", {"torch", "gradio", "chromadb", "datasets"}),
         ("import imgret.encoders", {"torch", "open_clip", "transformers"}),
-        ("import imgret.explain", {"torch", "gradio", "chromadb", "datasets"}),
+        ("import imgret.explain, imgret.atlas", {"torch", "gradio", "chromadb", "datasets", "sklearn"}),
         ("import imgret.search", {"torch", "gradio", "chromadb", "datasets"}),
-        ("import imgret.start", {"torch", "gradio", "chromadb", "datasets", "huggingface_hub"}),
+        ("import imgret.start", {"torch", "gradio", "chromadb", "datasets", "huggingface_hub", "sklearn"}),
         ("import imgret.deploy", {"torch", "gradio", "chromadb", "datasets", "huggingface_hub"}),
     ],
 )

@@ -11,6 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from imgret.metrics import LARGER_IS_CLOSER
 from imgret.search import METHODS, Retriever
 from imgret.ui.examples import read_examples
+from imgret.ui.map_picture import BORDER, SIDE
 from tests.browser import CHROMIUM, open_browser
 from tests.conftest import QUERIES, ROOT
 
@@ -182,6 +183,7 @@ def test_the_page_speaks_vietnamese_where_the_browser_asks_for_it_and_switches(v
     page = visit(locale="vi-VN")
     page.get_by_text("Truy vấn hình ảnh dùng các toán cơ bản").wait_for()
     page.get_by_text("545 hình ảnh từ").wait_for()
+    page.wait_for_function("document.documentElement.lang === 'vi'")
     example(page, "tiger.webp").click()
     page.get_by_text("Bình phương từng chênh lệch").wait_for()
     (tmp_path / "page.png").write_text("<html>")
@@ -242,6 +244,23 @@ def test_the_library_is_leafed_through_by_label_and_its_figures_are_those_of_the
     page.locator("#library-pictures .thumbnail-item").nth(1).click()
     like = index.record(fish[1]).id
     wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(metric="l2", k=10, like=like), "l2"))
+
+
+def test_a_click_on_the_map_searches_for_the_picture_that_lies_there(page, retriever):
+    tab(page, 3)
+    rows, points = retriever.index.map
+    drawn = page.locator("#library-map img")
+    drawn.wait_for()
+    page.wait_for_timeout(500)
+    box = drawn.bounding_box()
+    border = BORDER / SIDE
+    for number in (5, 300):
+        x, y = border + points[number] * (1 - 2 * border)
+        drawn.click(position={"x": float(x) * box["width"], "y": float(1 - y) * box["height"]})
+        like = retriever.index.record(int(rows[number])).id
+        wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(metric="l2", k=10, like=like), "l2"))
+        tab(page, 3)
+        page.wait_for_timeout(1000)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

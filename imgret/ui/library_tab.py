@@ -5,9 +5,13 @@ from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
+from PIL import Image
 
-from imgret.search import METHODS
+from imgret.atlas import place
+from imgret.search import METHODS, SearchError
+from imgret.start import Ready
 from imgret.ui.endpoints import Endpoints, told
+from imgret.ui.map_picture import draw_map, nearest, with_ring
 from imgret.ui.spoken import Spoken
 from imgret.ui.tab import hits_gallery
 from imgret.ui.texts import WORDS
@@ -18,12 +22,14 @@ ALL = ""
 
 
 class LibraryTab:
-    """The library by label, page by page, and the figures of `imgret evaluate`."""
+    """The library by label, page by page, its map, and the figures of `imgret evaluate`."""
 
     name = "library"
 
-    def __init__(self, endpoints: Endpoints, spoken: Spoken, language: gr.Radio) -> None:
+    def __init__(self, endpoints: Endpoints, spoken: Spoken, language: gr.Radio, latest: gr.Textbox) -> None:
+        """`latest` holds the path of the picture that was searched for last."""
         self._endpoints = endpoints
+        self._drawn: tuple[str, Image.Image] | None = None
         with spoken(gr.Tab, {"label": lambda words: words.library_tab}, id=self.name) as self.tab:
             with gr.Row():
                 label = spoken(
@@ -47,6 +53,17 @@ class LibraryTab:
                 following = spoken(gr.Button, {"value": lambda words: f"{words.next} →"}, scale=1, min_width=110)
             status = gr.Markdown("", elem_classes="small")
             self.pictures = hits_gallery("library-pictures")
+            spoken(gr.Markdown, {"value": lambda words: f"## {words.map}\n{words.map_lead}"})
+            self.map = spoken(
+                gr.Image,
+                {"alt_text": lambda words: words.map_lead},
+                interactive=False,
+                show_label=False,
+                container=False,
+                format="webp",
+                buttons=[],
+                elem_id="library-map",
+            )
             spoken(gr.Markdown, {"value": lambda words: f"## {words.evaluation}"})
             lead = gr.Markdown("", elem_classes="small")
             with gr.Row():
@@ -92,7 +109,7 @@ class LibraryTab:
 
         label.input(told(choose), [language, label], [*browsed, *figures], **private)
 
-        def enter(language: str, label: str, number: Any) -> list[Any]:
+        def enter(language: str, label: str, number: Any, latest: str) -> list[Any]:
             ready = endpoints.start.wait()
             words, manifest = WORDS[language], ready.retriever.index.manifest
             choices = [
@@ -102,12 +119,15 @@ class LibraryTab:
             return [
                 gr.update(choices=choices),
                 *self._browse(language, label, int(number or 1)),
+                self._map(ready, latest),
                 *self._figures(language, label),
                 _by_label(ready.retriever.index.evaluation, WORDS[language].label),
             ]
 
-        self.fill = (told(enter), where, [label, *browsed, *figures, by_label], private)
-        self.tab.select(self.fill[0], where, self.fill[2], **private)
+        inputs = [*where, latest]
+        filled = [label, *browsed, self.map, *figures, by_label]
+        self.tab.select(told(enter), inputs, filled, **private)
+        language.input(told(enter), inputs, filled, **private)
 
     def _browse(self, language: str, label: str, number: int) -> list[Any]:
         """The pictures of one page: its number, a sentence, the gallery."""
@@ -123,6 +143,29 @@ class LibraryTab:
             name = record.captions.get(language) or record.caption or record.label or record.id
             pictures.append((str(self._endpoints.thumbnails.path(ready.retriever, record.id)), name))
         return [number, WORDS[language].browse.format(count=len(rows), page=number, pages=pages), pictures]
+
+    def _map(self, ready: Ready, latest: str) -> Any:
+        """The map, with a ring where the latest query belongs."""
+        index = ready.retriever.index
+        if index.map is None:
+            return gr.update(visible=False)
+        if self._drawn is None or self._drawn[0] != index.manifest.data:
+            self._drawn = index.manifest.data, draw_map(index, *index.map)
+        picture = self._drawn[1]
+        query = self._endpoints.query(ready, {"path": latest}) if latest else None
+        if query is not None:
+            point = place(index, ready.retriever.embed_query(query.picture, like=query.like))
+            picture = picture if point is None else with_ring(picture, point)
+        return gr.update(value=picture, visible=True)
+
+    def clicked(self, x: float, y: float) -> str:
+        """The thumbnail of the picture at a place on the map, in its pixels. Raises SearchError."""
+        ready = self._endpoints.start.wait()
+        if ready.retriever.index.map is None:
+            raise SearchError("This library has no map.")
+        rows, points = ready.retriever.index.map
+        id = ready.retriever.index.record(int(rows[nearest(points, x, y)])).id
+        return str(self._endpoints.thumbnails.path(ready.retriever, id))
 
     def _figures(self, language: str, label: str) -> list[Any]:
         """What was measured at the build, of all pictures or of one label: a sentence, the plot, the table."""

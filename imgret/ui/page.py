@@ -1,6 +1,6 @@
 """The page: an example gallery over the tabs, and how a click anywhere becomes a search."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -80,10 +80,11 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
             allow_preview=False,
             interactive=False,
         )
+        latest = gr.Textbox("", visible="hidden")
         with gr.Tabs() as choice:
             pixels, clip = PixelsTab(endpoints, spoken, language), ClipTab(endpoints, spoken, language)
             compare = CompareTab(endpoints, spoken)
-            library = LibraryTab(endpoints, spoken, language)
+            library = LibraryTab(endpoints, spoken, language, latest)
             CodeTab(spoken)
         with spoken(gr.Accordion, {"label": lambda words: words.course}, open=False):
             spoken(gr.Markdown, {"value": lambda words: words.course_text})
@@ -91,7 +92,7 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
         timer = gr.Timer(SECONDS_BETWEEN_STAGES, active=False)
         endpoints.publish()
         Tools(endpoints).publish()
-        page = _Page(endpoints, [pixels, clip, compare], examples, language)
+        page = _Page(endpoints, [pixels, clip, compare], examples, language, latest)
         page.wire(gallery, choice, library)
 
         def describe(language: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
@@ -116,13 +117,13 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
         described = [about, timer, clip.starter, clip.labels]
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         demo.load(greet, None, [language, gallery, *spoken.components], **private).then(
-            told(describe), language, described, api_visibility="private"
-        ).then(told(page.follow), [language, *page.fields], [choice, *page.everything], **QUIETLY)
+            None, language, js="(language) => { document.documentElement.lang = language; }", api_visibility="private"
+        ).then(told(describe), language, described, api_visibility="private").then(
+            told(page.follow), [language, *page.fields], [choice, *page.everything], **QUIETLY
+        )
         language.input(speak, language, [gallery, *spoken.components], **private).then(
             told(describe), language, described, **private
         ).then(told(page.again), [language, *page.fields], page.answers, **QUIETLY)
-        fill, where, filled, _ = library.fill
-        language.input(fill, where, filled, **private)
         timer.tick(told(describe), language, described, **private)
         language.input(None, language, js=LANGUAGE_TO_ADDRESS, api_visibility="private")
     demo.queue(default_concurrency_limit=4)
@@ -132,10 +133,17 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
 class _Page:
     """The tabs together: the picture that was searched for last goes with the visitor from one to the next."""
 
-    def __init__(self, endpoints: Endpoints, tabs: Sequence[Tab], examples: Sequence[Example], language: gr.Radio):
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        tabs: Sequence[Tab],
+        examples: Sequence[Example],
+        language: gr.Radio,
+        latest: gr.Textbox,
+    ) -> None:
         self._endpoints, self._tabs, self._examples, self._language = endpoints, tabs, examples, language
         self._active = gr.Textbox(tabs[0].name, visible="hidden")
-        self._latest = gr.Textbox("", visible="hidden")
+        self._latest = latest
         self._address = gr.Textbox("", visible="hidden")
         self.fields = [field for tab in tabs for field in (tab.picture, *tab.form)]
         self.answers = [output for tab in tabs for output in tab.outputs]
@@ -151,6 +159,12 @@ class _Page:
         library.pictures.select(
             told(self._pick_from_library),
             [self._language, library.pictures, *self.fields],
+            [choice, self._active, *self.everything],
+            **QUIETLY,
+        )
+        library.map.select(
+            told(self._pick_from_map(library)),
+            [self._language, *self.fields],
             [choice, self._active, *self.everything],
             **QUIETLY,
         )
@@ -230,7 +244,17 @@ class _Page:
 
     def _pick_from_library(self, chosen: gr.SelectData, language: str, pictures: Any, *fields: Any) -> list[Any]:
         """A click on a picture of the library: the first tab, its name, `everything`."""
-        tab, path = self._tabs[0], pictures[chosen.index]["image"]["path"]
+        return self._in_first_tab(language, pictures[chosen.index]["image"]["path"], fields)
+
+    def _pick_from_map(self, library: LibraryTab) -> Callable[..., list[Any]]:
+        def pick(chosen: gr.SelectData, language: str, *fields: Any) -> list[Any]:
+            x, y = chosen.index
+            return self._in_first_tab(language, library.clicked(float(x), float(y)), fields)
+
+        return pick
+
+    def _in_first_tab(self, language: str, path: str, fields: Sequence[Any]) -> list[Any]:
+        tab = self._tabs[0]
         form = self._form_of(tab, fields)
         found = self._only(tab, path, None, self._searched(tab, language, {"path": path}, form))
         return [gr.Tabs(selected=tab.name), tab.name, *found]
