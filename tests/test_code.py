@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from imgret.ui.code_tab import LOCAL, snippets
 from tests.browser import CHROMIUM, open_browser
 from tests.conftest import ROOT
 
+SCREENSHOTS = ROOT / "tests" / "screenshots"
 GRADIO_CLIENT = "@gradio/client@2.7.0"
 
 
@@ -62,16 +64,21 @@ def test_the_readme_prints_the_snippets_of_the_page():
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-@pytest.mark.parametrize(("language", "tab"), [("en", "From a program"), ("vi", "Từ chương trình")])
-def test_the_page_prints_the_snippets_with_the_address_at_which_it_is_seen(server, language, tab):
+@pytest.mark.parametrize(
+    ("language", "tab", "scheme", "width"),
+    [("en", "From a program", "light", 1280), ("vi", "Từ chương trình", "dark", 800)],
+)
+def test_the_page_prints_the_snippets_with_the_address_at_which_it_is_seen(server, language, tab, scheme, width):
     seen = server.replace("127.0.0.1", "localhost")
     with open_browser() as browser:
-        page = browser.new_page()
+        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
         page.goto(f"{seen}/?lang={language}")
         page.get_by_role("tab", name=tab).click()
         page.locator("#code-python", has_text=seen).wait_for()
         for name, code in snippets(seen).items():
             lines = page.locator(f"#code-{name} .cm-line").all_text_contents()
             assert "\n".join(lines) == code
-        (ROOT / "tests" / "screenshots").mkdir(exist_ok=True)
-        page.screenshot(path=ROOT / "tests" / "screenshots" / f"programs-{language}.png", full_page=True)
+        found = Axe().run(page).response["violations"]
+        assert [violation["id"] for violation in found if violation["impact"] in ("serious", "critical")] == []
+        SCREENSHOTS.mkdir(exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / f"programs-{language}.png", full_page=True)

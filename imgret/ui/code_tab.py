@@ -87,11 +87,14 @@ class CodeTab:
                 codes.append(
                     gr.Code(
                         code,
-                        language=language,  # type: ignore[arg-type]
+                        language=None,  # the colours of Gradio's editor are too faint for WCAG AA
                         label=labels[language],
                         interactive=False,
                         lines=1,
+                        show_line_numbers=False,
+                        wrap_lines=True,
                         elem_id=f"code-{language}",
+                        elem_classes="program",
                         visible=language != "json" or AVAILABLE,
                         buttons=["copy"],
                     )
