@@ -99,9 +99,9 @@ class CodeTab:
                         buttons=["copy"],
                     )
                 )
-        address = gr.Textbox(visible="hidden")
+            address = gr.Textbox(visible="hidden")
 
-        def show(address: str) -> list[str]:
-            return list(snippets(address).values())
+            def show(address: str) -> list[str]:
+                return list(snippets(address).values())
 
-        self.tab.select(show, address, codes, js=ADDRESS, show_progress="hidden", api_visibility="private")
+            self.tab.select(show, address, codes, js=ADDRESS, show_progress="hidden", api_visibility="private")
