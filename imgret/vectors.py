@@ -18,6 +18,10 @@ Rows = npt.NDArray[np.int64]
 COLLECTION = "embeddings"
 HNSW = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32}
 FIRST_EF_SEARCH = 100
+SMALL = 1000
+"""Up to so many rows the search is as wide as the collection from the start: it costs next to nothing, and Chroma makes
+such a graph anew at each open, not always the same one. Texts lie further from pictures than the audit's queries do.
+"""
 AUDIT_QUERIES, AUDIT_K, AUDIT_RECALL, AUDIT_TOLERANCE = 256, 10, 0.99, 1e-6
 _LABEL = "label"
 _SYNCED = "index_metadata.pickle"
@@ -62,8 +66,9 @@ class VectorStore:
         returned audit was measured with. `progress` hears the number of rows written.
         """
         client = _client(folder)
+        ef_search = len(embeddings) if FIRST_EF_SEARCH < len(embeddings) <= SMALL else FIRST_EF_SEARCH
         collection = client.create_collection(
-            COLLECTION, embedding_function=None, configuration={"hnsw": HNSW | {"ef_search": FIRST_EF_SEARCH}}
+            COLLECTION, embedding_function=None, configuration={"hnsw": HNSW | {"ef_search": ef_search}}
         )
         step = min(client.get_max_batch_size(), 1000)
         for start in range(0, len(embeddings), step):
@@ -76,7 +81,6 @@ class VectorStore:
             )
             progress(start + len(part))
         client.close()
-        ef_search = FIRST_EF_SEARCH
         while True:
             store = cls(_client(folder))
             audit = store.audit(embeddings, ef_search)
