@@ -16,7 +16,7 @@ python=$(command -v "${PYTHON:-python3}")
 python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python")
 work=$(mktemp -d)
 hub= app=
-trap 'kill $hub $app 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'kill $hub $app 2>/dev/null || true; wait; rm -rf "$work" 2>/dev/null || { sleep 3; rm -rf "$work"; } || true' EXIT  # a process that still writes must not fail it
 mkdir "$work/laptop" "$work/home"
 say() { printf '%4d s  %s\n' "$SECONDS" "$1"; }
 
