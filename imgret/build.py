@@ -171,7 +171,8 @@ def _build(
                 **of_this_build,
             )
             compiling.wait()
-            appraise(Retriever(Index(work, manifest, work), lambda: maker.encoder), draft, progress)
+            with closing(Index(work, manifest, work)) as unfinished:
+                appraise(Retriever(unfinished, lambda: maker.encoder), draft, progress)
             shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
             os.rename(draft, folder / data)
             manifest = replace(manifest, data=data, files=layout.describe_files(folder, data))

@@ -1,22 +1,19 @@
 """What does a published index say of itself? A model card with its figures, and a picture of what it finds."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from imgret.evaluate import Evaluation, EvaluationError, evaluate
 from imgret.index import Index
 from imgret.library import ImageLibrary
-from imgret.search import Retriever
 from imgret.settings import EXAMPLE_LIBRARY
 
 CARD, SAMPLE = "README.md", "sample.webp"
-EVALUATED = 500
-"""Queries that the card's figures are measured with, if the index has as many."""
 
 _SHOWN, _CELL, _LINE = 6, 112, 20
 _UNKNOWN = "unknown"
@@ -28,25 +25,17 @@ def describe(
     license: str | None = None,
     *,
     cache: Path | None = None,
-    progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None,
 ) -> Mapping[str, bytes]:
     """The card of the index in `folder`, as it will be in `repo`, and its picture, by file name.
 
-    The answers of all five methods are measured for it. `license` is that of the pictures; without one it is what a Hub
+    The figures of its answers are those of its build. `license` is that of the pictures; without one it is what a Hub
     data set's own card says. Raises InvalidIndexError.
     """
-    index = Index.open(folder, cache=cache)
-    try:
-        try:
-            figures = evaluate(Retriever(index, cache=cache), EVALUATED, progress=progress)
-        except EvaluationError:
-            figures = None
-        return {CARD: _card(index, repo, license or _license(index), figures).encode(), SAMPLE: _sample(index)}
-    finally:
-        index.close()
+    with closing(Index.open(folder, cache=cache)) as index:
+        return {CARD: _card(index, repo, license or _license(index)).encode(), SAMPLE: _sample(index)}
 
 
-def _card(index: Index, repo: str, license: str, figures: Evaluation | None) -> str:
+def _card(index: Index, repo: str, license: str) -> str:
     from huggingface_hub import ModelCardData
 
     manifest = index.manifest
@@ -87,7 +76,7 @@ correlation of their pixels, and by {encoder.uri} in a Chroma store.
 | pixel metrics | on {manifest.pixel_size} x {manifest.pixel_size} pixels, exact |
 | true neighbours found by the Chroma store | {recall.recall:.2%} of {recall.k}, by {recall.queries} queries |
 
-{_figures(figures)}
+{_figures(index.evaluation)}
 ## How to use it
 
 ```
@@ -104,24 +93,24 @@ retriever.by_clip(text="...", k=5)
 """
 
 
-def _figures(figures: Evaluation | None) -> str:
+def _figures(figures: Mapping[str, Any] | None) -> str:
     if figures is None:
         return "The library has no labels and no captions, so its answers were not measured.\n"
     lines = []
-    if figures.methods:
-        names = list(next(iter(figures.methods.values())))
+    if figures["methods"]:
+        names = list(next(iter(figures["methods"].values())))
         lines += [
-            f"## How good are the answers?\n\n{figures.queries} of its pictures as queries against the others; "
+            f"## How good are the answers?\n\n{figures['queries']} of its pictures as queries against the others; "
             "a hit is right if it has the same label.\n",
             f"| | {' | '.join(names)} |",
             f"|{'---|' * (len(names) + 1)}",
             *(
                 f"| {method} | {' | '.join(f'{value:.2f}' for value in values.values())} |"
-                for method, values in figures.methods.items()
+                for method, values in figures["methods"].items()
             ),
         ]
-    if figures.captions:
-        found = ", ".join(f"{name} {value:.2f}" for name, value in figures.captions.items())
+    if figures["captions"]:
+        found = ", ".join(f"{name} {value:.2f}" for name, value in figures["captions"].items())
         lines.append(f"\nFrom a caption to its picture: {found}.")
     return "\n".join(lines) + "\n"
 

@@ -193,14 +193,13 @@ def _publish(options: argparse.Namespace) -> None:
 
     cache = Settings.read().cache
     folder = Path(options.folder)
-    with _Bar() as bar:
-        published = publish(
-            folder,
-            options.repo,
-            lambda: describe(folder, options.repo, options.license, cache=cache, progress=bar),
-            create=options.create,
-            private=options.private,
-        )
+    published = publish(
+        folder,
+        options.repo,
+        lambda: describe(folder, options.repo, options.license, cache=cache),
+        create=options.create,
+        private=options.private,
+    )
     what = "published" if published.changed else "unchanged, nothing was uploaded"
     print(f"{published.repo}: {what}; commit {published.commit}")
 

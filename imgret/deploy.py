@@ -130,7 +130,7 @@ def _index_step(wanted: Wanted, progress: Progress) -> Step:
         index.close()
 
         def companions() -> Mapping[str, bytes]:
-            return describe(wanted.folder, wanted.index, wanted.license, cache=wanted.cache, progress=progress)
+            return describe(wanted.folder, wanted.index, wanted.license, cache=wanted.cache)
 
         publish(wanted.folder, wanted.index, companions, create=True, private=wanted.private)
 
@@ -174,8 +174,8 @@ def _variables_step(api: "HfApi", wanted: Wanted) -> Step:
         for name in gone:
             api.delete_space_variable(wanted.space, name)
 
-    told = [f"{name}={value}" for name, value in variables.items()] + [f"no {name}" for name in gone]
-    return Step(f"set the variables {', '.join(told)}", set_variables if changed or gone else None)
+    values = [f"{name}={value}" for name, value in variables.items()] + [f"no {name}" for name in gone]
+    return Step(f"set the variables {', '.join(values)}", set_variables if changed or gone else None)
 
 
 def _volume_step(api: "HfApi", wanted: Wanted, say: Callable[[str], None]) -> Step:

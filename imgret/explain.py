@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from imgret.encoders import Encoder
-from imgret.images import ImageSource, load_image, pixel_vector
+from imgret.images import ImageSource, PixelVector, load_image
 from imgret.index import Index
 from imgret.metrics import METRICS
 
@@ -35,6 +35,8 @@ class Searchable(Protocol):
     def checked_metric(self, metric: str) -> str: ...
 
     def row_of(self, id: str) -> int: ...
+
+    def pixel_query(self, image: ImageSource | None, like: str | None) -> PixelVector: ...
 
     def thumbnail(self, id: str) -> bytes: ...
 
@@ -68,8 +70,11 @@ class ClipReason:
     score: float
 
 
-def explain_pixels(retriever: Searchable, image: ImageSource, id: str, metric: str) -> PixelReason:
-    """The terms of the sum by which `metric` compares the query `image` with the picture called `id`.
+def explain_pixels(
+    retriever: Searchable, image: ImageSource | None, id: str, metric: str, *, like: str | None = None
+) -> PixelReason:
+    """The terms of the sum by which `metric` compares the query `image`, or the picture called `like` in its place,
+    with the picture called `id`.
 
     With a and b the two pixel vectors they are, and add up to:
 
@@ -83,7 +88,7 @@ def explain_pixels(retriever: Searchable, image: ImageSource, id: str, metric: s
     formula = _TERMS[retriever.checked_metric(metric)]
     row = retriever.row_of(id)
     size = retriever.index.manifest.pixel_size
-    query, hit = pixel_vector(load_image(image), size), np.array(retriever.index.pixels.vectors[row])
+    query, hit = retriever.pixel_query(image, like), np.array(retriever.index.pixels.vectors[row])
     shape = (size, size, 3)
     terms = formula(query.astype(np.float64), hit.astype(np.float64)).reshape(shape).sum(axis=2)
     score = METRICS[metric](query, hit[np.newaxis])[0]

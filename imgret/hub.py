@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgret.index import MANIFEST, InvalidIndexError, Manifest, check_hashes
+from imgret.errors import in_short
+from imgret.index import MANIFEST, InvalidIndexError, Manifest, check_hashes, is_whole
 from imgret.reach import hub_answers
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def told(repo: str) -> "Iterator[None]":
         yield
     except ValueError as error:
         if isinstance(error, errors.HfHubHTTPError | errors.HFValidationError):
-            raise HubError(f"The Hub refuses {repo} ({_short(error)}).") from error
+            raise HubError(f"The Hub refuses {repo} ({in_short(error)}).") from error
         raise
     except errors.GatedRepoError:
         raise HubError(f"{repo} is gated: accept its terms on its page and set HF_TOKEN to your token.") from None
@@ -222,12 +223,12 @@ def told(repo: str) -> "Iterator[None]":
             raise HubError(f"{repo} was changed by somebody else meanwhile; try again.") from None
         if error.response.status_code in (401, 403):
             raise HubError(f"The token cannot do this to {repo}; make one that can write there.") from None
-        raise HubError(f"The Hub refuses {repo} ({_short(error)}).") from error
+        raise HubError(f"The Hub refuses {repo} ({in_short(error)}).") from error
     except Exception as error:
         # The network, the disk, and what the client makes of them; its errors of the network are those of httpx.
         if not isinstance(error, OSError | RuntimeError) and not type(error).__module__.startswith("http"):
             raise
-        raise HubError(f"The Hub broke off with {repo} ({_short(error.__cause__ or error)}); try again.") from error
+        raise HubError(f"The Hub broke off with {repo} ({in_short(error.__cause__ or error)}); try again.") from error
 
 
 def _mounted(mount: Path) -> Path | None:
@@ -269,20 +270,13 @@ def _download(repo: str, misfit: Callable[[Manifest], str | None], progress: Pro
 
     for name, entry in manifest.files.items():
         path = folder / name
-        if not _is_whole(path, entry.size, entry.sha256):
+        if not is_whole(path, entry):
             hf_hub_download(repo, name, revision=folder.name, force_download=path.exists(), tqdm_class=_heard_bar(hear))
-            if not _is_whole(path, entry.size, entry.sha256):
+            if not is_whole(path, entry):
                 raise HubError(f"The index {repo} is damaged on the Hub ({name} has changed); publish it anew.")
         done += entry.size
         hear(0)
     return folder
-
-
-def _is_whole(path: Path, size: int, sha256: str) -> bool:
-    if not path.is_file() or path.stat().st_size != size:
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
 def _heard_bar(hear: Callable[[int], None]) -> type:
@@ -320,7 +314,3 @@ def _holds(repo: str, there: Mapping[str, "RepoFile"], manifest: Manifest) -> bo
 
 def _message(manifest: Manifest) -> str:
     return f"Index of {manifest.count} pictures from {manifest.library.source}, encoder {manifest.encoder.uri}"
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from imgret.errors import in_short
+
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 32 * 2**20
 THUMBNAIL_SIDE = 256
@@ -50,7 +52,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
             f"{name} is not a picture that can be read; JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are."
         ) from None
     except Exception as error:
-        raise ImageError(f"{name} has a broken header ({_short(error)}); save it anew as JPEG or PNG.") from None
+        raise ImageError(f"{name} has a broken header ({in_short(error)}); save it anew as JPEG or PNG.") from None
     with opened:
         return _decode(opened, name, max_pixels)
 
@@ -99,7 +101,7 @@ def _read(source: bytes | str | os.PathLike[str], max_bytes: int) -> tuple[str, 
         except (OSError, ValueError) as error:
             if isinstance(error, ImageError):
                 raise
-            raise ImageError(f"{name!r} cannot be read ({_short(error)}).") from None
+            raise ImageError(f"{name!r} cannot be read ({in_short(error)}).") from None
     if size > max_bytes:
         raise ImageError(
             f"{name} has {size / 2**20:.1f} MB; at most {max_bytes / 2**20:g} MB are taken, so send a smaller copy."
@@ -111,7 +113,7 @@ def _read(source: bytes | str | os.PathLike[str], max_bytes: int) -> tuple[str, 
     try:
         return name, path.read_bytes()
     except OSError as error:
-        raise ImageError(f"{name} cannot be read ({_short(error)}).") from None
+        raise ImageError(f"{name} cannot be read ({in_short(error)}).") from None
 
 
 def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
@@ -153,7 +155,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
             f"{name} needs more memory than there is ({width} x {height} pixels); send a smaller copy."
         ) from None
     except Exception as error:  # Pillow's decoders raise many kinds for broken data
-        raise ImageError(f"{name} is broken or breaks off before its end ({_short(error)}); save it anew.") from None
+        raise ImageError(f"{name} is broken or breaks off before its end ({in_short(error)}); save it anew.") from None
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -187,7 +189,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _too_many_pixels(name: str, size: tuple[int, int] | None, max_pixels: int) -> ImageError:
     what = f"is {size[0]} x {size[1]} pixels" if size else "has far too many pixels"
     return ImageError(f"{name} {what}; at most {max_pixels / 1e6:g} million are taken, so send a smaller copy.")
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -14,7 +14,6 @@ data-<content hash>/   never written to once the manifest names it
 import hashlib
 import json
 import os
-import re
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgret.library import ImageLibrary, Record
+from imgret.library import ImageLibrary, Record, is_commit
 from imgret.pixels import PixelIndex
 from imgret.vectors import RecallAudit, VectorStore
 
@@ -87,7 +86,7 @@ class LibraryInfo:
     @property
     def on_hub(self) -> bool:
         """Whether the source is a data set of the Hub: only there a revision is a commit."""
-        return re.fullmatch("[0-9a-f]{40}", self.revision or "") is not None
+        return is_commit(self.revision)
 
     @property
     def name(self) -> str:
@@ -344,9 +343,16 @@ def check_hashes(folder: Path, manifest: Manifest) -> None:
     """Raises InvalidIndexError if a file of the manifest is missing or has another content."""
     check_sizes(folder, manifest)
     for name, entry in manifest.files.items():
-        with (folder / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                raise InvalidIndexError(f"The index in {folder} is corrupt ({name} has changed); build it anew.")
+        if not is_whole(folder / name, entry):
+            raise InvalidIndexError(f"The index in {folder} is corrupt ({name} has changed); build it anew.")
+
+
+def is_whole(path: Path, entry: FileEntry) -> bool:
+    """Whether a file is there with the size and the content of its entry."""
+    if not path.is_file() or path.stat().st_size != entry.size:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
 
 
 def count_labels(labels: Sequence[str | None]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from imgret.errors import in_short
 from imgret.images import ImageError, load_image, picture_suffixes
 from imgret.reach import hub_answers
 
@@ -259,7 +260,7 @@ class _TableRows(_Rows):
                 yield self._entry(number, row)
         except Exception as error:  # the Hub's clients, its file system and pyarrow each have errors of their own
             raise LibraryError(
-                f"The data set breaks off after row {number} ({_short(error)}); "
+                f"The data set breaks off after row {number} ({in_short(error)}); "
                 f"a build that is started again embeds only what is missing."
             ) from error
 
@@ -369,7 +370,7 @@ def _load_table(
     except LibraryError:
         raise
     except Exception as error:  # datasets, pyarrow and the Hub's clients each have errors of their own
-        raise LibraryError(f"{source} cannot be loaded ({_short(error)}).") from error
+        raise LibraryError(f"{source} cannot be loaded ({in_short(error)}).") from error
 
 
 def commit_of(source: str, revision: str | None) -> str:
@@ -406,6 +407,11 @@ def commit_of(source: str, revision: str | None) -> str:
             f"There is no folder, file or Hub data set {source!r} that can be read; "
             f"check the name, or set HF_TOKEN if it is private."
         ) from None
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a commit: only a data set of the Hub has one."""
+    return re.fullmatch("[0-9a-f]{40}", revision or "") is not None
 
 
 def _splits(source: str, config: str | None, commit: str | None) -> list[str]:
@@ -513,7 +519,3 @@ def _first_text(value: Any) -> str | None:
     if isinstance(value, list | tuple):
         value = value[0] if value else None
     return value.strip() or None if isinstance(value, str) else None
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -14,8 +14,9 @@ from PIL import Image
 
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.shared import SharedEncoder
-from imgret.images import ImageSource, load_image, pixel_vector
+from imgret.images import ImageSource, PixelVector, load_image, pixel_vector
 from imgret.index import Index
+from imgret.library import Record
 from imgret.metrics import METRICS
 from imgret.pixels import warm
 
@@ -31,7 +32,9 @@ class SearchError(ValueError):
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer. `rank` counts from 1; `score` is the metric's value, for CLIP the cosine similarity."""
+    """One answer. `rank` counts from 1; `score` is the metric's value, for CLIP the cosine similarity; `row` is where
+    the index keeps the picture.
+    """
 
     rank: int
     id: str
@@ -39,6 +42,7 @@ class Hit:
     caption: str | None
     score: float
     captions: Mapping[str, str] = field(default_factory=dict, repr=False)
+    row: int = field(default=-1, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The hit as the command line and the endpoints give it."""
@@ -113,15 +117,14 @@ class Retriever:
     ) -> Found:
         """`by_pixels`, and how many pictures had to be looked at."""
         metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
-        if itself is not None:
-            query = self.index.pixels.vectors[itself]
-        elif image is not None:
-            query = pixel_vector(load_image(image), self.index.manifest.pixel_size)
-        else:
-            raise SearchError("There is no picture to search with; upload one or choose an example.")
+        query = self._pixel_query(image, itself)
         answer = self.index.pixels.answer(query, metric, k + (itself is not None))
         others = answer.rows != itself
         return Found(self.hits(answer.rows[others][:k], answer.scores[others][:k]), answer.visited)
+
+    def pixel_query(self, image: ImageSource | None, like: str | None = None) -> PixelVector:
+        """The pixel vector (D,) of the query that `by_pixels` searches for."""
+        return self._pixel_query(image, self._row_of(like))
 
     def by_clip(
         self,
@@ -143,7 +146,7 @@ class Retriever:
         """
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
-        vector = self.embed_query(image, text, negative, text_weight, like=like)
+        vector = self._clip_query(image, text, negative, text_weight, itself)
         rows = self.index.vectors.query(vector, min(k + (itself is not None), len(self.index)), wanted)
         # Chroma's own distances are float32 of an approximate order; the hits get the exact cosine and its order.
         scores = self.index.embeddings[rows].astype(np.float64) @ vector.astype(np.float64)
@@ -161,11 +164,16 @@ class Retriever:
         like: str | None = None,
     ) -> npt.NDArray[np.float32]:
         """The unit vector (d,) that `by_clip` searches for."""
+        return self._clip_query(image, text, negative, text_weight, self._row_of(like))
+
+    def _clip_query(
+        self, image: ImageSource | None, text: str | None, negative: str | None, text_weight: Any, itself: int | None
+    ) -> npt.NDArray[np.float32]:
         if not isinstance(text_weight, Real) or not 0 <= float(text_weight) <= 1:
             raise SearchError(f"The weight of the text is {text_weight!r}; it must be a number from 0 to 1.")
         weight = float(text_weight)
         text, negative = _checked_text(text, "The text"), _checked_text(negative, "The negative text")
-        itself, pictured = self._row_of(like), image is not None or like is not None
+        pictured = image is not None or itself is not None
         if not pictured and text is None:
             raise SearchError("There is nothing to search for; give a picture, a text, or both.")
         query = np.zeros(self.index.manifest.encoder.dim)
@@ -194,8 +202,10 @@ class Retriever:
         except KeyError:
             raise SearchError(f"There is no picture {id!r} in the library.") from None
 
-    def checked_metric(self, metric: str) -> str:
+    def checked_metric(self, metric: Any) -> str:
         """`metric`, if it is the name of one of the four. Raises SearchError."""
+        if not isinstance(metric, str):
+            raise SearchError(f"The metric must be a name, not {type(metric).__name__}.")
         if metric not in METRICS:
             raise SearchError(f"There is no metric {metric!r}; there are {', '.join(METRICS)}.")
         return metric
@@ -214,8 +224,16 @@ class Retriever:
         """Rows and their scores, best first, as hits."""
         found = zip(rows, scores, strict=True)
         return [
-            _hit(rank, self.index.record(int(row)), float(score)) for rank, (row, score) in enumerate(found, start=1)
+            _hit(rank, int(row), self.index.record(int(row)), float(score))
+            for rank, (row, score) in enumerate(found, start=1)
         ]
+
+    def _pixel_query(self, image: ImageSource | None, itself: int | None) -> PixelVector:
+        if itself is not None:
+            return self.index.pixels.vectors[itself]
+        if image is None:
+            raise SearchError("There is no picture to search with; upload one or choose an example.")
+        return pixel_vector(load_image(image), self.index.manifest.pixel_size)
 
     def _row_of(self, id: str | None) -> int | None:
         return None if id is None else self.row_of(id)
@@ -255,8 +273,8 @@ def _encoder_of(index: Index, cache: Path | None) -> Encoder:
     return load_encoder(index.manifest.encoder.uri, cache=cache, exported=index.encoder_folder)
 
 
-def _hit(rank: int, record: Any, score: float) -> Hit:
-    return Hit(rank, record.id, record.label, record.caption, score, record.captions)
+def _hit(rank: int, row: int, record: Record, score: float) -> Hit:
+    return Hit(rank, record.id, record.label, record.caption, score, record.captions, row)
 
 
 def _checked_text(text: str | None, what: str) -> str | None:

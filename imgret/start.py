@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from imgret.build import BuildError, Progress, build_index
 from imgret.encoders import EncoderError
 from imgret.hub import MOUNT, HubError, fetch, is_repo
 from imgret.index import Index, InvalidIndexError, LibraryInfo, Manifest
-from imgret.library import ImageLibrary, LibraryError, commit_of
+from imgret.library import ImageLibrary, LibraryError, commit_of, is_commit
 from imgret.reach import hub_answers
 from imgret.search import Retriever
 from imgret.settings import EXAMPLE_LIBRARY, Settings
@@ -22,8 +21,6 @@ log = logging.getLogger(__name__)
 
 FIRST = 500
 """Pictures of a library that are indexed first, so that there is something to search while the rest is."""
-
-_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 class StartError(ValueError):
@@ -188,7 +185,7 @@ def _misfit(manifest: Manifest, settings: Settings) -> str | None:
 
 def _is_revision(library: str, made: str | None, wanted: str) -> bool:
     """Whether `wanted`, a commit, a branch or a tag, stands for `made`; of a name nobody can tell without the Hub."""
-    if made == wanted or _COMMIT.fullmatch(wanted):
+    if made == wanted or is_commit(wanted):
         return made == wanted
     return commit_of(library, wanted) == made if hub_answers() else True
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imgret.errors import in_short
 from imgret.scratch import Scratch
 
 Floats = npt.NDArray[np.float32]
@@ -107,7 +108,7 @@ class VectorStore:
         except Exception as error:
             scratch.close()
             raise VectorError(
-                f"The embeddings in {folder} cannot be opened ({_short(error)}); build the index anew."
+                f"The embeddings in {folder} cannot be opened ({in_short(error)}); build the index anew."
             ) from error
 
     def query(self, vector: Floats, k: int, labels: Sequence[str] | None = None) -> Rows:
@@ -121,7 +122,7 @@ class VectorStore:
                 query_embeddings=[np.asarray(vector, dtype=np.float32)], n_results=k, where=where, include=[]
             )
         except Exception as error:
-            raise VectorError(f"The embeddings cannot be searched ({_short(error)}).") from error
+            raise VectorError(f"The embeddings cannot be searched ({in_short(error)}).") from error
         return np.array([int(name) for name in found["ids"][0]], dtype=np.int64)
 
     def audit(self, embeddings: Floats, ef_search: int) -> RecallAudit:
@@ -182,7 +183,3 @@ def _best_scores(queries: Floats, embeddings: Floats, k: int) -> Floats:
         scores = np.hstack([best, queries @ np.asarray(embeddings[start : start + 16384]).T])
         best = -np.partition(-scores, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
     return best
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

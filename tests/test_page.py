@@ -108,10 +108,26 @@ def test_an_uploaded_picture_is_searched_and_one_that_is_none_is_an_error(page, 
     page.locator("#pixel-query input[type=file]").set_input_files(QUERIES / "747.webp")
     wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(QUERIES / "747.webp", "l2", 10), "l2"))
     (tmp_path / "page.png").write_text("<html>")
-    page.locator('#pixel-query button[aria-label="Remove Image"]').click()
+    remove = page.locator('#pixel-query button[aria-label="Remove Image"]')
+    remove.click()
     wait_for_hits(page, "pixel-hits", [])
+    example(page, "dog.webp").click()
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(DOG, "l2", 10), "l2"))
+    remove.click()  # at once, while the removal is answered
     page.locator("#pixel-query input[type=file]").set_input_files(tmp_path / "page.png")
     page.get_by_text("is not a picture that can be read").wait_for()
+    wait_for_hits(page, "pixel-hits", [])
+    remove.click()
+    example(page, "dog.webp").click()
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(DOG, "l2", 10), "l2"))
+    remove.click()
+    wait_for_hits(page, "pixel-hits", [])
+    tab(page, 1)
+    example(page, "dog.webp").click()
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(image=DOG, k=10), "clip"))
+    page.locator('#clip-query button[aria-label="Remove Image"]').click()
+    wait_for_hits(page, "clip-hits", [])
+    assert page.get_by_text("There is nothing to search for").count() == 0
 
 
 def test_a_text_is_searched_among_some_labels_and_an_empty_form_is_an_error(page, retriever):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from imgret.encoders.base import Encoder, EncoderError, Pixels, Vectors
 from imgret.encoders.preprocess import Preprocess
+from imgret.errors import in_short
 from imgret.reach import quick_hub
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class ClipEncoder(Encoder):
             raise
         # open_clip, transformers, the Hub and the weight readers each have errors of their own for what does not fit.
         except Exception as error:
-            raise EncoderError(uri, _one_sentence(error)) from error
+            raise EncoderError(uri, in_short(error).rstrip(".")) from error
         return cls(uri, model, tokenizer, config, device)
 
     def preprocess(self, image: Image.Image) -> Pixels:
@@ -189,7 +190,3 @@ def _vocabulary(model: Any) -> int:
 def _did_you_mean(word: str, words: list[str]) -> str:
     close = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
-def _one_sentence(error: Exception) -> str:
-    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

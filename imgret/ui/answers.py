@@ -31,9 +31,8 @@ class Thumbnails:
         self._used: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def path(self, retriever: Retriever, id: str) -> Path:
-        """The file with the thumbnail of the picture called `id`."""
-        row = retriever.index.row_of(id)
+    def path(self, retriever: Retriever, row: int) -> Path:
+        """The file with the thumbnail of the picture in `row`."""
         name = f"{retriever.index.manifest.data}-{row}.webp"  # a row of another index is another picture
         with self._lock:
             path = self.folder / name
@@ -90,7 +89,7 @@ def answer(
     return Answer(
         method=method,
         hits=tuple(found.hits),
-        images=tuple(thumbnails.path(ready.retriever, hit.id) for hit in found.hits),
+        images=tuple(thumbnails.path(ready.retriever, hit.row) for hit in found.hits),
         elapsed_ms=round(elapsed, 3),
         library=ready.retriever.index.manifest.library.name,
         notice=" ".join(sentence for sentence in (notice, ready.notice) if sentence) or None,

@@ -1,15 +1,17 @@
 """The tab for CLIP search: by picture, by text, by both, minus a text, among some labels."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from imgret.start import Ready
 from imgret.ui.endpoints import Endpoints, Query
+from imgret.ui.results import Results
 from imgret.ui.spoken import Spoken
-from imgret.ui.tab import Tab, hits_gallery, k_from, k_slider, picture_field, save_buttons, shown
-from imgret.ui.texts import WORDS, translated
-from imgret.ui.why import Why, why_clip
+from imgret.ui.tab import Tab, k_from, k_slider, picture_field
+from imgret.ui.texts import WORDS
+from imgret.ui.why import why_clip
 
 
 class ClipTab(Tab):
@@ -49,12 +51,8 @@ class ClipTab(Tab):
                     value=None,
                     elem_id="clip-suggestions",
                 )
-                status = gr.Markdown("", elem_classes="status")
-                hits = hits_gallery("clip-hits")
-                answer = gr.JSON(visible="hidden")
-                why = Why(spoken, "clip-why")
+                self._results = Results(spoken, "clip")
                 self.starter = gr.Markdown("", elem_classes="small")
-                save_buttons(spoken, answer)
         suggestions.input(
             lambda suggestion: (suggestion, None),
             suggestions,
@@ -63,9 +61,10 @@ class ClipTab(Tab):
             api_visibility="private",
         ).then(None, js="() => document.querySelector('#clip-search').click()", api_visibility="private")
         self.form = [text, negative, weight, self.labels, k]
-        self.outputs = [status, hits, answer, *why.outputs]
-        self.hits = [hits]
-        why.wire(endpoints, why_clip, language, answer, self.picture, self.form)
+        self.besides = (text, negative)
+        self.outputs = self._results.outputs
+        self.hits = [self._results.hits]
+        self._results.wire(endpoints, why_clip, language, self.picture, self.form)
         self.triggers = [button.click, text.submit, negative.submit, weight.release, self.labels.input, k.release]
 
     def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:
@@ -77,16 +76,17 @@ class ClipTab(Tab):
         status = WORDS[language].clip_status.format(
             hits=len(answer.hits), count=len(ready.retriever.index), ms=answer.elapsed_ms
         )
-        notice = translated(answer.notice, language) if answer.notice else ""
-        found = [f"{status} {notice}", shown(answer, language), answer.as_dict()]
-        return [*found, *Why.cleared(len(answer.hits))]
+        return self._results.shown(answer, language, status)
+
+    def cleared(self, language: str, *form: Any) -> list[Any]:
+        return self._results.cleared()
 
     def address(self, *form: Any) -> dict[str, str]:
         text, negative, weight, labels, k = form
         given = {"text": text or "", "negative": negative or "", "label": "|".join(labels or ()), "k": str(k)}
         return {name: value for name, value in given.items() if value} | ({} if weight == 0.5 else {"w": str(weight)})
 
-    def from_address(self, parameters: dict[str, str], *form: Any) -> list[Any]:
+    def from_address(self, parameters: Mapping[str, str], *form: Any) -> list[Any]:
         text, negative, weight, labels, k = form
         try:
             weight = min(1.0, max(0.0, float(parameters.get("w", weight))))

@@ -1,16 +1,18 @@
 """The tab that asks all five methods for the same picture, a row each."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
-from imgret.search import METHODS, Hit
+from imgret.search import METHODS
 from imgret.start import Ready
 from imgret.ui.answers import Answer
 from imgret.ui.endpoints import Endpoints, Query
-from imgret.ui.examples import read_examples
+from imgret.ui.examples import Example
+from imgret.ui.results import captioned, hits_gallery
 from imgret.ui.spoken import Spoken
-from imgret.ui.tab import Tab, hits_gallery, k_from, k_slider, picture_field, shown
+from imgret.ui.tab import Tab, k_from, k_slider, picture_field
 from imgret.ui.texts import WORDS, Words
 
 MAX_K = 10
@@ -21,9 +23,9 @@ class CompareTab(Tab):
 
     name = "compare"
 
-    def __init__(self, endpoints: Endpoints, spoken: Spoken) -> None:
+    def __init__(self, endpoints: Endpoints, spoken: Spoken, examples: Sequence[Example]) -> None:
         self._endpoints = endpoints
-        self._labels = {example.path.name: example.label for example in read_examples()}
+        self._labels = {example.path.name: example.label for example in examples}
         with (
             spoken(gr.Tab, {"label": lambda words: words.compare_tab}, id=self.name) as self.tab,
             gr.Row(elem_classes="search"),
@@ -42,10 +44,9 @@ class CompareTab(Tab):
         self.triggers = [k.release]
 
     def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:
-        words = WORDS[language]
         if query is None:
-            empty: list[Any] = ["", []]
-            return [words.compare_first, *(empty * len(METHODS))]
+            return self.cleared(language)
+        words = WORDS[language]
         label = self._label_of(ready, query)
         answers = self._endpoints.by_all(ready, query, form[0])
         by_clip = {hit.id for hit in answers[-1].hits}
@@ -54,30 +55,31 @@ class CompareTab(Tab):
             legend.append(words.compare_label.format(label=label))
         values: list[Any] = ["\n\n".join(legend)]
         for answer in answers:
-
-            def mark(hit: Hit, method: str = answer.method) -> str:
-                return ("● " if method != "clip" and hit.id in by_clip else "") + ("✓ " if label == hit.label else "")
-
-            values += [
-                _title(words, answer, by_clip, label),
-                shown(answer, language, mark if label or by_clip else None),
-            ]
+            agrees = by_clip if answer.method != "clip" else set()
+            marks = {
+                hit.id: ("● " if hit.id in agrees else "") + ("✓ " if label is not None and hit.label == label else "")
+                for hit in answer.hits
+            }
+            values += [_title(words, answer, by_clip, label), captioned(answer, language, marks)]
         return values
+
+    def cleared(self, language: str, *form: Any) -> list[Any]:
+        empty: list[Any] = ["", []]
+        return [WORDS[language].compare_first, *(empty * len(METHODS))]
 
     def address(self, *form: Any) -> dict[str, str]:
         return {"k": str(form[0])}
 
-    def from_address(self, parameters: dict[str, str], *form: Any) -> list[Any]:
+    def from_address(self, parameters: Mapping[str, str], *form: Any) -> list[Any]:
         return [k_from(parameters, form[0], MAX_K)]
 
     def _label_of(self, ready: Ready, query: Query) -> str | None:
         """The label of the query, where it is known: of an example, or of a picture of the library."""
-        known = ready.retriever.index.manifest.labels
+        index = ready.retriever.index
         if query.like is not None:
-            index = ready.retriever.index
             return index.record(index.row_of(query.like)).label
         label = self._labels.get(query.example or "")
-        return label if label in known else None
+        return label if label in index.manifest.labels else None
 
 
 def _title(words: Words, answer: Answer, by_clip: set[str], label: str | None) -> str:

@@ -14,7 +14,7 @@ from gradio.utils import get_function_description, get_function_params
 from PIL import Image
 
 from imgret.images import load_image
-from imgret.search import METHODS, Found, SearchError
+from imgret.search import METHODS, Found
 from imgret.start import Ready, Start
 from imgret.ui.answers import Answer, Thumbnails, answer, k_notice, language_notice
 from imgret.ui.examples import QUERIES
@@ -162,9 +162,7 @@ class Endpoints:
 
     def by_pixels(self, ready: Ready, query: Query, metric: Any, k: Any) -> Answer:
         """The answer by one of the four metrics."""
-        if not isinstance(metric, str):
-            raise SearchError(f"The metric must be a name, not {type(metric).__name__}.")
-        notice = k_notice(ready.retriever, k)
+        metric, notice = ready.retriever.checked_metric(metric), k_notice(ready.retriever, k)
 
         def search() -> Found:
             return ready.retriever.find_by_pixels(query.picture, metric, k, like=query.like)

@@ -1,19 +1,19 @@
 """The tab that shows what is searched, picture by picture, and how good the answers are."""
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
-from PIL import Image
 
 from imgret.atlas import place
+from imgret.index import Index
 from imgret.search import METHODS, SearchError
-from imgret.start import Ready
 from imgret.ui.endpoints import Endpoints, told
-from imgret.ui.map_picture import draw_map, nearest, with_ring
+from imgret.ui.map_picture import MapPicture
+from imgret.ui.results import hits_gallery
 from imgret.ui.spoken import Spoken
-from imgret.ui.tab import hits_gallery
 from imgret.ui.texts import WORDS
 
 PER_PAGE = 27
@@ -29,7 +29,8 @@ class LibraryTab:
     def __init__(self, endpoints: Endpoints, spoken: Spoken, language: gr.Radio, latest: gr.Textbox) -> None:
         """`latest` holds the path of the picture that was searched for last."""
         self._endpoints = endpoints
-        self._drawn: tuple[str, Image.Image] | None = None
+        self._drawing = threading.Lock()
+        self._picture: tuple[str, MapPicture] | None = None
         with spoken(gr.Tab, {"label": lambda words: words.library_tab}, id=self.name) as self.tab:
             with gr.Row():
                 label = spoken(
@@ -109,25 +110,21 @@ class LibraryTab:
 
         label.input(told(choose), [language, label], [*browsed, *figures], **private)
 
-        def enter(language: str, label: str, number: Any, latest: str) -> list[Any]:
-            ready = endpoints.start.wait()
-            words, manifest = WORDS[language], ready.retriever.index.manifest
-            choices = [
-                (words.all_labels, ALL),
-                *((f"{name} ({count})", name) for name, count in manifest.labels.items()),
-            ]
+        def speak(language: str, label: str, number: Any) -> list[Any]:
+            index = endpoints.start.wait().retriever.index
+            words, labels = WORDS[language], index.manifest.labels
+            choices = [(words.all_labels, ALL), *((f"{name} ({count})", name) for name, count in labels.items())]
             return [
                 gr.update(choices=choices),
                 *self._browse(language, label, int(number or 1)),
-                self._map(ready, latest),
                 *self._figures(language, label),
-                _by_label(ready.retriever.index.evaluation, WORDS[language].label),
+                _by_label(index.evaluation, words.label),
             ]
 
-        inputs = [*where, latest]
-        filled = [label, *browsed, self.map, *figures, by_label]
-        self.tab.select(told(enter), inputs, filled, **private)
-        language.input(told(enter), inputs, filled, **private)
+        spoken_parts = [label, *browsed, *figures, by_label]
+        self.tab.select(told(speak), where, spoken_parts, **private)
+        self.tab.select(told(self._map), latest, self.map, **private)
+        language.input(told(speak), where, spoken_parts, **private)
 
     def _browse(self, language: str, label: str, number: int) -> list[Any]:
         """The pictures of one page: its number, a sentence, the gallery."""
@@ -138,34 +135,36 @@ class LibraryTab:
         number = min(max(1, number), pages)
         start = (number - 1) * PER_PAGE
         pictures = []
-        for row in rows[start : start + PER_PAGE]:
-            record = index.record(int(row))
+        for row in map(int, rows[start : start + PER_PAGE]):
+            record = index.record(row)
             name = record.captions.get(language) or record.caption or record.label or record.id
-            pictures.append((str(self._endpoints.thumbnails.path(ready.retriever, record.id)), name))
+            pictures.append((str(self._endpoints.thumbnails.path(ready.retriever, row)), name))
         return [number, WORDS[language].browse.format(count=len(rows), page=number, pages=pages), pictures]
 
-    def _map(self, ready: Ready, latest: str) -> Any:
+    def _map(self, latest: str) -> Any:
         """The map, with a ring where the latest query belongs."""
+        ready = self._endpoints.start.wait()
         index = ready.retriever.index
         if index.map is None:
             return gr.update(visible=False)
-        if self._drawn is None or self._drawn[0] != index.manifest.data:
-            self._drawn = index.manifest.data, draw_map(index, *index.map)
-        picture = self._drawn[1]
         query = self._endpoints.query(ready, {"path": latest}) if latest else None
-        if query is not None:
-            point = place(index, ready.retriever.embed_query(query.picture, like=query.like))
-            picture = picture if point is None else with_ring(picture, point)
-        return gr.update(value=picture, visible=True)
+        vector = None if query is None else ready.retriever.embed_query(query.picture, like=query.like)
+        point = None if vector is None else place(index, vector)
+        return gr.update(value=self._drawn(index).with_ring(point), visible=True)
 
     def clicked(self, x: float, y: float) -> str:
         """The thumbnail of the picture at a place on the map, in its pixels. Raises SearchError."""
         ready = self._endpoints.start.wait()
         if ready.retriever.index.map is None:
             raise SearchError("This library has no map.")
-        rows, points = ready.retriever.index.map
-        id = ready.retriever.index.record(int(rows[nearest(points, x, y)])).id
-        return str(self._endpoints.thumbnails.path(ready.retriever, id))
+        row = self._drawn(ready.retriever.index).row_at(x, y)
+        return str(self._endpoints.thumbnails.path(ready.retriever, row))
+
+    def _drawn(self, index: Index) -> MapPicture:
+        with self._drawing:  # visitors who come meanwhile wait for the one picture
+            if self._picture is None or self._picture[0] != index.manifest.data:
+                self._picture = index.manifest.data, MapPicture(index)
+            return self._picture[1]
 
     def _figures(self, language: str, label: str) -> list[Any]:
         """What was measured at the build, of all pictures or of one label: a sentence, the plot, the table."""

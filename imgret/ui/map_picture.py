@@ -10,37 +10,43 @@ from imgret.images import load_image
 from imgret.index import Index
 
 SIDE, BORDER = 1000, 24
+MOST = 1500
+"""Pictures that are drawn: more would hide each other, and the first visitor waits for them."""
 RING = (13, 148, 136)
 
-Points = npt.NDArray[np.float32]
+
+class MapPicture:
+    """The map of an index that has one, drawn: RGB, SIDE px square, x to the right and y up."""
+
+    def __init__(self, index: Index) -> None:
+        assert index.map is not None
+        rows, points = index.map
+        some = np.arange(min(len(rows), MOST)) * len(rows) // min(len(rows), MOST)
+        self._rows, self._centres = rows[some], _centres(points[some])
+        self._image = Image.new("RGB", (SIDE, SIDE), "white")
+        side = int(np.clip(SIDE / np.sqrt(len(some)) * 0.9, 12, 64))
+        for row, centre in zip(self._rows.tolist(), self._centres, strict=True):
+            small = load_image(index.thumbnail(row))
+            small.thumbnail((side, side))
+            self._image.paste(small, (int(centre[0] - small.width / 2), int(centre[1] - small.height / 2)))
+
+    def with_ring(self, point: Sequence[float] | None) -> Image.Image:
+        """The picture, with a ring around a point of the map if one is given."""
+        if point is None:
+            return self._image
+        copy = self._image.copy()
+        x, y = _centres(np.array([point]))[0]
+        draw = ImageDraw.Draw(copy)
+        for width, colour, radius in ((9, "white", 26), (5, RING, 24)):
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=width)
+        return copy
+
+    def row_at(self, x: float, y: float) -> int:
+        """The row of the index whose picture is the closest to a place in pixels."""
+        return int(self._rows[np.argmin(((self._centres - (x, y)) ** 2).sum(axis=1))])
 
 
-def draw_map(index: Index, rows: npt.NDArray[np.int64], points: Points) -> Image.Image:
-    """The pictures in `rows` at their `points` (M, 2) from 0 to 1, x to the right and y up: RGB, SIDE px square."""
-    thumb = int(np.clip(SIDE / np.sqrt(max(1, len(rows))) * 0.9, 12, 64))
-    picture = Image.new("RGB", (SIDE, SIDE), "white")
-    for row, centre in zip(rows.tolist(), _centres(points), strict=True):
-        small = load_image(index.thumbnail(row))
-        small.thumbnail((thumb, thumb))
-        picture.paste(small, (int(centre[0] - small.width / 2), int(centre[1] - small.height / 2)))
-    return picture
-
-
-def with_ring(picture: Image.Image, point: Sequence[float]) -> Image.Image:
-    """A copy of a map with a ring around `point`."""
-    copy = picture.copy()
-    x, y = _centres(np.array([point], np.float32))[0]
-    draw = ImageDraw.Draw(copy)
-    for width, colour, radius in ((9, "white", 26), (5, RING, 24)):
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=width)
-    return copy
-
-
-def nearest(points: Points, x: float, y: float) -> int:
-    """The number of the point whose picture is the closest to a click at `x`, `y` in pixels of the map."""
-    return int(np.argmin(((_centres(points) - (x, y)) ** 2).sum(axis=1)))
-
-
-def _centres(points: Points) -> npt.NDArray[np.float64]:
+def _centres(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Points of the map (M, 2), from 0 to 1, in pixels."""
     room = SIDE - 2 * BORDER
     return np.column_stack([BORDER + points[:, 0] * room, SIDE - BORDER - points[:, 1] * room]).astype(np.float64)

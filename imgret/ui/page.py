@@ -1,12 +1,14 @@
 """The page: an example gallery over the tabs, and how a click anywhere becomes a search."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
+from gradio.blocks import Block
 
+from imgret.images import ImageError
 from imgret.search import SearchError
 from imgret.settings import Settings
 from imgret.start import Ready, Start
@@ -30,6 +32,9 @@ SECONDS_BETWEEN_STAGES = 3
 
 # Without preprocessing a picture arrives as the file it is, undecoded: images.py alone decodes what strangers send.
 QUIETLY: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
+
+Changes = dict[Block, Any]
+"""Components and their values."""
 
 TO_ADDRESS = """(query) => {
   const url = new URL(window.location);
@@ -83,7 +88,7 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
         latest = gr.Textbox("", visible="hidden")
         with gr.Tabs() as choice:
             pixels, clip = PixelsTab(endpoints, spoken, language), ClipTab(endpoints, spoken, language)
-            compare = CompareTab(endpoints, spoken)
+            compare = CompareTab(endpoints, spoken, examples)
             library = LibraryTab(endpoints, spoken, language, latest)
             CodeTab(spoken)
         with spoken(gr.Accordion, {"label": lambda words: words.course}, open=False):
@@ -92,8 +97,8 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
         timer = gr.Timer(SECONDS_BETWEEN_STAGES, active=False)
         endpoints.publish()
         Tools(endpoints).publish()
-        page = _Page(endpoints, [pixels, clip, compare], examples, language, latest)
-        page.wire(gallery, choice, library)
+        page = _Page(endpoints, [pixels, clip, compare], examples, language, latest, choice)
+        page.wire(gallery, library)
 
         def describe(language: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
             def show(stage: str, done: int, total: int | None) -> None:
@@ -119,11 +124,11 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
         demo.load(greet, None, [language, gallery, *spoken.components], **private).then(
             None, language, js="(language) => { document.documentElement.lang = language; }", api_visibility="private"
         ).then(told(describe), language, described, api_visibility="private").then(
-            told(page.follow), [language, *page.fields], [choice, *page.everything], **QUIETLY
+            told(page.follow), page.inputs, page.outputs, **QUIETLY
         )
         language.input(speak, language, [gallery, *spoken.components], **private).then(
             told(describe), language, described, **private
-        ).then(told(page.again), [language, *page.fields], page.answers, **QUIETLY)
+        ).then(told(page.again), page.inputs, page.outputs, **QUIETLY)
         timer.tick(told(describe), language, described, **private)
         language.input(None, language, js=LANGUAGE_TO_ADDRESS, api_visibility="private")
     demo.queue(default_concurrency_limit=4)
@@ -131,7 +136,10 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
 
 
 class _Page:
-    """The tabs together: the picture that was searched for last goes with the visitor from one to the next."""
+    """The tabs together: the picture that was searched for last goes with the visitor from one to the next.
+
+    The handlers are given the values of `inputs` and answer what changes of `outputs`, by component.
+    """
 
     def __init__(
         self,
@@ -140,128 +148,118 @@ class _Page:
         examples: Sequence[Example],
         language: gr.Radio,
         latest: gr.Textbox,
+        choice: gr.Tabs,
     ) -> None:
-        self._endpoints, self._tabs, self._examples, self._language = endpoints, tabs, examples, language
+        self._endpoints, self._tabs, self._examples, self._latest, self._choice = (
+            endpoints, tabs, examples, latest, choice
+        )  # fmt: skip
         self._active = gr.Textbox(tabs[0].name, visible="hidden")
-        self._latest = latest
         self._address = gr.Textbox("", visible="hidden")
-        self.fields = [field for tab in tabs for field in (tab.picture, *tab.form)]
-        self.answers = [output for tab in tabs for output in tab.outputs]
-        self.everything = [
-            self._latest,
-            self._address,
-            *(part for tab in tabs for part in (tab.picture, *tab.form, *tab.outputs)),
-        ]
+        fields = [field for tab in tabs for field in (tab.picture, *tab.form)]
+        self.inputs = [language, self._active, latest, *fields]
+        self.outputs = [
+            choice, self._active, latest, self._address, *fields, *(part for tab in tabs for part in tab.outputs)
+        ]  # fmt: skip
 
-    def wire(self, gallery: gr.Gallery, choice: gr.Tabs, library: LibraryTab) -> None:
+    def wire(self, gallery: gr.Gallery, library: LibraryTab) -> None:
         """Adds the events of the tabs, of the example `gallery`, and of the library's pictures."""
-        gallery.select(told(self._pick), [self._language, self._active, *self.fields], self.everything, **QUIETLY)
-        library.pictures.select(
-            told(self._pick_from_library),
-            [self._language, library.pictures, *self.fields],
-            [choice, self._active, *self.everything],
-            **QUIETLY,
-        )
-        library.map.select(
-            told(self._pick_from_map(library)),
-            [self._language, *self.fields],
-            [choice, self._active, *self.everything],
-            **QUIETLY,
-        )
+        self._on(gallery.select, self._pick)
+        self._on(library.pictures.select, self._pick_from_library)
+
+        def pick_from_map(chosen: gr.SelectData, language: str, *values: Any) -> Changes:
+            x, y = chosen.index
+            return self._in_first_tab(language, library.clicked(float(x), float(y)), values)
+
+        self._on(library.map.select, pick_from_map)
         self._address.change(None, self._address, js=TO_ADDRESS, api_visibility="private")
         for tab in self._tabs:
-            form = [self._language, tab.picture, *tab.form]
-            outputs = [self._latest, self._address, *tab.outputs]
+            self._wire(tab)
 
-            def search(language: str, picture: Any, *form: Any, tab: Tab = tab) -> list[Any]:
-                return self._searched(tab, language, picture, form)
+    def _wire(self, tab: Tab) -> None:
+        def search(language: str, *values: Any) -> Changes:
+            given = self._given(values)
+            return self._found(tab, language, given[tab.picture], given)
 
-            gr.on([tab.picture.input, *tab.triggers], told(search), form, outputs, **QUIETLY)
-
-            def enter(language: str, latest: str, picture: Any, *form: Any, tab: Tab = tab) -> list[Any]:
-                if not latest or (picture and picture.get("path") == latest):
-                    return [gr.skip()] * (3 + len(tab.outputs))
-                before, address, *outputs = self._searched(tab, language, {"path": latest}, form)
-                return [before, address, latest, *outputs]
-
-            tab.tab.select(None, None, self._active, js=f"() => '{tab.name}'", api_visibility="private")
-            tab.tab.select(
-                told(enter),
-                [self._language, self._latest, tab.picture, *tab.form],
-                [self._latest, self._address, tab.picture, *tab.outputs],
-                **QUIETLY,
-            )
-            for hits in tab.hits:
-
-                def go_on(chosen: gr.SelectData, language: str, hits: Any, *form: Any, tab: Tab = tab) -> list[Any]:
-                    path = hits[chosen.index]["image"]["path"]
-                    before, address, *outputs = self._searched(tab, language, {"path": path}, form)
-                    return [before, address, path, *outputs]
-
-                hits.select(
-                    told(go_on),
-                    [self._language, hits, *tab.form],
-                    [self._latest, self._address, tab.picture, *tab.outputs],
-                    **QUIETLY,
-                )
-
-    def follow(self, request: gr.Request, language: str, *fields: Any) -> list[Any]:
-        """What the address of the page asks for: `choice`, then `everything`."""
-        parameters = {name: str(value) for name, value in request.query_params.items()}
-        tab = next((tab for tab in self._tabs if tab.name == parameters.get("tab")), self._tabs[0])
-        path = self._named(parameters)
-        values = tab.from_address(parameters, *self._form_of(tab, fields))
-        if path is None and not parameters.get("text"):
-            return [gr.skip()] * (1 + len(self.everything))
-        picture = {"path": path} if path else None
-        return [
-            gr.Tabs(selected=tab.name),
-            *self._only(tab, path, values, self._searched(tab, language, picture, values)),
-        ]
-
-    def again(self, language: str, *fields: Any) -> list[Any]:
-        """What every tab shows, in another language: `answers`."""
-        found: list[Any] = []
-        for tab in self._tabs:
-            picture, *form = self._all_of(tab, fields)
+        def change_picture(language: str, *values: Any) -> Changes:
+            given = self._given(values)
+            if given[tab.picture] and given[tab.picture]["path"] == given[self._latest]:  # set here, and searched for
+                return {self._latest: gr.skip()}
+            if given[tab.picture] is None and not any(given[field] for field in tab.besides):
+                return self._emptied(tab, language, given)
             try:
-                found += self._searched(tab, language, picture, form)[2:]
-            except ValueError:  # an empty form, a picture that is none: said already
-                found += [gr.skip()] * len(tab.outputs)
-        return found
+                return self._found(tab, language, given[tab.picture], given)
+            except ImageError as error:  # what the picture before found is not what this one finds
+                gr.Warning(translated(str(error), language))
+                return self._emptied(tab, language, given)
 
-    def _pick(self, chosen: gr.SelectData, language: str, active: str, *fields: Any) -> list[Any]:
-        """A click on an example: `everything`."""
+        def enter(language: str, *values: Any) -> Changes:
+            given = self._given(values)
+            latest, own = given[self._latest], given[tab.picture]
+            if not latest or (own and own.get("path") == latest):
+                return {self._latest: gr.skip()}
+            return self._at(tab, language, latest, given)
+
+        def go_on(chosen: gr.SelectData, language: str, *values: Any) -> Changes:
+            return self._at(tab, language, chosen.value["image"]["path"], self._given(values))
+
+        # Not `input` or `clear`: when a picture is taken away, they come with the one that was there.
+        self._on(tab.picture.change, change_picture)
+        self._on(tab.triggers, search)
+        tab.tab.select(None, None, self._active, js=f"() => '{tab.name}'", api_visibility="private")
+        self._on(tab.tab.select, enter)
+        for hits in tab.hits:
+            self._on(hits.select, go_on)
+
+    def _on(self, events: Any, handler: Callable[..., Changes]) -> None:
+        # What a visitor does while an answer is on its way is asked for after it, instead of being dropped.
+        gr.on(events, told(handler), self.inputs, self.outputs, trigger_mode="always_last", **QUIETLY)
+
+    def follow(self, request: gr.Request, language: str, *values: Any) -> Changes:
+        """What the address of the page asks for."""
+        parameters = {name: str(value) for name, value in request.query_params.items()}
+        path = self._named(parameters)
+        if path is None and not parameters.get("text"):
+            return {self._latest: gr.skip()}
+        tab, given = self._tab(parameters.get("tab")), self._given(values)
+        form = dict(zip(tab.form, tab.from_address(parameters, *(given[field] for field in tab.form)), strict=True))
+        found = form | self._at(tab, language, path, given | form)
+        return found | {self._choice: gr.Tabs(selected=tab.name), self._active: tab.name}
+
+    def again(self, language: str, *values: Any) -> Changes:
+        """What every tab shows, in another language."""
+        given = self._given(values)
+        changes: Changes = {}
+        for tab in self._tabs:
+            try:
+                changes |= self._found(tab, language, given[tab.picture], given)
+            except ValueError:  # an empty form, a picture that is none: said already
+                continue
+        return {part: value for part, value in changes.items() if part not in (self._latest, self._address)}
+
+    def _pick(self, chosen: gr.SelectData, language: str, *values: Any) -> Changes:
+        """A click on an example: the whole query in the tab that is open."""
         if not isinstance(chosen.index, int) or not 0 <= chosen.index < len(self._examples):
             raise SearchError("There is no such example.")
-        tab = next((tab for tab in self._tabs if tab.name == active), self._tabs[0])
-        path = str(self._examples[chosen.index].path)
-        form, changed = self._form_of(tab, fields), None
-        if tab.name == "clip":  # the example is the query, not a part of it
-            form[:2] = changed = ["", ""]
-            changed = [*changed, *[gr.skip()] * (len(form) - 2)]
-        return self._only(tab, path, changed, self._searched(tab, language, {"path": path}, form))
+        given = self._given(values)
+        tab = self._tab(given[self._active])
+        emptied: Changes = dict.fromkeys(tab.besides, "")
+        return emptied | self._at(tab, language, str(self._examples[chosen.index].path), given | emptied)
 
-    def _pick_from_library(self, chosen: gr.SelectData, language: str, pictures: Any, *fields: Any) -> list[Any]:
-        """A click on a picture of the library: the first tab, its name, `everything`."""
-        return self._in_first_tab(language, pictures[chosen.index]["image"]["path"], fields)
+    def _pick_from_library(self, chosen: gr.SelectData, language: str, *values: Any) -> Changes:
+        return self._in_first_tab(language, chosen.value["image"]["path"], values)
 
-    def _pick_from_map(self, library: LibraryTab) -> Callable[..., list[Any]]:
-        def pick(chosen: gr.SelectData, language: str, *fields: Any) -> list[Any]:
-            x, y = chosen.index
-            return self._in_first_tab(language, library.clicked(float(x), float(y)), fields)
-
-        return pick
-
-    def _in_first_tab(self, language: str, path: str, fields: Sequence[Any]) -> list[Any]:
+    def _in_first_tab(self, language: str, path: str, values: Sequence[Any]) -> Changes:
         tab = self._tabs[0]
-        form = self._form_of(tab, fields)
-        found = self._only(tab, path, None, self._searched(tab, language, {"path": path}, form))
-        return [gr.Tabs(selected=tab.name), tab.name, *found]
+        found = self._at(tab, language, path, self._given(values))
+        return found | {self._choice: gr.Tabs(selected=tab.name), self._active: tab.name}
 
-    def _searched(self, tab: Tab, language: str, picture: Any, form: Sequence[Any]) -> list[Any]:
-        """The latest picture, the address, and the tab's outputs."""
-        ready = self._endpoints.start.wait()
+    def _at(self, tab: Tab, language: str, path: str | None, given: Changes) -> Changes:
+        """A search for the picture in a file, which becomes that of the tab."""
+        return {tab.picture: path} | self._found(tab, language, {"path": path} if path else None, given)
+
+    def _found(self, tab: Tab, language: str, picture: Any, given: Changes) -> Changes:
+        """What a search for a picture in a tab changes: its outputs, the latest picture, the address."""
+        ready, form = self._endpoints.start.wait(), [given[field] for field in tab.form]
         query = self._endpoints.query(ready, picture)
         outputs = tab.search(ready, language, query, *form)
         link = {"tab": tab.name} | tab.address(*form)
@@ -269,37 +267,28 @@ class _Page:
             link["example"] = query.example
         elif query is not None and query.like:
             link["id"] = query.like
-        return [picture["path"] if picture else "", urlencode(link), *outputs]
+        latest = picture["path"] if picture else ""
+        return {self._latest: latest, self._address: urlencode(link)} | dict(zip(tab.outputs, outputs, strict=True))
 
-    def _only(self, tab: Tab, path: str | None, form: Sequence[Any] | None, searched: Sequence[Any]) -> list[Any]:
-        """`everything`, of which only what belongs to `tab` changes, and its form only where one is given."""
-        latest, address, *outputs = searched
-        values: list[Any] = [latest, address]
-        for other in self._tabs:
-            if other is tab:
-                values += [path, *(form or [gr.skip()] * len(tab.form)), *outputs]
-            else:
-                values += [gr.skip()] * (1 + len(other.form) + len(other.outputs))
-        return values
+    def _emptied(self, tab: Tab, language: str, given: Changes) -> Changes:
+        outputs = tab.cleared(language, *(given[field] for field in tab.form))
+        return {self._latest: "", self._address: f"tab={tab.name}"} | dict(zip(tab.outputs, outputs, strict=True))
 
-    def _named(self, parameters: dict[str, str]) -> str | None:
+    def _named(self, parameters: Mapping[str, str]) -> str | None:
         """The file of the example or of the picture of the library that the address names."""
         for example in self._examples:
             if example.path.name == parameters.get("example"):
                 return str(example.path)
         if "id" not in parameters:
             return None
-        try:
-            return str(self._endpoints.thumbnails.path(self._endpoints.start.wait().retriever, parameters["id"]))
-        except KeyError:
-            raise SearchError(f"There is no picture {parameters['id']!r} in the library.") from None
+        retriever = self._endpoints.start.wait().retriever
+        return str(self._endpoints.thumbnails.path(retriever, retriever.row_of(parameters["id"])))
 
-    def _all_of(self, tab: Tab, fields: Sequence[Any]) -> list[Any]:
-        start = sum(1 + len(other.form) for other in self._tabs[: self._tabs.index(tab)])
-        return list(fields[start : start + 1 + len(tab.form)])
+    def _tab(self, name: Any) -> Tab:
+        return next((tab for tab in self._tabs if tab.name == name), self._tabs[0])
 
-    def _form_of(self, tab: Tab, fields: Sequence[Any]) -> list[Any]:
-        return self._all_of(tab, fields)[1:]
+    def _given(self, values: Sequence[Any]) -> Changes:
+        return dict(zip(self.inputs[1:], values, strict=True))
 
 
 def launch(demo: gr.Blocks, settings: Settings, *, port: int | None = None, **options: Any) -> Any:

@@ -1,16 +1,18 @@
 """The tab for the four basic metrics."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
-from imgret.metrics import METRICS
+from imgret.metrics import LARGER_IS_CLOSER, METRICS
 from imgret.start import Ready
 from imgret.ui.endpoints import Endpoints, Query
+from imgret.ui.results import Results
 from imgret.ui.spoken import Spoken
-from imgret.ui.tab import Tab, direction, hits_gallery, k_from, k_slider, picture_field, save_buttons, shown
-from imgret.ui.texts import WORDS, Words, translated
-from imgret.ui.why import Why, why_pixels
+from imgret.ui.tab import Tab, k_from, k_slider, picture_field
+from imgret.ui.texts import WORDS, Words
+from imgret.ui.why import why_pixels
 
 FORMULAS = {
     "l1": r"$$L_1(\vec a, \vec b) = \sum_{i=1}^{N} \left| a_i - b_i \right|$$",
@@ -44,21 +46,17 @@ class PixelsTab(Tab):
                 about = gr.Markdown(_about("en", DEFAULT), latex_delimiters=LATEX, elem_classes="formula")
                 k = k_slider(spoken)
             with gr.Column(scale=5, min_width=320, elem_classes="results"):
-                status = gr.Markdown("", elem_classes="status")
-                hits = hits_gallery("pixel-hits")
-                answer = gr.JSON(visible="hidden")
-                why = Why(spoken, "pixel-why")
-                save_buttons(spoken, answer)
+                self._results = Results(spoken, "pixel")
         self.form = [metric, k]
-        self.outputs = [about, status, hits, answer, *why.outputs]
-        self.hits = [hits]
+        self.outputs = [about, *self._results.outputs]
+        self.hits = [self._results.hits]
         self.triggers = [metric.input, k.release]
-        why.wire(endpoints, why_pixels, language, answer, self.picture, self.form)
+        self._results.wire(endpoints, why_pixels, language, self.picture, self.form)
 
     def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:
-        metric, k = form
         if query is None:
-            return [_about(language, metric), "", [], None, *Why.cleared(0)]
+            return self.cleared(language, *form)
+        metric, k = form
         words = WORDS[language]
         answer = self._endpoints.by_pixels(ready, query, metric, k)
         status = words.pixels_status.format(
@@ -68,14 +66,15 @@ class PixelsTab(Tab):
             visited=answer.visited,
             ms=answer.elapsed_ms,
         )
-        notice = translated(answer.notice, language) if answer.notice else ""
-        found = [f"{status} {notice}", shown(answer, language), answer.as_dict()]
-        return [_about(language, metric), *found, *Why.cleared(len(answer.hits))]
+        return [_about(language, metric), *self._results.shown(answer, language, status)]
+
+    def cleared(self, language: str, *form: Any) -> list[Any]:
+        return [_about(language, form[0]), *self._results.cleared()]
 
     def address(self, *form: Any) -> dict[str, str]:
         return {"method": str(form[0]), "k": str(form[1])}
 
-    def from_address(self, parameters: dict[str, str], *form: Any) -> list[Any]:
+    def from_address(self, parameters: Mapping[str, str], *form: Any) -> list[Any]:
         metric, k = form
         return [parameters["method"] if parameters.get("method") in METRICS else metric, k_from(parameters, k)]
 
@@ -85,5 +84,8 @@ def _choices(words: Words) -> list[tuple[str, str]]:
 
 
 def _about(language: str, metric: Any) -> str:
+    if metric not in FORMULAS:
+        return ""
     words = WORDS[language]
-    return f"{FORMULAS[metric]}\n\n{words.rewards[metric]} {direction(words, metric)}" if metric in FORMULAS else ""
+    direction = words.larger if metric in LARGER_IS_CLOSER else words.smaller
+    return f"{FORMULAS[metric]}\n\n{words.rewards[metric]} {direction}"

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from gradio.blocks import Block
 from PIL import Image
 
@@ -81,15 +80,8 @@ class Why:
 
 def why_pixels(ready: Ready, language: str, query: Query | None, id: str, metric: str, k: Any) -> tuple[Pictures, str]:
     """The two pictures as the metric sees them, and a map of the terms that add up to the score."""
-    words, index = WORDS[language], ready.retriever.index
-    if query is None:
-        raise SearchError("There is no picture to search with; upload one or choose an example.")
-    image: Image.Image | None = query.picture
-    if query.like is not None:
-        side = index.manifest.pixel_size
-        image = Image.fromarray(np.array(index.pixels.vectors[index.row_of(query.like)]).reshape(side, side, 3))
-    assert image is not None
-    reason = explain_pixels(ready.retriever, image, id, metric)
+    words, query = WORDS[language], query or Query(None)
+    reason = explain_pixels(ready.retriever, query.picture, id, metric, like=query.like)
     seen = [
         Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST) for pixels in (reason.query, reason.hit)
     ]

@@ -1,0 +1,101 @@
+"""What does a tab show of an answer? Its hits with their scores, why each is one, and buttons that save it."""
+
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+
+from imgret.metrics import LARGER_IS_CLOSER
+from imgret.search import Hit
+from imgret.ui.answers import Answer
+from imgret.ui.endpoints import Endpoints
+from imgret.ui.spoken import Spoken
+from imgret.ui.texts import Words, translated
+from imgret.ui.why import Explain, Why
+
+JSON_TEXT = "JSON.stringify(answer, null, 1)"
+CSV_TEXT = """(() => {
+    const columns = ['rank', 'id', 'label', 'caption', 'score'];
+    const cell = (value) => '"' + String(value ?? '').replaceAll('"', '""') + '"';
+    const rows = answer.hits.map((hit) => columns.map((column) => cell(hit[column])).join(','));
+    return [columns.join(','), ...rows].join('\\r\\n') + '\\r\\n';
+  })()"""
+SAVED = {"JSON": (JSON_TEXT, "json", "application/json"), "CSV": (CSV_TEXT, "csv", "text/csv")}
+
+
+class Results:
+    """The components of one answer; `outputs` are what a search fills, with `shown` or `cleared`."""
+
+    def __init__(self, spoken: Spoken, prefix: str) -> None:
+        self._status = gr.Markdown("", elem_classes="status")
+        self.hits = hits_gallery(f"{prefix}-hits")
+        self._answer = gr.JSON(visible="hidden")
+        self._why = Why(spoken, f"{prefix}-why")
+        with gr.Row(elem_classes="save", visible=False) as self._further:
+            spoken(gr.Markdown, {"value": lambda words: words.go_on}, elem_classes="small")
+            for kind, (text, ending, media) in SAVED.items():
+
+                def says(words: Words, kind: str = kind) -> str:
+                    return f"{words.save} {kind}"
+
+                button = spoken(gr.Button, {"value": says}, size="sm", min_width=110, scale=0)
+                button.click(None, self._answer, js=_saving(text, ending, media), api_visibility="private")
+        self.outputs: list[Block] = [self._status, self.hits, self._answer, self._further, *self._why.outputs]
+
+    def shown(self, answer: Answer, language: str, status: str) -> list[Any]:
+        """The values of `outputs` for an answer, of which `status` is a line."""
+        notice = translated(answer.notice, language) if answer.notice else ""
+        hits, further = captioned(answer, language), gr.update(visible=True)
+        return [f"{status} {notice}", hits, answer.as_dict(), further, *self._why.cleared(len(answer.hits))]
+
+    def cleared(self) -> list[Any]:
+        """The values of `outputs` before a search."""
+        return ["", [], None, gr.update(visible=False), *self._why.cleared(0)]
+
+    def wire(self, endpoints: Endpoints, explain: Explain, language: Block, picture: Block, form: list[Block]) -> None:
+        """Has `explain` say why the hit is one that is chosen."""
+        self._why.wire(endpoints, explain, language, self._answer, picture, form)
+
+
+def hits_gallery(elem_id: str) -> gr.Gallery:
+    """A gallery of pictures to click, empty yet."""
+    return gr.Gallery(
+        show_label=False,
+        elem_id=elem_id,
+        elem_classes="hits",
+        height="auto",
+        object_fit="contain",
+        interactive=False,
+        allow_preview=False,
+        buttons=[],
+    )
+
+
+def captioned(answer: Answer, language: str, marks: dict[str, str] | None = None) -> list[tuple[str, str]]:
+    """The hits of an answer as a gallery's pictures with captions; `marks` stand before the names of hits, by id."""
+    marks = marks or {}
+    texts = (
+        f"{hit.rank}. {_score(answer.method, hit.score)} · {marks.get(hit.id, '')}{_name(hit, language)}"
+        for hit in answer.hits
+    )
+    return list(zip(map(str, answer.images), texts, strict=True))
+
+
+def _name(hit: Hit, language: str) -> str:
+    return hit.label or hit.captions.get(language) or hit.caption or hit.id
+
+
+def _score(method: str, score: float) -> str:
+    """In the digits of its scale."""
+    return f"{score:.4f}" if method in LARGER_IS_CLOSER or method == "clip" else f"{score:,.0f}"
+
+
+def _saving(text: str, ending: str, media: str) -> str:
+    """A script that saves `text`, an expression over an answer, as a file."""
+    return f"""(answer) => {{
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([{text}], {{type: '{media}'}}));
+  link.download = 'imgret-' + answer.method + '.{ending}';
+  link.click();
+  URL.revokeObjectURL(link.href);
+}}"""
