@@ -163,14 +163,14 @@ def test_random_weights_are_the_same_each_time_and_say_that_they_mean_nothing(no
         ("VIT-B-32/openai", "did you mean .*ViT-B-32"),
         ("ViT-B-32", "needs a pretrained tag"),
         ("ViT-B-32/laion2b", "laion2b_s34b_b79k"),
-        ("ViT-B-32/openai", "cache|reached"),
+        ("ViT-B-32/openai", "cannot be reached"),
         ("hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "cannot be reached"),
         ("hf-hub:not a repo", "form org/name"),
         ("hf-hub:", "form org/name"),
         ("local-dir:/no/such/folder", "no folder"),
         ("local-dir:", "no folder"),
         ("local-dir:/", "open_clip_config.json"),
-        ("xlm-roberta-base-ViT-B-32/random", "reached|cache|connect"),
+        ("xlm-roberta-base-ViT-B-32/random", "cannot be reached"),
     ],
 )
 def test_what_cannot_be_loaded_ends_in_one_sentence_within_seconds(no_hub, monkeypatch, tmp_path, uri, reason):

@@ -61,7 +61,7 @@ class ClipEncoder(Encoder):
         try:
             name, tag = _model_and_tag(uri, name or uri)
             with quick_hub(needed=_needs_hub(name, tag)):
-                _check_source(uri, name)
+                _check_source(name)
                 config = open_clip.get_model_config(name)
                 model = _random_model(name, device) if tag == RANDOM_TAG else _pretrained_model(name, tag, device)
                 tokenizer = open_clip.get_tokenizer(name)
@@ -69,7 +69,7 @@ class ClipEncoder(Encoder):
             raise
         # open_clip, transformers, the Hub and the weight readers each have errors of their own for what does not fit.
         except Exception as error:
-            raise EncoderError(uri, in_short(error).rstrip(".")) from error
+            raise EncoderError(uri, _reason(error, name or uri)) from error
         return cls(uri, model, tokenizer, config, device)
 
     def preprocess(self, image: Image.Image) -> Pixels:
@@ -157,30 +157,41 @@ def _needs_hub(name: str, tag: str | None) -> bool:
     return any(key in text and not Path(text[key]).is_dir() for key in ("hf_model_name", "hf_tokenizer_name"))
 
 
-def _check_source(uri: str, name: str) -> None:
+def _check_source(name: str) -> None:
     """Fetch a repo's files for the sake of plain errors: open_clip would only say that no weights were loaded."""
-    if not name.startswith("hf-hub:"):
-        return
+    if name.startswith("hf-hub:"):
+        from huggingface_hub import hf_hub_download
+        from open_clip.pretrained import download_pretrained_from_hf
 
-    from huggingface_hub import errors, hf_hub_download
-    from open_clip.pretrained import download_pretrained_from_hf
-
-    repo = name.removeprefix("hf-hub:")
-    try:
+        repo = name.removeprefix("hf-hub:")
         hf_hub_download(repo, "open_clip_config.json")
         download_pretrained_from_hf(repo)
-    except errors.HFValidationError:
-        raise EncoderError(uri, f'"{repo}" is not the name of a repo, which has the form org/name') from None
-    except errors.GatedRepoError:
-        raise EncoderError(uri, "its repo on the Hub is gated, and no token that opens it is set") from None
-    except errors.RepositoryNotFoundError:
-        raise EncoderError(uri, "the Hub has no such repo, or it is private") from None
-    except errors.RemoteEntryNotFoundError:
-        raise EncoderError(
-            uri, "its repo on the Hub has no open_clip_config.json, so it is not an open_clip model"
-        ) from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        raise EncoderError(uri, "it is not in the local cache, and the Hub cannot be reached") from None
+
+
+def _reason(error: BaseException, name: str) -> str:
+    """Why the model cannot be loaded. What the Hub said is often wrapped twice, in open_clip's words and its own."""
+    from huggingface_hub import errors
+
+    reasons: dict[tuple[type[Exception], ...], str] = {
+        (errors.HFValidationError,): (
+            f'"{name.removeprefix("hf-hub:")}" is not the name of a repo, which has the form org/name'
+        ),
+        (errors.GatedRepoError,): "its repo on the Hub is gated, and no token that opens it is set",
+        (errors.RepositoryNotFoundError,): "the Hub has no such repo, or it is private",
+        (errors.RemoteEntryNotFoundError,): (
+            "its repo on the Hub has no open_clip_config.json or no weights, so it is not an open_clip model"
+        ),
+        (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled): (
+            "it is not in the local cache, and the Hub cannot be reached"
+        ),
+    }
+    cause: BaseException | None = error
+    while cause is not None:
+        for kinds, reason in reasons.items():
+            if isinstance(cause, kinds):
+                return reason
+        cause = cause.__cause__ or cause.__context__
+    return in_short(error).rstrip(".")
 
 
 def _vocabulary(model: Any) -> int:
