@@ -73,7 +73,7 @@ class ClipReason:
 def explain_pixels(
     retriever: Searchable, image: ImageSource | None, id: str, metric: str, *, like: str | None = None
 ) -> PixelReason:
-    """The terms of the sum by which `metric` compares the query `image`, or the picture called `like` in its place,
+    """The terms of the sum by which `metric` compares the query `image`, or without one the picture called `like`,
     with the picture called `id`.
 
     With a and b the two pixel vectors they are, and add up to:

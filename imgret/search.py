@@ -107,8 +107,8 @@ class Retriever:
     ) -> list[Hit]:
         """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
 
-        `like` is the id of a picture of the library to be the query instead; it is not among its own hits. Raises
-        SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad picture.
+        `like` is the id of a picture of the library that is not among the hits, and the query where there is no
+        `image`. Raises SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad picture.
         """
         return self.find_by_pixels(image, metric, k, like=like).hits
 
@@ -141,8 +141,8 @@ class Retriever:
 
         The query is a picture, a text, or both: (1 - text_weight) * picture + text_weight * text, unit vectors, made
         unit length again; minus the unit vector of `negative`, made unit length once more. `like` is the id of a
-        picture of the library to take the place of `image`; it is not among the hits. `labels` keeps only pictures with
-        one of these labels. Raises SearchError, ImageError, EncoderError.
+        picture of the library that is not among the hits, and the query's picture where there is no `image`. `labels`
+        keeps only pictures with one of these labels. Raises SearchError, ImageError, EncoderError.
         """
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
@@ -177,10 +177,10 @@ class Retriever:
         if not pictured and text is None:
             raise SearchError("There is nothing to search for; give a picture, a text, or both.")
         query = np.zeros(self.index.manifest.encoder.dim)
-        if itself is not None:
-            query += (1 - weight if text is not None else 1) * self.index.embeddings[itself]
-        elif image is not None:
+        if image is not None:
             query += (1 - weight if text is not None else 1) * self._queries.image(load_image(image))
+        elif itself is not None:
+            query += (1 - weight if text is not None else 1) * self.index.embeddings[itself]
         if text is not None:
             query += (weight if pictured else 1) * self._queries.text(text)
         query = _unit(query)
@@ -229,11 +229,11 @@ class Retriever:
         ]
 
     def _pixel_query(self, image: ImageSource | None, itself: int | None) -> PixelVector:
-        if itself is not None:
-            return self.index.pixels.vectors[itself]
-        if image is None:
+        if image is not None:
+            return pixel_vector(load_image(image), self.index.manifest.pixel_size)
+        if itself is None:
             raise SearchError("There is no picture to search with; upload one or choose an example.")
-        return pixel_vector(load_image(image), self.index.manifest.pixel_size)
+        return self.index.pixels.vectors[itself]
 
     def _row_of(self, id: str | None) -> int | None:
         return None if id is None else self.row_of(id)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from imgret.images import load_image
 from imgret.metrics import LARGER_IS_CLOSER
 from imgret.search import METHODS, Retriever
 from imgret.ui.examples import read_examples
@@ -181,6 +182,87 @@ def test_a_click_on_a_hit_searches_on_without_it(page, retriever):
     wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(k=10, like=hits[6].id), "clip"))
 
 
+def drag_over(page, field, left, top, right, bottom):
+    """Over a part of the picture in a field, given as fractions of its sides."""
+    box = page.locator(f"#{field} .image-frame img").bounding_box()
+    page.mouse.move(box["x"] + left * box["width"], box["y"] + top * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + right * box["width"], box["y"] + bottom * box["height"], steps=4)
+    page.mouse.up()
+
+
+def cropped(picture, left, top, right, bottom):
+    return picture.crop(
+        (
+            int(left * picture.width),
+            int(top * picture.height),
+            round(right * picture.width),
+            round(bottom * picture.height),
+        )
+    )
+
+
+def part_in(page):
+    page.wait_for_url(re.compile("part="))
+    return [float(edge) for edge in re.search(r"part=([\d.,%C]+)", page.url)[1].replace("%2C", ",").split(",")]
+
+
+def test_a_part_of_the_query_is_searched_for_and_goes_along(visit, retriever):
+    page = visit()
+    example(page, "dog.webp").click()
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(DOG, "l2", 10), "l2"))
+    drag_over(page, "pixel-query", 0.1, 0.1, 0.6, 0.5)
+    part = part_in(page)
+    assert part == pytest.approx([0.1, 0.1, 0.6, 0.5], abs=0.02)
+    picture = load_image(DOG)
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(cropped(picture, *part), "l2", 10), "l2"))
+    tab(page, 1)
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(cropped(picture, *part), k=10), "clip"))
+    assert page.locator("#clip-query .part").bounding_box()["width"] > 30
+    linked = visit("/?" + page.url.partition("?")[2])
+    wait_for_hits(linked, "clip-hits", shown_as(retriever.by_clip(cropped(picture, *part), k=10), "clip"))
+    page.locator("#clip-query .image-frame").focus()
+    page.keyboard.press("ArrowRight")
+    moved = [part[0] + 0.05, part[1], part[2] + 0.05, part[3]]
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(cropped(picture, *moved), k=10), "clip"))
+    page.keyboard.press("Escape")
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(DOG, k=10), "clip"))
+    assert "part=" not in page.url
+    hit = retriever.by_clip(DOG, k=10)[0].id
+    page.locator("#clip-hits .thumbnail-item").first.click()
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(k=10, like=hit), "clip"))
+    drag_over(page, "clip-query", 0, 0, 0.5, 1)
+    part, picture = part_in(page), load_image(retriever.thumbnail(hit))
+    expected = retriever.by_clip(cropped(picture, *part), k=10, like=hit)
+    assert hit not in {found.id for found in expected}
+    wait_for_hits(page, "clip-hits", shown_as(expected, "clip"))
+
+
+def test_a_picture_comes_from_the_clipboard_and_from_the_camera(page, retriever):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(
+        """async (address) => {
+          const image = new Image();
+          image.src = address;
+          await image.decode();
+          const canvas = Object.assign(document.createElement('canvas'), {width: image.width, height: image.height});
+          canvas.getContext('2d').drawImage(image, 0, 0);
+          const blob = await new Promise((done) => canvas.toBlob(done));
+          await navigator.clipboard.write([new ClipboardItem({'image/png': blob})]);
+        }""",
+        page.locator("#example-gallery img").first.get_attribute("src"),
+    )
+    page.locator('#pixel-query [aria-label="Paste from clipboard"]').click()
+    first = QUERIES / read_examples()[0].path.name
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(first, "l2", 10), "l2"))
+    page.locator('#pixel-query button[aria-label="Remove Image"]').click()
+    wait_for_hits(page, "pixel-hits", [])
+    page.locator('#pixel-query [aria-label="Capture from camera"]').click()
+    page.locator("#pixel-query").get_by_text("Click to Access Webcam").click()
+    page.locator('#pixel-query [aria-label="capture photo"]').click()
+    page.locator("#pixel-hits .thumbnail-item").nth(9).wait_for()
+
+
 def test_the_address_opens_the_same_search_again(visit, retriever):
     page = visit()
     page.locator("#pixel-metric").get_by_text("cosine").click()
@@ -198,6 +280,7 @@ def test_the_address_opens_the_same_search_again(visit, retriever):
 def test_the_page_speaks_vietnamese_where_the_browser_asks_for_it_and_switches(visit, retriever, tmp_path):
     page = visit(locale="vi-VN")
     page.get_by_text("Truy vấn hình ảnh dùng các toán cơ bản").wait_for()
+    page.get_by_text("những hình giống nhất sẽ hiện ra ở đây").wait_for()
     page.get_by_text("545 hình ảnh từ").wait_for()
     page.wait_for_function("document.documentElement.lang === 'vi'")
     example(page, "tiger.webp").click()
@@ -279,18 +362,23 @@ def test_a_click_on_the_map_searches_for_the_picture_that_lies_there(page, retri
         page.wait_for_timeout(1000)
 
 
+def serious_violations(page):
+    found = Axe().run(page).response["violations"]
+    serious = [violation for violation in found if violation["impact"] in ("serious", "critical")]
+    return [(violation["id"], violation["nodes"][0]["html"]) for violation in serious]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_part_of_the_page_shuts_anybody_out(visit, scheme):
     """By axe, which among others measures contrast as WCAG AA asks for it."""
     page = visit(color_scheme=scheme)
+    assert serious_violations(page) == []
     example(page, "tiger.webp").click()
     for number, gallery in enumerate(("pixel-hits", "clip-hits", "compare-l1", "library-pictures", "code-python")):
         tab(page, number)
         page.locator(f"#{gallery} img, #{gallery} .cm-line").first.wait_for()
         page.wait_for_timeout(500)
-        found = Axe().run(page).response["violations"]
-        serious = [violation for violation in found if violation["impact"] in ("serious", "critical")]
-        assert [(violation["id"], violation["nodes"][0]["html"]) for violation in serious] == []
+        assert serious_violations(page) == []
 
 
 def test_the_page_works_by_keyboard_alone(page, retriever):

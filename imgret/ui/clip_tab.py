@@ -26,7 +26,7 @@ class ClipTab(Tab):
             gr.Row(elem_classes="search"),
         ):
             with gr.Column(scale=2, min_width=280, elem_classes="query"):
-                self.picture = picture_field(spoken, "clip-query")
+                self.picture, self.part = picture_field(spoken, "clip-query")
                 text = spoken(
                     gr.Textbox,
                     {"label": lambda words: words.text, "placeholder": lambda words: words.text_example},
@@ -64,7 +64,7 @@ class ClipTab(Tab):
         self.besides = (text, negative)
         self.outputs = self._results.outputs
         self.hits = [self._results.hits]
-        self._results.wire(endpoints, why_clip, language, self.picture, self.form)
+        self._results.wire(endpoints, why_clip, language, [self.picture, self.part], self.form)
         self.triggers = [button.click, text.submit, negative.submit, weight.release, self.labels.input, k.release]
 
     def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:

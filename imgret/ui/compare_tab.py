@@ -10,7 +10,7 @@ from imgret.start import Ready
 from imgret.ui.answers import Answer
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.examples import Example
-from imgret.ui.results import captioned, hits_gallery
+from imgret.ui.results import captioned, first_line, hits_gallery
 from imgret.ui.spoken import Spoken
 from imgret.ui.tab import Tab, k_from, k_slider, picture_field
 from imgret.ui.texts import WORDS, Words
@@ -31,10 +31,11 @@ class CompareTab(Tab):
             gr.Row(elem_classes="search"),
         ):
             with gr.Column(scale=1, min_width=240, elem_classes="query"):
-                self.picture = picture_field(spoken, "compare-query")
+                self.picture, self.part = picture_field(spoken, "compare-query")
                 k = k_slider(spoken, value=6, most=MAX_K)
-                legend = gr.Markdown(WORDS["en"].compare_first, elem_classes="small")
+                legend = gr.Markdown("", elem_classes="small")
             with gr.Column(scale=4, min_width=320, elem_id="compare-rows", elem_classes="results"):
+                first_line(spoken)
                 rows = [
                     (gr.Markdown("", elem_classes="status"), hits_gallery(f"compare-{method}")) for method in METHODS
                 ]
@@ -65,7 +66,7 @@ class CompareTab(Tab):
 
     def cleared(self, language: str, *form: Any) -> list[Any]:
         empty: list[Any] = ["", []]
-        return [WORDS[language].compare_first, *(empty * len(METHODS))]
+        return ["", *(empty * len(METHODS))]
 
     def address(self, *form: Any) -> dict[str, str]:
         return {"k": str(form[0])}

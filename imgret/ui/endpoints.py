@@ -18,6 +18,7 @@ from imgret.search import METHODS, Found
 from imgret.start import Ready, Start
 from imgret.ui.answers import Answer, Thumbnails, answer, k_notice, language_notice
 from imgret.ui.examples import QUERIES
+from imgret.ui.part import WHOLE, cut_out
 from imgret.ui.texts import DEFAULT, translated
 from imgret.ui.uploads import uploaded_file
 
@@ -45,8 +46,8 @@ def told(function: Callable[P, R]) -> Callable[P, R]:
 
 @dataclass(frozen=True)
 class Query:
-    """A picture to search with: one that was decoded, by its file's name if it is an example, or one of the library by
-    its id.
+    """A picture to search with: decoded, with its file's name if it is an example; or one of the library by its id, of
+    which a part was decoded if there is a picture, too.
     """
 
     picture: Image.Image | None
@@ -150,15 +151,18 @@ class Endpoints:
             "notice": ready.notice,
         }
 
-    def query(self, ready: Ready, value: Any) -> Query | None:
-        """What the page's picture field holds; a thumbnail that the page showed is that picture of the library."""
+    def query(self, ready: Ready, value: Any, part: Any = WHOLE) -> Query | None:
+        """What the page's picture field holds; a thumbnail that the page showed is that picture of the library. `part`
+        is the part to search with, as `part.py` has it.
+        """
         if not value:
             return None
         path = uploaded_file(value, self._shown)
         like = self.thumbnails.id_of(ready.retriever, path)
-        if like is not None:
+        if like is not None and part == WHOLE:
             return Query(None, like)
-        return Query(load_image(path, max_bytes=self.max_bytes), example=path.name if path.parent == QUERIES else None)
+        picture = cut_out(load_image(path, max_bytes=self.max_bytes), part)
+        return Query(picture, like, path.name if path.parent == QUERIES else None)
 
     def by_pixels(self, ready: Ready, query: Query, metric: Any, k: Any) -> Answer:
         """The answer by one of the four metrics."""

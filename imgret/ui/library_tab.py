@@ -1,7 +1,7 @@
 """The tab that shows what is searched, picture by picture, and how good the answers are."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -26,8 +26,8 @@ class LibraryTab:
 
     name = "library"
 
-    def __init__(self, endpoints: Endpoints, spoken: Spoken, language: gr.Radio, latest: gr.Textbox) -> None:
-        """`latest` holds the path of the picture that was searched for last."""
+    def __init__(self, endpoints: Endpoints, spoken: Spoken, language: gr.Radio, latest: Sequence[gr.Textbox]) -> None:
+        """`latest` holds the path of the picture that was searched for last, and its part."""
         self._endpoints = endpoints
         self._drawing = threading.Lock()
         self._picture: tuple[str, MapPicture] | None = None
@@ -62,7 +62,7 @@ class LibraryTab:
                 show_label=False,
                 container=False,
                 format="webp",
-                buttons=[],
+                buttons=["fullscreen"],
                 elem_id="library-map",
             )
             spoken(gr.Markdown, {"value": lambda words: f"## {words.evaluation}"})
@@ -123,7 +123,7 @@ class LibraryTab:
 
         spoken_parts = [label, *browsed, *figures, by_label]
         self.tab.select(told(speak), where, spoken_parts, **private)
-        self.tab.select(told(self._map), latest, self.map, **private)
+        self.tab.select(told(self._map), [*latest], self.map, **private)
         language.input(told(speak), where, spoken_parts, **private)
 
     def _browse(self, language: str, label: str, number: int) -> list[Any]:
@@ -141,13 +141,13 @@ class LibraryTab:
             pictures.append((str(self._endpoints.thumbnails.path(ready.retriever, row)), name))
         return [number, WORDS[language].browse.format(count=len(rows), page=number, pages=pages), pictures]
 
-    def _map(self, latest: str) -> Any:
+    def _map(self, latest: str, part: str) -> Any:
         """The map, with a ring where the latest query belongs."""
         ready = self._endpoints.start.wait()
         index = ready.retriever.index
         if index.map is None:
             return gr.update(visible=False)
-        query = self._endpoints.query(ready, {"path": latest}) if latest else None
+        query = self._endpoints.query(ready, {"path": latest}, part) if latest else None
         vector = None if query is None else ready.retriever.embed_query(query.picture, like=query.like)
         point = None if vector is None else place(index, vector)
         return gr.update(value=self._drawn(index).with_ring(point), visible=True)

@@ -19,6 +19,7 @@ from imgret.ui.compare_tab import CompareTab
 from imgret.ui.endpoints import Endpoints, told
 from imgret.ui.examples import QUERIES, Example, read_examples
 from imgret.ui.library_tab import LibraryTab
+from imgret.ui.part import WHOLE
 from imgret.ui.pixels_tab import PixelsTab
 from imgret.ui.spoken import Spoken
 from imgret.ui.tab import Tab
@@ -26,6 +27,7 @@ from imgret.ui.texts import DEFAULT, LANGUAGES, WORDS, chosen_language, translat
 from imgret.ui.tools import AVAILABLE, Tools
 
 STYLE = Path(__file__).with_name("page.css")
+MARKING = Path(__file__).with_name("part.js")
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 CACHE_HOURS = 1
 SECONDS_BETWEEN_STAGES = 3
@@ -43,6 +45,7 @@ TO_ADDRESS = """(query) => {
   for (const [name, value] of new URLSearchParams(query)) url.searchParams.set(name, value);
   window.history.replaceState(null, '', url);
 }"""
+PART_SHOWN = "() => document.dispatchEvent(new Event('part'))"
 LANGUAGE_TO_ADDRESS = """(language) => {
   const url = new URL(window.location);
   url.searchParams.set('lang', language);
@@ -85,7 +88,7 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
             allow_preview=False,
             interactive=False,
         )
-        latest = gr.Textbox("", visible="hidden")
+        latest = gr.Textbox("", visible="hidden"), gr.Textbox(WHOLE, visible="hidden")
         with gr.Tabs() as choice:
             pixels, clip = PixelsTab(endpoints, spoken, language), ClipTab(endpoints, spoken, language)
             compare = CompareTab(endpoints, spoken, examples)
@@ -136,7 +139,8 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
 
 
 class _Page:
-    """The tabs together: the picture that was searched for last goes with the visitor from one to the next.
+    """The tabs together: the picture that was searched for last goes with the visitor from one to the next, as `latest`
+    keeps its path and its part.
 
     The handlers are given the values of `inputs` and answer what changes of `outputs`, by component.
     """
@@ -147,19 +151,17 @@ class _Page:
         tabs: Sequence[Tab],
         examples: Sequence[Example],
         language: gr.Radio,
-        latest: gr.Textbox,
+        latest: tuple[gr.Textbox, gr.Textbox],
         choice: gr.Tabs,
     ) -> None:
-        self._endpoints, self._tabs, self._examples, self._latest, self._choice = (
-            endpoints, tabs, examples, latest, choice
-        )  # fmt: skip
+        self._endpoints, self._tabs, self._examples, self._choice = endpoints, tabs, examples, choice
+        self._latest, self._part = latest
         self._active = gr.Textbox(tabs[0].name, visible="hidden")
         self._address = gr.Textbox("", visible="hidden")
-        fields = [field for tab in tabs for field in (tab.picture, *tab.form)]
-        self.inputs = [language, self._active, latest, *fields]
-        self.outputs = [
-            choice, self._active, latest, self._address, *fields, *(part for tab in tabs for part in tab.outputs)
-        ]  # fmt: skip
+        fields = [field for tab in tabs for field in (tab.picture, tab.part, *tab.form)]
+        self.inputs = [language, self._active, *latest, *fields]
+        found = [output for tab in tabs for output in tab.outputs]
+        self.outputs = [choice, self._active, *latest, self._address, *fields, *found]
 
     def wire(self, gallery: gr.Gallery, library: LibraryTab) -> None:
         """Adds the events of the tabs, of the example `gallery`, and of the library's pictures."""
@@ -177,8 +179,11 @@ class _Page:
 
     def _wire(self, tab: Tab) -> None:
         def search(language: str, *values: Any) -> Changes:
+            return self._found(tab, language, self._given(values))
+
+        def change_part(language: str, *values: Any) -> Changes:
             given = self._given(values)
-            return self._found(tab, language, given[tab.picture], given)
+            return {self._part: gr.skip()} if self._is_latest(tab, given) else self._found(tab, language, given)
 
         def change_picture(language: str, *values: Any) -> Changes:
             given = self._given(values)
@@ -187,24 +192,25 @@ class _Page:
             if given[tab.picture] is None and not any(given[field] for field in tab.besides):
                 return self._emptied(tab, language, given)
             try:
-                return self._found(tab, language, given[tab.picture], given)
+                return {tab.part: WHOLE} | self._found(tab, language, given | {tab.part: WHOLE})
             except ImageError as error:  # what the picture before found is not what this one finds
                 gr.Warning(translated(str(error), language))
                 return self._emptied(tab, language, given)
 
         def enter(language: str, *values: Any) -> Changes:
             given = self._given(values)
-            latest, own = given[self._latest], given[tab.picture]
-            if not latest or (own and own.get("path") == latest):
+            if not given[self._latest] or self._is_latest(tab, given):
                 return {self._latest: gr.skip()}
-            return self._at(tab, language, latest, given)
+            return self._at(tab, language, given[self._latest], given, given[self._part])
 
         def go_on(chosen: gr.SelectData, language: str, *values: Any) -> Changes:
             return self._at(tab, language, chosen.value["image"]["path"], self._given(values))
 
         # Not `input` or `clear`: when a picture is taken away, they come with the one that was there.
         self._on(tab.picture.change, change_picture)
+        self._on(tab.part.change, change_part)  # Gradio takes no `input` from a script
         self._on(tab.triggers, search)
+        tab.part.change(None, js=PART_SHOWN, api_visibility="private")
         tab.tab.select(None, None, self._active, js=f"() => '{tab.name}'", api_visibility="private")
         self._on(tab.tab.select, enter)
         for hits in tab.hits:
@@ -222,7 +228,7 @@ class _Page:
             return {self._latest: gr.skip()}
         tab, given = self._tab(parameters.get("tab")), self._given(values)
         form = dict(zip(tab.form, tab.from_address(parameters, *(given[field] for field in tab.form)), strict=True))
-        found = form | self._at(tab, language, path, given | form)
+        found = form | self._at(tab, language, path, given | form, parameters.get("part", WHOLE))
         return found | {self._choice: gr.Tabs(selected=tab.name), self._active: tab.name}
 
     def again(self, language: str, *values: Any) -> Changes:
@@ -231,10 +237,10 @@ class _Page:
         changes: Changes = {}
         for tab in self._tabs:
             try:
-                changes |= self._found(tab, language, given[tab.picture], given)
+                changes |= self._found(tab, language, given)
             except ValueError:  # an empty form, a picture that is none: said already
                 continue
-        return {part: value for part, value in changes.items() if part not in (self._latest, self._address)}
+        return {part: value for part, value in changes.items() if part not in (self._latest, self._part, self._address)}
 
     def _pick(self, chosen: gr.SelectData, language: str, *values: Any) -> Changes:
         """A click on an example: the whole query in the tab that is open."""
@@ -253,26 +259,36 @@ class _Page:
         found = self._at(tab, language, path, self._given(values))
         return found | {self._choice: gr.Tabs(selected=tab.name), self._active: tab.name}
 
-    def _at(self, tab: Tab, language: str, path: str | None, given: Changes) -> Changes:
-        """A search for the picture in a file, which becomes that of the tab."""
-        return {tab.picture: path} | self._found(tab, language, {"path": path} if path else None, given)
+    def _at(self, tab: Tab, language: str, path: str | None, given: Changes, part: str = WHOLE) -> Changes:
+        """A search for the picture in a file, or a part of it, which become those of the tab."""
+        asked = given | {tab.picture: {"path": path} if path else None, tab.part: part}
+        return {tab.picture: path, tab.part: part} | self._found(tab, language, asked)
 
-    def _found(self, tab: Tab, language: str, picture: Any, given: Changes) -> Changes:
-        """What a search for a picture in a tab changes: its outputs, the latest picture, the address."""
+    def _found(self, tab: Tab, language: str, given: Changes) -> Changes:
+        """What a search with the picture of a tab changes: its outputs, the latest picture, the address."""
         ready, form = self._endpoints.start.wait(), [given[field] for field in tab.form]
-        query = self._endpoints.query(ready, picture)
+        picture, part = given[tab.picture], given[tab.part]
+        query = self._endpoints.query(ready, picture, part)
         outputs = tab.search(ready, language, query, *form)
         link = {"tab": tab.name} | tab.address(*form)
         if query is not None and query.example:
             link["example"] = query.example
         elif query is not None and query.like:
             link["id"] = query.like
-        latest = picture["path"] if picture else ""
-        return {self._latest: latest, self._address: urlencode(link)} | dict(zip(tab.outputs, outputs, strict=True))
+        if part != WHOLE and link.keys() & {"example", "id"}:
+            link["part"] = part
+        latest = {self._latest: picture["path"] if picture else "", self._part: part}
+        return latest | {self._address: urlencode(link, safe=",")} | dict(zip(tab.outputs, outputs, strict=True))
+
+    def _is_latest(self, tab: Tab, given: Changes) -> bool:
+        """Whether the picture and the part of a tab were set here, and searched for."""
+        picture = given[tab.picture] or {}
+        return (picture.get("path", ""), given[tab.part]) == (given[self._latest], given[self._part])
 
     def _emptied(self, tab: Tab, language: str, given: Changes) -> Changes:
         outputs = tab.cleared(language, *(given[field] for field in tab.form))
-        return {self._latest: "", self._address: f"tab={tab.name}"} | dict(zip(tab.outputs, outputs, strict=True))
+        emptied = {tab.part: WHOLE, self._latest: "", self._part: WHOLE, self._address: f"tab={tab.name}"}
+        return emptied | dict(zip(tab.outputs, outputs, strict=True))
 
     def _named(self, parameters: Mapping[str, str]) -> str | None:
         """The file of the example or of the picture of the library that the address names."""
@@ -295,6 +311,7 @@ def launch(demo: gr.Blocks, settings: Settings, *, port: int | None = None, **op
     """Serves the page; host and port are Gradio's own variables where not given."""
     return demo.launch(
         css_paths=STYLE,
+        js=MARKING.read_text(encoding="utf-8"),
         server_port=port,
         max_file_size=settings.max_upload_mb * 2**20,
         ssr_mode=False,

@@ -36,7 +36,7 @@ class PixelsTab(Tab):
             gr.Row(elem_classes="search"),
         ):
             with gr.Column(scale=2, min_width=280, elem_classes="query"):
-                self.picture = picture_field(spoken, "pixel-query")
+                self.picture, self.part = picture_field(spoken, "pixel-query")
                 metric = spoken(
                     gr.Radio,
                     {"label": lambda words: words.metric, "choices": _choices},
@@ -51,7 +51,7 @@ class PixelsTab(Tab):
         self.outputs = [about, *self._results.outputs]
         self.hits = [self._results.hits]
         self.triggers = [metric.input, k.release]
-        self._results.wire(endpoints, why_pixels, language, self.picture, self.form)
+        self._results.wire(endpoints, why_pixels, language, [self.picture, self.part], self.form)
 
     def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:
         if query is None:

@@ -27,6 +27,7 @@ class Results:
     """The components of one answer; `outputs` are what a search fills, with `shown` or `cleared`."""
 
     def __init__(self, spoken: Spoken, prefix: str) -> None:
+        first_line(spoken)
         self._status = gr.Markdown("", elem_classes="status")
         self.hits = hits_gallery(f"{prefix}-hits")
         self._answer = gr.JSON(visible="hidden")
@@ -52,9 +53,16 @@ class Results:
         """The values of `outputs` before a search."""
         return ["", [], None, gr.update(visible=False), *self._why.cleared(0)]
 
-    def wire(self, endpoints: Endpoints, explain: Explain, language: Block, picture: Block, form: list[Block]) -> None:
+    def wire(
+        self, endpoints: Endpoints, explain: Explain, language: Block, query: list[Block], form: list[Block]
+    ) -> None:
         """Has `explain` say why the hit is one that is chosen."""
-        self._why.wire(endpoints, explain, language, self._answer, picture, form)
+        self._why.wire(endpoints, explain, language, self._answer, query, form)
+
+
+def first_line(spoken: Spoken) -> None:
+    """What stands above galleries as long as they are empty; page.css sees to that."""
+    spoken(gr.Markdown, {"value": lambda words: words.first}, elem_classes="first")
 
 
 def hits_gallery(elem_id: str) -> gr.Gallery:

@@ -9,6 +9,7 @@ from gradio.blocks import Block
 
 from imgret.start import Ready
 from imgret.ui.endpoints import Query
+from imgret.ui.part import WHOLE
 from imgret.ui.spoken import Spoken
 
 MAX_K = 50
@@ -21,6 +22,7 @@ class Tab(ABC):
         name: what the address calls it.
         tab: the Gradio tab.
         picture: the field of the query picture.
+        part: the part of it to search with.
         form: what a search depends on besides the picture.
         besides: the fields of the form that are emptied where an example is the whole query.
         outputs: what a search fills.
@@ -31,6 +33,7 @@ class Tab(ABC):
     name: str
     tab: gr.Tab
     picture: gr.Image
+    part: gr.Textbox
     form: list[Block]
     besides: tuple[Block, ...] = ()
     outputs: list[Block]
@@ -54,17 +57,20 @@ class Tab(ABC):
         """The form's values with what the address says of them."""
 
 
-def picture_field(spoken: Spoken, elem_id: str) -> gr.Image:
-    """A field for a query picture: from a file, the clipboard or a camera."""
-    return spoken(
+def picture_field(spoken: Spoken, elem_id: str) -> tuple[gr.Image, gr.Textbox]:
+    """A field for a query picture, from a file, the clipboard or a camera; and the part of it, as part.js marks it."""
+    picture = spoken(
         gr.Image,
-        {"label": lambda words: words.query_picture},
+        {"label": lambda words: words.query_picture, "alt_text": lambda words: words.query_picture},
         type="filepath",
         sources=["upload", "clipboard", "webcam"],
         height=220,
         elem_id=elem_id,
+        elem_classes="query-picture",
         buttons=[],
     )
+    spoken(gr.Markdown, {"value": lambda words: words.part}, elem_id=f"{elem_id}-hint", elem_classes="small")
+    return picture, gr.Textbox(WHOLE, visible="hidden", elem_id=f"{elem_id}-part")
 
 
 def k_slider(spoken: Spoken, value: int = 10, most: int = MAX_K) -> gr.Slider:

@@ -27,18 +27,17 @@ class Words:
     compare_tab: str
     library_tab: str
     code_tab: str
-    query: str
     query_picture: str
+    part: str
     metric: str
     metrics: Mapping[str, str]
     rewards: Mapping[str, str]
     smaller: str
     larger: str
     k: str
-    hits: str
+    first: str
     pixels_status: str
     clip_status: str
-    like: str
     go_on: str
     save: str
     why: str
@@ -58,7 +57,6 @@ class Words:
     suggestions: str
     suggested: tuple[str, ...]
     compare: str
-    compare_first: str
     compare_agrees: str
     compare_label: str
     all_labels: str
@@ -102,8 +100,8 @@ EN = Words(
     compare_tab="Compare",
     library_tab="Library",
     code_tab="From a program",
-    query="Query",
     query_picture="Query picture",
+    part="Drag over the picture to search with that part of it (keys: + − ← → ↑ ↓); a click, or Esc, takes the whole again.",
     metric="Metric",
     metrics={"l1": "L1", "l2": "L2", "cosine": "Cosine", "correlation": "Correlation", "clip": "CLIP"},
     rewards={
@@ -120,10 +118,9 @@ EN = Words(
     smaller="Smaller is closer; 0 is the same picture.",
     larger="Larger is closer; 1 is the best there is.",
     k="How many pictures (k)",
-    hits="Most similar pictures",
+    first="Choose an example or give a picture: the most similar ones appear here.",
     pixels_status="**{hits}** best of {count} pictures by **{metric}** · {visited} had to be looked at · {ms:.1f} ms",
     clip_status="**{hits}** best of {count} pictures by **CLIP** · {ms:.0f} ms",
-    like="Pictures like “{caption}”, which itself is left out.",
     go_on="Click a picture to search for more like it.",
     save="Save as",
     why="See why: choose a hit",
@@ -153,7 +150,6 @@ EN = Words(
     suggestions="Texts to try",
     suggested=("a red flower", "a bird with long legs", "something to eat", "a musical instrument", "a ship at sea"),
     compare="One query, all five methods.",
-    compare_first="Choose an example or give a picture, and all five methods search for it.",
     compare_agrees="● also found by CLIP",
     compare_label="✓ of the query's label, {label}",
     all_labels="all",
@@ -211,8 +207,8 @@ VI = Words(
     compare_tab="So sánh",
     library_tab="Thư viện",
     code_tab="Từ chương trình",
-    query="Hình truy vấn",
     query_picture="Hình truy vấn",
+    part="Kéo chuột trên hình để truy vấn bằng phần đó của hình (phím: + − ← → ↑ ↓); bấm vào hình, hoặc phím Esc, để lấy lại cả hình.",
     metric="Độ đo",
     metrics={"l1": "L1", "l2": "L2", "cosine": "Cosine", "correlation": "Tương quan", "clip": "CLIP"},
     rewards={
@@ -229,10 +225,9 @@ VI = Words(
     smaller="Càng nhỏ càng giống; 0 là chính hình đó.",
     larger="Càng lớn càng giống; 1 là giống nhất.",
     k="Số hình trả về (k)",
-    hits="Những hình giống nhất",
+    first="Chọn một ví dụ hoặc đưa vào một hình: những hình giống nhất sẽ hiện ra ở đây.",
     pixels_status="**{hits}** hình giống nhất trong {count} theo **{metric}** · phải xem kỹ {visited} · {ms:.1f} ms",
     clip_status="**{hits}** hình giống nhất trong {count} theo **CLIP** · {ms:.0f} ms",
-    like="Những hình giống “{caption}”, không kể chính nó.",
     go_on="Bấm vào một hình để tìm những hình giống nó.",
     save="Lưu dạng",
     why="Vì sao: chọn một kết quả",
@@ -262,7 +257,6 @@ VI = Words(
     suggestions="Lời để thử",
     suggested=EN.suggested,
     compare="Một hình truy vấn, cả năm cách.",
-    compare_first="Chọn một ví dụ hoặc đưa vào một hình, và cả năm cách sẽ tìm.",
     compare_agrees="● CLIP cũng tìm ra",
     compare_label="✓ cùng nhãn với hình truy vấn, {label}",
     all_labels="tất cả",

@@ -55,22 +55,25 @@ class Why:
         explain: Explain,
         language: Block,
         answer: gr.JSON,
-        picture: Block,
+        query: list[Block],
         form: list[Block],
     ) -> None:
-        """Calls `explain(ready, language, query, id, *form)` for the hit that is chosen."""
+        """Calls `explain(ready, language, query, id, *form)` for the hit that is chosen; `query` are a picture and its
+        part.
+        """
 
-        def show(language: str, rank: Any, answer: Any, picture: Any, *form: Any) -> list[Any]:
+        def show(language: str, rank: Any, answer: Any, picture: Any, part: Any, *form: Any) -> list[Any]:
             ready = endpoints.start.wait()
             hits = (answer or {}).get("hits", ())
             if not isinstance(rank, int) or not 1 <= rank <= len(hits):
                 raise SearchError("Search first; then a hit can be explained.")
-            pictures, text = explain(ready, language, endpoints.query(ready, picture), hits[rank - 1]["id"], *form)
+            asked = endpoints.query(ready, picture, part)
+            pictures, text = explain(ready, language, asked, hits[rank - 1]["id"], *form)
             return [text, gr.update(value=pictures, visible=True)]
 
         self.rank.input(
             told(show),
-            [language, self.rank, answer, picture, *form],
+            [language, self.rank, answer, *query, *form],
             [self.text, self.pictures],
             preprocess=False,
             show_progress="minimal",
