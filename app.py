@@ -9,7 +9,8 @@ from imgret.ui.page import build_page, launch
 logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 logging.getLogger("imgret").setLevel(logging.INFO)
 settings = Settings.read()
-demo = build_page(Start(lambda progress: prepare_in_steps(settings, progress)), settings)
+start = Start(lambda progress: prepare_in_steps(settings, progress))
+demo = build_page(start, settings)
 
 if __name__ == "__main__":
-    launch(demo, settings)
+    launch(demo, start, settings)

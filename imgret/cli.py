@@ -242,7 +242,7 @@ def _serve(options: argparse.Namespace) -> None:
     if options.folder is not None:  # named by hand: what is wrong with it ends the command instead of being passed over
         _retriever(options.folder, options.encoder).index.close()
     start = Start(lambda progress: prepare_in_steps(settings, progress, folder=options.folder))
-    launch(build_page(start, settings), settings, port=options.port)
+    launch(build_page(start, settings), start, settings, port=options.port)
 
 
 def _retriever(folder: str, encoder: str | None) -> Any:

@@ -194,6 +194,17 @@ def _retriever(index: Index, settings: Settings) -> Retriever:
     return Retriever(index, cache=settings.cache)
 
 
+@dataclass(frozen=True)
+class Health:
+    """How a demo is: `status` is "ready", "warming" or "degraded", `reason` a sentence unless it is ready; `searchable`
+    is whether anything can be asked yet.
+    """
+
+    status: str
+    reason: str | None
+    searchable: bool
+
+
 class Start:
     """`prepare` in a thread, so that the page answers while an index is built; everybody who needs the retriever waits
     here, for the whole library or for what there is of it so far.
@@ -204,6 +215,7 @@ class Start:
         self._something, self._done = threading.Event(), threading.Event()
         self._ready: Ready | None = None
         self._error = ""
+        self._warm_done, self._trouble = False, ""
         self.stage: tuple[str, int, int | None] = ("start", 0, None)
         threading.Thread(target=self._run, name="start", daemon=True).start()
 
@@ -211,6 +223,23 @@ class Start:
     def done(self) -> bool:
         """Whether what is ready now will not be replaced by more; until then `stage` says what is being done."""
         return self._done.is_set()
+
+    def health(self) -> Health:
+        """How far the start has come, or what is wrong with what it made ready."""
+        ready, trouble = self._ready, self._trouble
+        if ready is None:
+            if self.done:
+                return Health("degraded", self._error, False)
+            return Health("warming", f"The library is being made ready: {self.stage[0]}.", False)
+        if trouble or ready.notice:
+            return Health("degraded", trouble or ready.notice, True)
+        if not self.done:
+            return Health(
+                "warming", f"Part of the library can be searched, the rest is being made ready: {self.stage[0]}.", True
+            )
+        if not self._warm_done:
+            return Health("warming", "The encoder is being loaded; the first queries wait for it.", True)
+        return Health("ready", None, True)
 
     def wait(self, progress: Callable[[str, int, int | None], None] | None = None) -> Ready:
         """What is ready, as soon as anything is; `progress` hears how far it is meanwhile. Raises StartError."""
@@ -248,8 +277,11 @@ class Start:
                 warm()
             except ValueError as error:  # told to whoever asks
                 log.error("%s", error)
+                self._trouble = str(error)
             except Exception:
                 log.exception("search could not be made ready")
+                self._trouble = "Search could not be made ready; the log says why."
+        self._warm_done = True
 
     def _hear(self, stage: str, done: int, total: int | None) -> None:
         self.stage = (stage, done, total)

@@ -7,6 +7,9 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 # Before anything imports huggingface_hub: a closed port, so that whatever reached for the Hub would fail at once.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
@@ -66,18 +69,29 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
-def server(index_folder, cache, tmp_path_factory):
-    """The demo as `imgret serve` starts it, on the shared index; its address."""
-    port = free_port()
+@dataclass(frozen=True)
+class Served:
+    """A demo that runs: its address, its process, the folder of its uploads, its log."""
+
+    address: str
+    process: subprocess.Popen
+    uploads: Path
+    log: Path
+
+
+@contextmanager
+def serving(index_folder, cache, folder, port=None, **variables):
+    """The demo as `imgret serve` starts it, over an index, with uploads and log in `folder`."""
+    port, log, uploads = port or free_port(), folder / "log", folder / "uploads"
+    uploads.mkdir(exist_ok=True)
     environment = os.environ | {
         "IMGRET_CACHE": str(cache),
         "IMGRET_MAX_UPLOAD_MB": "1",
-        "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("gradio")),
+        "GRADIO_TEMP_DIR": str(uploads),
+        **variables,
     }
     command = [sys.executable, "-m", "imgret.cli", "serve", str(index_folder), "--port", str(port)]
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("w") as file:
+    with log.open("a") as file:
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
     address = f"http://127.0.0.1:{port}"
     for _ in range(600):
@@ -87,6 +101,21 @@ def server(index_folder, cache, tmp_path_factory):
         except OSError:
             assert process.poll() is None, log.read_text()
             time.sleep(0.2)
-    yield address
-    process.terminate()
-    process.wait(30)
+    try:
+        yield Served(address, process, uploads, log)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def served(index_folder, cache, tmp_path_factory):
+    """The demo over the shared index."""
+    with serving(index_folder, cache, tmp_path_factory.mktemp("server")) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def server(served):
+    """The address of the demo over the shared index."""
+    return served.address

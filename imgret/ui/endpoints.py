@@ -2,10 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 import gradio as gr
 from gradio.components.api_component import Api
@@ -19,29 +17,10 @@ from imgret.start import Ready, Start
 from imgret.ui.answers import Answer, Thumbnails, answer, k_notice, language_notice
 from imgret.ui.examples import QUERIES
 from imgret.ui.part import WHOLE, cut_out
-from imgret.ui.texts import DEFAULT, translated
+from imgret.ui.told import told
 from imgret.ui.uploads import uploaded_file
 
-P = ParamSpec("P")
-R = TypeVar("R")
 Metric = Literal["l1", "l2", "cosine", "correlation"]
-
-
-def told(function: Callable[P, R]) -> Callable[P, R]:
-    """Turns the errors that a visitor can cause into `gr.Error`, whose sentence reaches page and client as it is; in
-    the language that the page's handlers are given by the name of `language`.
-    """
-    names = list(signature(function).parameters)
-
-    @wraps(function)
-    def telling(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except ValueError as error:
-            language = args[names.index("language")] if "language" in names else DEFAULT
-            raise gr.Error(translated(str(error), str(language)), print_exception=False) from error
-
-    return telling
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from gradio.blocks import Block
 from imgret.atlas import place
 from imgret.index import Index
 from imgret.search import METHODS, SearchError
-from imgret.ui.endpoints import Endpoints, told
+from imgret.ui.endpoints import Endpoints
 from imgret.ui.map_picture import MapPicture
 from imgret.ui.results import hits_gallery
 from imgret.ui.spoken import Spoken
 from imgret.ui.texts import WORDS
+from imgret.ui.told import told
 
 PER_PAGE = 27
 MEASURES = ("precision@1", "precision@5", "precision@10", "map")

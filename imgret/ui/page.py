@@ -7,6 +7,10 @@ from urllib.parse import urlencode
 
 import gradio as gr
 from gradio.blocks import Block
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from imgret.images import ImageError
 from imgret.search import SearchError
@@ -16,21 +20,27 @@ from imgret.ui.answers import Thumbnails
 from imgret.ui.clip_tab import ClipTab
 from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
-from imgret.ui.endpoints import Endpoints, told
+from imgret.ui.downloads import bound_downloads
+from imgret.ui.endpoints import Endpoints
 from imgret.ui.examples import QUERIES, Example, read_examples
+from imgret.ui.guard import Guard
 from imgret.ui.library_tab import LibraryTab
 from imgret.ui.part import WHOLE
 from imgret.ui.pixels_tab import PixelsTab
 from imgret.ui.spoken import Spoken
 from imgret.ui.tab import Tab
 from imgret.ui.texts import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
+from imgret.ui.told import told
 from imgret.ui.tools import AVAILABLE, Tools
 
 STYLE = Path(__file__).with_name("page.css")
 MARKING = Path(__file__).with_name("part.js")
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+HEALTH = "/gradio_api/health"
 CACHE_HOURS = 1
 SECONDS_BETWEEN_STAGES = 3
+WAITING = 100
+"""Requests that may wait; with more, Gradio tells whoever comes that the demo is busy."""
 
 # Without preprocessing a picture arrives as the file it is, undecoded: images.py alone decodes what strangers send.
 QUIETLY: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -134,7 +144,7 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
         ).then(told(page.again), page.inputs, page.outputs, **QUIETLY)
         timer.tick(told(describe), language, described, **private)
         language.input(None, language, js=LANGUAGE_TO_ADDRESS, api_visibility="private")
-    demo.queue(default_concurrency_limit=4)
+    demo.queue(default_concurrency_limit=4, max_size=WAITING)
     return demo
 
 
@@ -307,13 +317,22 @@ class _Page:
         return dict(zip(self.inputs[1:], values, strict=True))
 
 
-def launch(demo: gr.Blocks, settings: Settings, *, port: int | None = None, **options: Any) -> Any:
+def launch(demo: gr.Blocks, start: Start, settings: Settings, *, port: int | None = None, **options: Any) -> Any:
     """Serves the page; host and port are Gradio's own variables where not given."""
+    max_bytes = settings.max_upload_mb * 2**20
+    bound_downloads(max_bytes)
+
+    def health(request: Request) -> JSONResponse:
+        found = start.health()
+        return JSONResponse({"status": found.status, "reason": found.reason}, 200 if found.searchable else 503)
+
     return demo.launch(
         css_paths=STYLE,
         js=MARKING.read_text(encoding="utf-8"),
         server_port=port,
-        max_file_size=settings.max_upload_mb * 2**20,
+        max_file_size=max_bytes,
+        app_kwargs={"middleware": [Middleware(Guard, max_bytes)], "routes": [Route(HEALTH, health)]},
+        enable_monitoring=False,
         ssr_mode=False,
         mcp_server=AVAILABLE,
         theme=_theme(),

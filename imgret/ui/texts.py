@@ -302,6 +302,8 @@ WORDS: Mapping[str, Words] = {"vi": VI, "en": EN}
 
 # The sentences that the program answers bad requests with, in the order of the modules they come from.
 _VIETNAMESE = [
+    (r"This could not be answered; the log of the demo says why, under (\w+)\.", "Không trả lời được; nhật ký của trang cho biết vì sao, ở mục {0}."),
+    (r"The file at (.+) is larger than (.+) MB; send a smaller copy\.", "Tệp ở {0} lớn hơn {1} MB; hãy gửi bản nhỏ hơn."),
     (r"There is nothing to search for; .*", "Chưa có gì để tìm; hãy đưa vào một hình, một lời, hoặc cả hai."),
     (r"There is no picture to search with; .*", "Chưa có hình để tìm; hãy đưa một hình lên hoặc chọn một ví dụ."),
     (r"The picture must be (?:an uploaded file|a file that was uploaded to this server)\.", "Hình phải là tệp đã được đưa lên máy chủ này."),

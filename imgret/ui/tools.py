@@ -11,13 +11,15 @@ from urllib.parse import unquote, urlsplit
 
 import gradio as gr
 import gradio.mcp
-from gradio.processing_utils import add_root_url, ssrf_protected_download
-from gradio_client.utils import is_file_obj_with_meta, traverse
+from gradio.processing_utils import add_root_url
+from gradio_client.utils import is_file_obj_with_meta, synchronize_async, traverse
 
 from imgret.images import load_image
 from imgret.search import SearchError
 from imgret.start import Ready
+from imgret.ui.downloads import download
 from imgret.ui.endpoints import Endpoints, Metric, Query
+from imgret.ui.told import logged
 
 SERVED = "/gradio_api/file="
 AVAILABLE = find_spec("mcp") is not None
@@ -36,7 +38,7 @@ class Tools:
         for function in (self.search_text, self.search_picture, self.search_pixels, self.compare, self.library):
             # Out of the queue, which would answer a tool by way of an HTTP request of this server to itself.
             name = f"tool_{function.__name__}"
-            gr.events.api(function, api_name=name, api_visibility="undocumented", queue=False)
+            gr.events.api(logged(function), api_name=name, api_visibility="undocumented", queue=False)
 
     def search_text(
         self, text: str, negative: str | None = None, labels: list[str] | None = None, k: int = 10
@@ -125,12 +127,7 @@ class Tools:
             except SearchError:
                 pass  # a file of another Gradio server
         with TemporaryDirectory() as folder:
-            try:
-                file = Path(ssrf_protected_download(image, folder))
-            except Exception as error:
-                raise SearchError(
-                    f"There is no picture at {image} that this server can download; give a public URL or a data: URL."
-                ) from error
+            file = synchronize_async(download, image, Path(folder), self._endpoints.max_bytes)
             return Query(load_image(file, max_bytes=self._endpoints.max_bytes))
 
     def _required(self, ready: Ready, path: str) -> Query:

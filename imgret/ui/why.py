@@ -11,9 +11,10 @@ from imgret.explain import explain_clip, explain_pixels, heat_map
 from imgret.images import load_image
 from imgret.search import SearchError
 from imgret.start import Ready
-from imgret.ui.endpoints import Endpoints, Query, told
+from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.spoken import Spoken
 from imgret.ui.texts import WORDS
+from imgret.ui.told import told
 
 SIDE = 256
 

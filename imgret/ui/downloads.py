@@ -1,0 +1,56 @@
+"""How is a picture had that a request names by its address? From public addresses only, and up to a size."""
+
+import asyncio
+from pathlib import Path
+
+import gradio as gr
+import gradio.processing_utils
+import httpx
+import safehttpx
+from gradio.processing_utils import hash_url
+
+from imgret.search import SearchError
+
+SECONDS = 20
+
+
+def bound_downloads(max_bytes: int) -> None:
+    """Has Gradio use `download` for what clients name by address: its own takes a file of any size into memory."""
+
+    async def bounded(url: str, cache_dir: str) -> str:
+        try:
+            return str(await download(url, Path(cache_dir), max_bytes))
+        except SearchError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    gradio.processing_utils.async_ssrf_protected_download = bounded
+
+
+async def download(url: str, folder: Path, max_bytes: int) -> Path:
+    """The file at a public address, in `folder`.
+
+    Raises SearchError: the address is not public, leads elsewhere, or answers nothing, too slowly or too much.
+    """
+    data = bytearray()
+    try:
+        verified = await safehttpx.async_validate_url(httpx.URL(url).host)
+        async with (
+            asyncio.timeout(SECONDS),
+            httpx.AsyncClient(transport=safehttpx.AsyncSecureTransport(verified)) as client,
+            client.stream("GET", url) as answer,
+        ):
+            answer.raise_for_status()  # a redirection, too: it may lead to an address that is not public
+            async for chunk in answer.aiter_bytes():
+                data += chunk
+                if len(data) > max_bytes:
+                    break
+    except Exception as error:
+        raise SearchError(
+            f"There is no picture at {url[:200]} that this server can download; give a public URL or a data: URL."
+        ) from error
+    if len(data) > max_bytes:
+        raise SearchError(f"The file at {url[:200]} is larger than {max_bytes / 2**20:g} MB; send a smaller copy.")
+    file = folder / hash_url(url) / "picture"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return file
