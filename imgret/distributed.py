@@ -35,7 +35,7 @@ RETRIES = 3
 """
 
 STORE_BYTES = 512 * 2**20
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 3.0
 
 
 class ClusterError(ValueError):
@@ -77,11 +77,11 @@ def _connected(address: str | None) -> Iterator[None]:
         _check(address)
         options = {}
     try:
-        ray.init(address or "local", logging_level=logging.CRITICAL, log_to_driver=False, **options)
-    except Exception as error:  # Ray has no common error for what keeps a cluster from being joined
-        where = f"The Ray cluster at {address}" if address else "Ray on this machine"
-        raise ClusterError(f"{where} cannot be used ({in_short(error)}).") from error
-    try:
+        try:
+            ray.init(address or "local", logging_level=logging.CRITICAL, log_to_driver=False, **options)
+        except Exception as error:  # Ray has no common error for what keeps a cluster from being joined
+            where = f"The Ray cluster at {address}" if address else "Ray on this machine"
+            raise ClusterError(f"{where} cannot be used ({in_short(error)}).") from error
         yield
     finally:
         ray.shutdown()
