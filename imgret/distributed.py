@@ -35,7 +35,10 @@ RETRIES = 3
 """
 
 STORE_BYTES = 512 * 2**20
+"""Of shared memory on this machine, for what is on its way between processes."""
+
 ANSWER_SECONDS = 3.0
+"""How long a cluster may take to answer at all."""
 
 
 class ClusterError(ValueError):
@@ -60,7 +63,7 @@ def on_ray(address: str | None = None) -> Callable[[ImageLibrary, Digester], Gen
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
-    # Read when the package is imported, and by the processes that it starts.
+    # Both are read when Ray starts. Its core would warn on standard error of what Ray Data does with actors.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -80,8 +83,12 @@ def _connected(address: str | None) -> Iterator[None]:
         try:
             ray.init(address or "local", logging_level=logging.CRITICAL, log_to_driver=False, **options)
         except Exception as error:  # Ray has no common error for what keeps a cluster from being joined
-            where = f"The Ray cluster at {address}" if address else "Ray on this machine"
-            raise ClusterError(f"{where} cannot be used ({in_short(error)}).") from error
+            if address is None:
+                raise ClusterError(f"Ray cannot be started on this machine ({in_short(error)}).") from error
+            raise ClusterError(
+                f"The Ray cluster at {address} cannot be joined ({in_short(error)}); this machine must be part of it, "
+                f"and if it asks for a token, RAY_AUTH_MODE must be token here, too."
+            ) from error
         yield
     finally:
         ray.shutdown()
@@ -125,6 +132,8 @@ def _outcomes(library: ImageLibrary, digester: Digester) -> Iterator[Outcome]:
     cores = int(ray.cluster_resources().get("CPU", 1))
     actors = cores if count is None else min(cores, -(-count // TOGETHER))
     parts = library.parts(max(TOGETHER, min(MOST_ROWS, (count or 0) // (4 * cores))))
+    if not parts:
+        return
     shared = ray.put((encoder.uri, towers)), ray.put((digester.batch, digester.pixel_size, digester.known))
     with warnings.catch_warnings():
         # Options of Ray's core, such as max_task_retries, are about to get names of their own in Ray Data.
