@@ -6,8 +6,9 @@
     appraise    the figures of all five methods                                                     -> a whole data
     folder
 
-Then the manifest switches. A kill at any moment leaves the old index or the new one, and loses at most the batch under
-way: all is written below `.building` in the index folder, and the switch is the replacing of one name.
+The first runs on an engine: threads of this process, or Ray (distributed.py). Then the manifest switches. A kill at any
+moment leaves the old index or the new one, and loses at most the batch under way: all is written below `.building` in
+the index folder, and the switch is the replacing of one name.
 """
 
 import hashlib
