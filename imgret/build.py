@@ -6,8 +6,9 @@
     appraise    the figures of all five methods                                                     -> a whole data
     folder
 
-Then the manifest switches. A kill at any moment leaves the old index or the new one, and loses at most the batch under
-way: all is written below `.building` in the index folder, and the switch is the replacing of one name.
+The first runs on an engine: threads of this process, or Ray (distributed.py). Then the manifest switches. A kill at any
+moment leaves the old index or the new one, and loses at most the batch under way: all is written below `.building` in
+the index folder, and the switch is the replacing of one name.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -34,7 +35,7 @@ from PIL import Image
 
 from imgret import index as layout
 from imgret.atlas import draw
-from imgret.digests import Digest, Digests
+from imgret.digests import Digest, Digester, Digests, Outcome
 from imgret.encoders import (
     Encoder,
     EncoderError,
@@ -44,7 +45,7 @@ from imgret.encoders import (
     shared_export,
 )
 from imgret.evaluate import EvaluationError, evaluate
-from imgret.images import ImageError, load_image, pixel_vector, thumbnail
+from imgret.images import ImageError, load_image
 from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest
 from imgret.library import Entry, ImageLibrary
 from imgret.pixels import PixelIndex
@@ -68,8 +69,8 @@ COMPILE = "import os; getattr(os, 'nice', int)(15); from imgret.pixels import wa
 Progress = Callable[[str, int, int | None], None]
 """Hears (stage, done, total); the total is None while nobody knows it."""
 
-Outcome = tuple[Entry, ImageError | str, Digest | None]
-"""Of an entry: why it cannot be used, or its content; and its digest, where that is new."""
+Engine = Callable[[ImageLibrary, Digester], Generator[Outcome]]
+"""Runs a digester over a library and gives its outcomes in the library's order."""
 
 
 class BuildError(ValueError):
@@ -92,12 +93,15 @@ def build_index(
     *,
     progress: Progress = lambda stage, done, total: None,
     cache: Path | None = None,
+    engine: Engine | None = None,
 ) -> Index:
     """Builds the index of `library` in `folder`, or brings the one there up to date, and opens it.
 
     Pictures whose content the index there (or a build that was cut off) already holds are not decoded or embedded
     again. Rows that cannot be decoded are skipped and listed in the manifest. `cache` is for working copies and
-    encoders. Raises BuildError, and what the library and the encoder raise; the index that was there then still is.
+    encoders. `engine` is what decodes and embeds: threads of this process, or `imgret.distributed.on_ray`, with the
+    same index. Raises BuildError, and what the library, the encoder and the engine raise; the index that was there
+    then still is.
     """
     folder = Path(folder)
     if isinstance(pixel_size, bool) or not isinstance(pixel_size, int) or not 1 <= pixel_size <= 1024:
@@ -114,7 +118,7 @@ def build_index(
     except Timeout:
         raise BuildError(f"Another build is writing to {folder}; wait for it to end.") from None
     try:
-        _build(library, folder, work, encoder, pixel_size, progress, cache)
+        _build(library, folder, work, encoder, pixel_size, progress, cache, engine or in_threads)
         shutil.rmtree(work)
     finally:
         lock.release()
@@ -129,6 +133,7 @@ def _build(
     pixel_size: int,
     progress: Progress,
     cache: Path | None,
+    engine: Engine,
 ) -> None:
     uri = encoder if isinstance(encoder, str) else encoder.uri
     kind = hashlib.sha256(f"{uri}\0{pixel_size}".encode()).hexdigest()[:12]
@@ -139,9 +144,12 @@ def _build(
         # A new installation compiles for 11 s, once: here, so that no query has to wait for it, and in a process of its
         # own that gives way, as exporting an encoder meanwhile holds this one's interpreter.
         compiling = stack.enter_context(subprocess.Popen([sys.executable, "-c", COMPILE]))
-        digests = stack.enter_context(closing(Digests(work / f"digests-{kind}.sqlite3")))
+        in_old = old.column("content") if old else ()
+        digests = stack.enter_context(closing(Digests(work / f"digests-{kind}.sqlite3", in_old)))
         maker = _Maker(encoder, library, work / f"encoder-{kind}", old, cache)
-        rows, skipped = digest(library, maker, pixel_size, digests, old, progress)
+        digester = Digester(lambda: maker.encoder, maker.batch, pixel_size, digests.known)
+        outcomes = stack.enter_context(closing(engine(library, digester)))
+        rows, skipped = digest(library, outcomes, digests, progress)
         library.skipped = tuple(skipped)
         if not rows:
             first = f"; {len(skipped)} were skipped, the first because: {skipped[0][1]}" if skipped else "."
@@ -182,49 +190,36 @@ def _build(
             shutil.rmtree(path)
 
 
+def in_threads(library: ImageLibrary, digester: Digester) -> Generator[Outcome]:
+    """The engine of one process: a thread a core, a bounded number of pictures in advance."""
+    entries = library.entries()
+    waiting: deque[Future[list[Outcome]]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            while some := list(islice(entries, digester.batch)):
+                waiting.append(pool.submit(digester, some))
+                if len(waiting) * digester.batch >= AHEAD:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
 def digest(
-    library: ImageLibrary,
-    maker: "_Maker",
-    pixel_size: int,
-    digests: Digests,
-    old: Index | None,
-    progress: Progress,
+    library: ImageLibrary, outcomes: Iterable[Outcome], digests: Digests, progress: Progress
 ) -> tuple[list[Row], list[tuple[str, str]]]:
     """Adds what is new to `digests`. All rows that can be used, in order, and `(id, reason)` of those that cannot."""
-    old_contents = frozenset(old.column("content")) if old else frozenset[str]()
     rows: list[Row] = []
     skipped: list[tuple[str, str]] = []
     made: list[Digest] = []
-
-    def work(entries: list[Entry]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        tensors = []
-        for entry in entries:
-            try:
-                data = entry.read()
-                content = hashlib.sha256(data).hexdigest()
-                if content in old_contents or content in digests:
-                    outcomes.append((entry, content, None))
-                    continue
-                image = load_image(data)
-            except ImageError as error:
-                outcomes.append((entry, error, None))
-                continue
-            tensors.append(maker.encoder.preprocess(image))
-            pixels, small = pixel_vector(image, pixel_size), thumbnail(image)
-            new = Digest(content, image.width, image.height, pixels, small, np.empty(0, np.float32))
-            outcomes.append((entry, content, new))
-        if not tensors:
-            return outcomes
-        vectors = iter(maker.encoder.embed_preprocessed(np.stack(tensors)))
-        return [(e, content, new and replace(new, embedding=next(vectors))) for e, content, new in outcomes]
-
     progress("pictures", 0, library.count)
-    for done, (entry, outcome, new) in enumerate(_in_order(work, library.entries(), maker.batch), start=1):
+    for done, (entry, outcome, new) in enumerate(outcomes, start=1):
         if isinstance(outcome, ImageError):
             skipped.append((entry.id, str(outcome)))
         else:
-            rows.append(Row(replace(entry, data=None), outcome))
+            rows.append(Row(entry, outcome))
             if new is not None:
                 made.append(new)
             if len(made) == BATCH:
@@ -391,7 +386,7 @@ def _finder(digests: Digests, old: Index | None) -> Callable[[str], Digest]:
     old_rows = {content: row for row, content in enumerate(old.column("content"))} if old else {}
 
     def find(content: str) -> Digest:
-        if old is None or content in digests:
+        if old is None or content not in old_rows:
             return digests.get(content)
         row = old_rows[content]
         record = old.record(row)
@@ -409,25 +404,6 @@ def _identity(rows: list[Row], encoder: str, pixel_size: int) -> str:
     for row in rows:
         identity.update(repr((row.entry, row.content)).encode("utf-8", "surrogateescape"))
     return identity.hexdigest()[:16]
-
-
-def _in_order(work: Callable[[list[Entry]], list[Outcome]], entries: Iterable[Entry], batch: int) -> Iterator[Outcome]:
-    """The results of `work` on `batch` entries at a time, in their order, made by a thread a core, a bounded number in
-    advance.
-    """
-    rest = iter(entries)
-    waiting: deque[Future[list[Outcome]]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            while some := list(islice(rest, batch)):
-                waiting.append(pool.submit(work, some))
-                if len(waiting) * batch >= AHEAD:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _open_if_alike(folder: Path, encoder: str, pixel_size: int, cache: Path | None) -> Index | None:

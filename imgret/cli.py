@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
         help='such as "starter" (the default), "hf-hub:org/name", "ViT-B-32/laion2b_s34b_b79k"',
     )
     build.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the encoder runs")
+    build.add_argument(
+        "--engine", choices=["threads", "ray"], default="threads", help="what decodes and embeds: this process, or Ray"
+    )
+    build.add_argument(
+        "--address", metavar="A", help="the Ray cluster: host:port or auto; without it Ray runs on this machine alone"
+    )
     build.add_argument("--image-column", metavar="C")
     build.add_argument("--label-column", metavar="C")
     build.add_argument("--caption-column", metavar="C")
@@ -120,10 +126,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(options: argparse.Namespace) -> None:
     from imgret.build import build_index
+    from imgret.distributed import on_ray
     from imgret.encoders import load_encoder
     from imgret.library import ImageLibrary
     from imgret.settings import Settings
 
+    if options.address is not None and options.engine != "ray":
+        raise ValueError("An address is that of a Ray cluster, so it needs --engine ray.")
+    engine = on_ray(options.address) if options.engine == "ray" else None
     cache = Settings.read().cache
     named = {name: getattr(options, name) for name in ("config", "image_column", "label_column", "caption_column")}
     library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **named)
@@ -133,7 +143,7 @@ def _build(options: argparse.Namespace) -> None:
         else load_encoder(options.encoder, device=options.device, cache=cache)
     )
     with _Bar() as bar:
-        index = build_index(library, options.out, encoder, options.pixel_size, progress=bar, cache=cache)
+        index = build_index(library, options.out, encoder, options.pixel_size, progress=bar, cache=cache, engine=engine)
     manifest = index.manifest
     recall = manifest.recall
     print(

@@ -4,11 +4,13 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
@@ -154,6 +156,19 @@ class ImageLibrary:
                 return
             yield entry
 
+    def parts(self, size: int) -> "list[Iterable[Entry]]":
+        """The rows undecoded, as consecutive parts that other processes can be sent, if they see the same files.
+
+        A part has at most `size` rows; where nobody knows how many there are it is a file of the data set. A data set's
+        ids are the numbers of its rows (`numbered`), and each part counts from 0.
+        """
+        return list(self._rows.parts(size, self.limit))
+
+    @property
+    def numbered(self) -> bool:
+        """Whether an id is the number of its row."""
+        return self._rows.numbered
+
     def __iter__(self) -> Iterator[Record]:
         skipped = []
         for entry in self.entries():
@@ -166,14 +181,25 @@ class ImageLibrary:
         self.skipped = tuple(skipped)
 
 
-class _Rows:
+class _Rows(ABC):
     count: int | None
+    numbered: bool
 
-    def __iter__(self) -> Iterator[Entry]:
-        raise NotImplementedError
+    @abstractmethod
+    def __iter__(self) -> Iterator[Entry]: ...
+
+    @abstractmethod
+    def part(self, rows: slice) -> Self: ...
+
+    def parts(self, size: int, limit: int | None) -> Iterator[Self]:
+        assert self.count is not None
+        stop = self.count if limit is None else min(self.count, limit)
+        return (self.part(slice(start, min(start + size, stop))) for start in range(0, stop, size))
 
 
 class _FolderRows(_Rows):
+    numbered = False
+
     def __init__(self, folder: Path, label_column: str | None, caption_column: str | None) -> None:
         self._folder = folder
         self._table: list[dict[str, str]] | None = None
@@ -204,6 +230,11 @@ class _FolderRows(_Rows):
             listing.update((self._folder / METADATA).read_bytes())
         return "listing-" + listing.hexdigest()[:16]
 
+    def part(self, rows: slice) -> Self:
+        part = copy(self)
+        part._names, part._table = self._names[rows], self._table and self._table[rows]
+        return part
+
     def __iter__(self) -> Iterator[Entry]:
         root = self._folder.resolve()
         for number, name in enumerate(self._names):
@@ -225,6 +256,8 @@ class _FolderRows(_Rows):
 
 
 class _TableRows(_Rows):
+    numbered = True
+
     def __init__(
         self,
         table: Any,
@@ -252,6 +285,25 @@ class _TableRows(_Rows):
         self._streamed = remote and isinstance(table, datasets.IterableDataset)
         told = (table.info.splits or {}).get(str(table.split))
         self.count = len(table) if isinstance(table, datasets.Dataset) else told.num_examples or None if told else None
+
+    def part(self, rows: slice) -> Self:
+        return self._over(self._table.select(range(rows.start, rows.stop)))
+
+    def parts(self, size: int, limit: int | None) -> Iterator[Self]:
+        import datasets
+
+        table = self._table
+        if isinstance(table, datasets.Dataset):
+            return super().parts(size, limit)
+        if limit is not None:
+            return iter([self._over(table.take(limit))])
+        shards = table.num_shards
+        return (self._over(table.shard(shards, number, contiguous=True)) for number in range(shards))
+
+    def _over(self, table: Any) -> Self:
+        part = copy(self)
+        part._table = table
+        return part
 
     def __iter__(self) -> Iterator[Entry]:
         number = 0

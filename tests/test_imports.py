@@ -16,9 +16,9 @@ ROWS = [
     {"imgret.evaluate", "imgret.course"},
     {"imgret.search", "imgret.explain", "imgret.atlas", "imgret.hub"},
     {"imgret.index"},
-    {"imgret.pixels", "imgret.vectors"},
+    {"imgret.pixels", "imgret.vectors", "imgret.digests"},
     {"imgret.library", "imgret.metrics"},
-    {"imgret.images", "imgret.encoders", "imgret.settings", "imgret.scratch", "imgret.digests"},
+    {"imgret.images", "imgret.encoders", "imgret.settings", "imgret.scratch"},
     {"imgret.reach", "imgret.errors"},
 ]
 ALONE = {
@@ -28,6 +28,7 @@ ALONE = {
     "onnxruntime": {"imgret.encoders"},
     "torch": {"imgret.encoders"},
     "datasets": {"imgret.library"},
+    "ray": {"imgret.distributed"},
     "sklearn": {"imgret.atlas"},
     "pydantic_settings": {"imgret.settings"},
 }

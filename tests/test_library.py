@@ -3,7 +3,9 @@
 import csv
 import io
 import os
+import pickle
 import shutil
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -108,6 +110,29 @@ def test_a_dataset_and_its_parquet_give_the_same_records(table, tmp_path):
     assert listed(ImageLibrary.load(tmp_path / "repo")) == expected
     assert listed(ImageLibrary.load(tmp_path / "repo", limit=4)) == expected[:4]
     assert listed(ImageLibrary.load(table.to_iterable_dataset())) == expected
+
+
+@pytest.mark.parametrize("limit", [None, 4])
+@pytest.mark.parametrize("kind", ["folder", "metadata", "table", "streamed"])
+def test_the_parts_that_others_are_sent_are_the_whole_in_order(class_folders, table, tmp_path, kind, limit):
+    source = class_folders
+    if kind == "metadata":
+        with (source / "metadata.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["file_name", "label"], ["dog/1.png", "d"], ["cat/0.png", "c"], ["no", ""]])
+    elif kind == "table":
+        source = table
+    elif kind == "streamed":
+        for number in range(3):
+            (tmp_path / "shards").mkdir(exist_ok=True)
+            table.shard(3, number, contiguous=True).to_parquet(tmp_path / "shards" / f"train-{number}-of-3.parquet")
+        source = datasets.load_dataset(str(tmp_path / "shards"), split="train", streaming=True)
+    library = ImageLibrary.load(source, limit=limit)
+    parts = [pickle.loads(pickle.dumps(part)) for part in library.parts(2)]
+    assert len(parts) > 1 or limit
+    entries = [entry for part in parts for entry in part]
+    if library.numbered:
+        entries = [replace(entry, id=str(number)) for number, entry in enumerate(entries)]
+    assert entries == list(library.entries())
 
 
 def test_columns_can_be_named_by_the_caller(table):

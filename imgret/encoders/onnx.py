@@ -69,6 +69,11 @@ class OnnxEncoder(Encoder):
         # Dynamic quantisation scales the activations of a whole batch by its largest.
         return all(self.config[kind]["precision"] != "int8" for kind in ("image", "text"))
 
+    @property
+    def picture_files(self) -> list[Path]:
+        """The files that embedding pictures takes, in a folder of the same kind elsewhere."""
+        return [self._folder / CONFIG_FILE, *self._folder.glob("image.*")]
+
     def preprocess(self, image: Image.Image) -> Pixels:
         return self._transform(image)
 
