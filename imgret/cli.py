@@ -56,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
         help='such as "starter" (the default), "hf-hub:org/name", "ViT-B-32/laion2b_s34b_b79k"',
     )
     build.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the encoder runs")
+    build.add_argument(
+        "--prune",
+        action="store_true",
+        help="drop the collections that earlier builds in FOLDER wrote on the Chroma server (IMGRET_CHROMA_URL)",
+    )
     build.add_argument("--image-column", metavar="C")
     build.add_argument("--label-column", metavar="C")
     build.add_argument("--caption-column", metavar="C")
@@ -123,8 +128,12 @@ def _build(options: argparse.Namespace) -> None:
     from imgret.encoders import load_encoder
     from imgret.library import ImageLibrary
     from imgret.settings import Settings
+    from imgret.vectors import ChromaServer
 
-    cache = Settings.read().cache
+    settings = Settings.read()
+    cache, chroma = settings.cache, ChromaServer.of(settings)
+    if options.prune and chroma is None:
+        raise ValueError("--prune drops collections on a Chroma server; set IMGRET_CHROMA_URL to its address.")
     named = {name: getattr(options, name) for name in ("config", "image_column", "label_column", "caption_column")}
     library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **named)
     encoder = (
@@ -133,7 +142,16 @@ def _build(options: argparse.Namespace) -> None:
         else load_encoder(options.encoder, device=options.device, cache=cache)
     )
     with _Bar() as bar:
-        index = build_index(library, options.out, encoder, options.pixel_size, progress=bar, cache=cache)
+        index = build_index(
+            library,
+            options.out,
+            encoder,
+            options.pixel_size,
+            progress=bar,
+            cache=cache,
+            chroma=chroma,
+            prune=options.prune,
+        )
     manifest = index.manifest
     recall = manifest.recall
     print(
@@ -249,9 +267,11 @@ def _retriever(folder: str, encoder: str | None) -> Any:
     from imgret.index import Index
     from imgret.search import Retriever, SearchError
     from imgret.settings import Settings
+    from imgret.vectors import ChromaServer
 
-    cache = Settings.read().cache
-    index = Index.open(folder, cache=cache)
+    settings = Settings.read()
+    cache = settings.cache
+    index = Index.open(folder, ChromaServer.of(settings), cache=cache)
     made_with = index.manifest.encoder.uri
     if encoder is not None and encoder != made_with:
         raise SearchError(
