@@ -199,12 +199,13 @@ class VectorStore:
             for called in (name, name + _DRAFT)
         )
         try:
-            audit = final.whole(embeddings.shape[1])
-            if audit is None:
-                audit = draft.fill(owner, embeddings, labels, progress)
-                draft.rename(name, _Mark(embeddings.shape[1], (owner,), audit))
-            else:
+            if final.is_whole(embeddings.shape[1]):
                 progress(len(embeddings))
+                audit = final.widened(embeddings)
+            else:
+                draft.fill(owner, embeddings, labels, progress)
+                audit = draft.widened(embeddings)
+                draft.rename(name)
             final.add_owner(owner)
             return audit
         finally:
@@ -285,13 +286,10 @@ def drop(server: ChromaServer, owner: str, keep: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Mark:
-    """What imgret notes in the metadata of a collection on a server: its width, for whom it is and, once whole, its
-    audit.
-    """
+    """What imgret notes in the metadata of a collection on a server: its width, and for whom it is."""
 
     dim: int
     owners: tuple[str, ...]
-    audit: RecallAudit | None = None
 
     def as_metadata(self) -> dict[str, str]:
         return {_MARK: json.dumps(asdict(self))}
@@ -300,7 +298,7 @@ class _Mark:
     def of(cls, collection: Any) -> "_Mark | None":
         try:
             values = json.loads((collection.metadata or {})[_MARK])
-            return cls(values["dim"], tuple(values["owners"]), values["audit"] and RecallAudit(**values["audit"]))
+            return cls(values["dim"], tuple(values["owners"]))
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -366,7 +364,7 @@ class _Served:
 
         def request(client: Any) -> list[str]:
             known = self._found
-            collection, width = self._found = known or self._look_up(client)
+            collection, width = self._opened(client)
             try:
                 found = collection.query(query_embeddings=vectors, n_results=max(k, width), where=where, include=[])
             except NotFoundError:
@@ -378,37 +376,36 @@ class _Served:
 
         return self.ask(request)
 
-    def whole(self, dim: int) -> RecallAudit | None:
-        """The audit of the collection; None if it is not there, or was damaged, which drops it."""
+    def is_whole(self, dim: int) -> bool:
+        """Whether the collection is there; one that was damaged is dropped."""
         from chromadb.errors import NotFoundError
 
-        def request(client: Any) -> RecallAudit | None:
+        def request(client: Any) -> bool:
             try:
                 collection = client.get_collection(self._name, embedding_function=None)
             except NotFoundError:
-                return None
-            mark = self._mark_of(collection)
-            if mark.audit is None or (collection.count(), mark.dim) != (self._count, dim):
-                client.delete_collection(self._name)
-                return None
-            return mark.audit
+                return False
+            if (collection.count(), self._mark_of(collection).dim) == (self._count, dim):
+                return True
+            client.delete_collection(self._name)
+            return False
 
         return self.ask(request)
 
     def fill(
         self, owner: str, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
-    ) -> RecallAudit:
-        """Writes what the collection lacks, made if it is not there; its audit."""
+    ) -> None:
+        """Writes what the collection lacks, made if it is not there."""
         count, dim = embeddings.shape
-        ef_search = _first_ef_search(count)
 
         def begin(client: Any) -> tuple[Any, int, int]:
-            made = _made(ef_search) | {"metadata": _Mark(dim, (owner,)).as_metadata()}
+            made = _made(_first_ef_search(count)) | {"metadata": _Mark(dim, (owner,)).as_metadata()}
             collection = client.get_or_create_collection(self._name, **made)
             there = collection.count()
             if there > count or self._mark_of(collection).dim != dim:
                 client.delete_collection(self._name)
                 return begin(client)
+            self._note(collection, owner)
             return collection, there, min(client.get_max_batch_size(), BATCH)
 
         collection, there, step = self.ask(begin)
@@ -418,25 +415,33 @@ class _Served:
             progress(int(batch["ids"][-1]) + 1)
         if (written := self.ask(lambda _: int(collection.count()))) != count:
             raise VectorError(self._unlike(f"it holds {written} vectors instead of {count}"))
-        while True:
-            self._found = collection, _width(collection, ef_search)
-            audit = VectorStore(self).audit(embeddings, ef_search)
-            if audit.recall >= AUDIT_RECALL or ef_search >= count:
-                return audit
-            ef_search = min(2 * ef_search, count)
+        self._found = collection, 0
 
-    def rename(self, name: str, mark: _Mark) -> None:
+    def widened(self, embeddings: Floats) -> RecallAudit:
+        """The audit of the collection, whose search is widened until it is passed."""
+        ef_search = self.ask(self._opened)[1] or _first_ef_search(self._count)
+        while True:
+            audit = VectorStore(self).audit(embeddings, ef_search)
+            if audit.recall >= AUDIT_RECALL or ef_search >= self._count:
+                return audit
+            ef_search = min(2 * ef_search, self._count)
+            collection, _ = self._found = self.ask(self._opened)[0], ef_search
+            changed = {"hnsw": {"ef_search": ef_search}}
+            self.ask(lambda _, collection=collection, changed=changed: collection.modify(configuration=changed))  # type: ignore[misc]
+
+    def rename(self, name: str) -> None:
         """Gives the filled collection its own name, unless another build was first with the same content."""
         from chromadb.errors import NotFoundError
 
-        assert self._found is not None
-        collection, _ = self._found
-
         def request(client: Any) -> None:
+            try:
+                collection = client.get_collection(self._name, embedding_function=None)
+            except NotFoundError:  # it has its name already, by another build that wrote the same rows into it
+                return
             try:
                 first = client.get_collection(name, embedding_function=None)
             except NotFoundError:
-                collection.modify(name=name, metadata=mark.as_metadata())
+                collection.modify(name=name)
                 return
             if first.id != collection.id:
                 client.delete_collection(self._name)
@@ -444,13 +449,8 @@ class _Served:
         self.ask(request)
 
     def add_owner(self, owner: str) -> None:
-        def request(client: Any) -> None:
-            collection = client.get_collection(self._name, embedding_function=None)
-            mark = self._mark_of(collection)
-            if owner not in mark.owners:
-                collection.modify(metadata=replace(mark, owners=(*mark.owners, owner)).as_metadata())
-
-        self.ask(request)
+        """Notes in the collection that it is for `owner`, too."""
+        self.ask(lambda client: self._note(client.get_collection(self._name, embedding_function=None), owner))
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -463,18 +463,33 @@ class _Served:
             self._client = _http_client(self._server, self._seconds)
         return self._client
 
-    def _look_up(self, client: Any) -> tuple[Any, int]:
-        collection = client.get_collection(self._name, embedding_function=None)
-        mark, count = self._mark_of(collection), collection.count()
-        if mark.audit is None or count != self._count:
-            raise VectorError(self._unlike(f"it holds {count} vectors instead of {self._count}"))
-        return collection, _width(collection, mark.audit.ef_search)
+    def _opened(self, client: Any) -> tuple[Any, int]:
+        """The collection, and how many neighbours to ask it for at least.
+
+        A server keeps the `ef_search` that it first opened a collection with; to ask for more neighbours widens the
+        search alike.
+        """
+        if self._found is None:
+            collection = client.get_collection(self._name, embedding_function=None)
+            self._mark_of(collection)
+            if (count := collection.count()) != self._count:
+                raise VectorError(self._unlike(f"it holds {count} vectors instead of {self._count}"))
+            ef_search = (collection.configuration_json.get("hnsw") or {}).get("ef_search", 0)
+            self._found = collection, 0 if ef_search <= _first_ef_search(count) else ef_search
+        return self._found
 
     def _mark_of(self, collection: Any) -> _Mark:
         mark = _Mark.of(collection)
         if mark is None:
             raise VectorError(self._unlike("imgret did not write it, and leaves it alone"))
         return mark
+
+    def _note(self, collection: Any, owner: str) -> None:
+        # Chroma replaces metadata as a whole, so of two who do this in the same moment one may be lost: hence when the
+        # writing begins and when it is done.
+        mark = self._mark_of(collection)
+        if owner not in mark.owners:
+            collection.modify(metadata=replace(mark, owners=(*mark.owners, owner)).as_metadata())
 
     def _unlike(self, why: str) -> str:
         return (
@@ -568,14 +583,6 @@ def _every_collection(client: Any) -> list[Any]:
     while page := client.list_collections(limit=100, offset=len(every)):
         every += page
     return every
-
-
-def _width(collection: Any, ef_search: int) -> int:
-    """How many neighbours to ask for. A server keeps the `ef_search` that it opened a collection with; to ask for more
-    neighbours widens the search alike.
-    """
-    made = (collection.configuration_json.get("hnsw") or {}).get("ef_search", 0)
-    return 0 if ef_search <= made else ef_search
 
 
 def _first_ef_search(count: int) -> int:
