@@ -511,7 +511,7 @@ class _Served:
             return self._unlike(in_short(cause))
         if status in (401, 403) or isinstance(cause, errors.ChromaAuthError | errors.AuthorizationError):
             return f"{server} does not take the token; set IMGRET_CHROMA_TOKEN to one that it knows."
-        short = in_short(cause).replace(self._server.token or "\0", "***")
+        short = f"HTTP {status}" if status else in_short(cause).replace(self._server.token or "\0", "***")
         if isinstance(cause, httpx.TransportError):
             return f"{server} cannot be reached ({short}); start it or correct IMGRET_CHROMA_URL."
         return f"{server} cannot do what it was asked ({short})."

@@ -25,6 +25,7 @@ from imgret.hub import HubError, publish
 from imgret.index import Manifest
 from imgret.settings import Settings
 from imgret.start import prepare
+from imgret.ui.texts import translated
 from imgret.vectors import ChromaServer, VectorError, VectorStore
 from tests.conftest import QUERIES, ROOT, free_port
 from tests.test_vectors import unit_rows
@@ -126,6 +127,7 @@ def said(call):
     sentence = str(error.value)
     assert sentence.count("\n") == 0
     assert TOKEN not in sentence
+    assert translated(sentence, "vi") != sentence
     return sentence
 
 
