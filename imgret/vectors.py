@@ -41,7 +41,7 @@ BATCH = 1000
 ANSWER_SECONDS, PATIENCE_SECONDS = 10.0, 4.0
 """How long a server may take to answer a query, and how long one that is away is asked again: a restart takes less."""
 BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS = 120.0, 60.0
-PROBE_SECONDS = 3.0
+PROBE_SECONDS = 5.0
 CLOUD = "api.trychroma.com"
 
 _LABEL = "label"

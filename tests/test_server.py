@@ -108,9 +108,8 @@ def build(library, tmp_path, cache, monkeypatch):
 
 @pytest.fixture
 def brief(monkeypatch):
-    """Less patience, so that a test need not wait for it to end."""
-    for name, seconds in (("ANSWER", 1.5), ("PATIENCE", 0.5), ("PROBE", 1)):
-        monkeypatch.setattr(f"imgret.vectors.{name}_SECONDS", seconds)
+    """Less patience with a server that is away, so that a test need not wait for it to end."""
+    monkeypatch.setattr("imgret.vectors.PATIENCE_SECONDS", 0.5)
 
 
 def fill(chroma, index_folder, cache):
@@ -246,7 +245,8 @@ def test_a_token_that_no_header_can_carry_is_refused():
     assert "IMGRET_CHROMA_TOKEN" in said(lambda: ChromaServer("http://a", TOKEN + "\n"))
 
 
-def test_a_server_that_is_away_or_silent_leaves_the_pixel_metrics(index_folder, cache, brief, tmp_path):
+def test_a_server_that_is_away_or_silent_leaves_the_pixel_metrics(index_folder, cache, brief, monkeypatch):
+    monkeypatch.setattr("imgret.vectors.PROBE_SECONDS", 1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -260,7 +260,8 @@ def test_a_server_that_is_away_or_silent_leaves_the_pixel_metrics(index_folder, 
             assert len(retriever.by_pixels(TIGER)) == 10
 
 
-def test_a_server_that_falls_silent_is_waited_for_and_asked_again(chroma, index_folder, cache, brief):
+def test_a_server_that_falls_silent_is_waited_for_and_asked_again(chroma, index_folder, cache, monkeypatch):
+    monkeypatch.setattr("imgret.vectors.ANSWER_SECONDS", 4)
     retriever = fill(chroma, index_folder, cache)
     before = found(retriever, text="a bird")
     chroma.process.send_signal(signal.SIGSTOP)
@@ -387,29 +388,30 @@ def test_a_collection_that_is_not_the_index_s_is_a_sentence_and_is_left_alone(ch
 
 
 def test_a_reader_keeps_its_collection_until_it_is_pruned_and_others_keep_theirs(
-    chroma, build, library, tmp_path, cache, brief
+    chroma, build, library, tmp_path, cache
 ):
     folder = build(chroma.url)
     (first,) = chroma.names()
     reader = Retriever(Index.open(folder, chroma.url, cache=cache), cache=cache)
     before = found(reader, text="a bird")
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    build(chroma.url, "other")  # another index with the same content, hence the same collection
     chroma.client().create_collection("imgret-somebodys", embedding_function=None)
 
+    shutil.copytree(folder, tmp_path / "copy")
     next(library.rglob("*.webp")).unlink()
+    build(chroma.url, "copy", prune=True)  # which is another index from now on
     build(chroma.url)
     assert found(reader, text="a bird") == before
-    build(chroma.url, prune=True)
-    assert first in chroma.names()  # the other folder's
-    build(chroma.url, "copy", prune=True)
-    assert copy.exists()
-    assert first in chroma.names()
-    build(chroma.url, "other", prune=True)
     second = Manifest.read(folder).vectors.collection
-    assert chroma.names() == sorted([second, "imgret-somebodys"])
+    assert chroma.names() == sorted([first, second, "imgret-somebodys"])
+
+    next(library.rglob("*.webp")).unlink()
+    build(chroma.url, prune=True)
+    third = Manifest.read(folder).vectors.collection
+    assert chroma.names() == sorted([second, third, "imgret-somebodys"])  # the second is the copy's, too
     assert "has no collection" in said(lambda: reader.by_clip(text="a bird"))
     assert reader.by_pixels(TIGER)
+    build(chroma.url, "copy", prune=True)
+    assert chroma.names() == sorted([third, "imgret-somebodys"])
 
 
 def test_the_killed_build_of_a_folder_is_pruned(chroma, build, library, tmp_path, monkeypatch):
