@@ -260,6 +260,29 @@ def test_a_server_that_is_away_or_silent_leaves_the_pixel_metrics(index_folder, 
             assert len(retriever.by_pixels(TIGER)) == 10
 
 
+class Drops(http.server.BaseHTTPRequestHandler):
+    """A server that always has one more byte to say."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        while True:
+            self.wfile.write(b" ")
+            time.sleep(0.1)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_an_answer_that_comes_in_drops_is_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr("imgret.vectors.ANSWER_SECONDS", 1)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Drops)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    store = VectorStore.connect(ChromaServer(f"http://127.0.0.1:{server.server_port}"), "imgret-drops", 5)
+    assert "does not answer" in said(lambda: store.query(unit_rows(1)[0], 1))
+    server.shutdown()
+
+
 def test_a_server_that_falls_silent_is_waited_for_and_asked_again(chroma, index_folder, cache, monkeypatch):
     monkeypatch.setattr("imgret.vectors.ANSWER_SECONDS", 4)
     retriever = fill(chroma, index_folder, cache)
