@@ -261,12 +261,12 @@ def test_a_server_that_is_away_or_silent_leaves_the_pixel_metrics(index_folder, 
 
 
 class Drops(http.server.BaseHTTPRequestHandler):
-    """A server that always has one more byte to say."""
+    """A server that says a byte at a time."""
 
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-        while True:
+        for _ in range(100):
             self.wfile.write(b" ")
             time.sleep(0.1)
 
