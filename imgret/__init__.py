@@ -19,6 +19,7 @@ _HOMES = {
     "library": ("ImageLibrary", "LibraryError", "Record"),
     "encoders": ("Encoder", "EncoderError", "load_encoder"),
     "pixels": ("PixelIndex",),
+    "vectors": ("ChromaServer", "VectorError"),
     "index": ("Index", "InvalidIndexError"),
     "build": ("BuildError", "build_index"),
     "search": ("Hit", "Retriever", "SearchError"),

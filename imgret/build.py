@@ -19,16 +19,19 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from filelock import FileLock, Timeout
 from PIL import Image
@@ -46,16 +49,16 @@ from imgret.encoders import (
 )
 from imgret.evaluate import EvaluationError, evaluate
 from imgret.images import ImageError, load_image
-from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest
+from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest, Place
 from imgret.library import Entry, ImageLibrary
 from imgret.pixels import PixelIndex
 from imgret.search import Retriever
-from imgret.vectors import RecallAudit, VectorStore
+from imgret.vectors import ChromaServer, RecallAudit, VectorStore, collection_of, drop, reach
 
 BATCH = 16
 AHEAD = 4 * BATCH
 SKIPPED_LISTED = 1000
-WORK = ".building"
+WORK, OWNER = ".building", ".owner"
 EXPORT_SAMPLES, EXPORT_STRIDE = 64, 50
 """Pictures that an exported encoder is held against the original on, and how far apart they are taken at most."""
 
@@ -68,6 +71,9 @@ COMPILE = "import os; getattr(os, 'nice', int)(15); from imgret.pixels import wa
 
 Progress = Callable[[str, int, int | None], None]
 """Hears (stage, done, total); the total is None while nobody knows it."""
+
+Write = Callable[[npt.NDArray[np.float32], Sequence[str | None], Callable[[int], None]], RecallAudit]
+"""Makes the Chroma collection of embeddings (N, d) and their labels; hears the number of rows written."""
 
 Engine = Callable[[ImageLibrary, Digester], Generator[Outcome]]
 """Runs a digester over a library and gives its outcomes in the library's order."""
@@ -94,22 +100,30 @@ def build_index(
     progress: Progress = lambda stage, done, total: None,
     cache: Path | None = None,
     engine: Engine | None = None,
+    chroma: ChromaServer | str | None = None,
+    prune: bool = False,
 ) -> Index:
     """Builds the index of `library` in `folder`, or brings the one there up to date, and opens it.
 
     Pictures whose content the index there (or a build that was cut off) already holds are not decoded or embedded
     again. Rows that cannot be decoded are skipped and listed in the manifest. `cache` is for working copies and
     encoders. `engine` is what decodes and embeds: threads of this process, or `imgret.distributed.on_ray`, with the
-    same index. Raises BuildError, and what the library, the encoder and the engine raise; the index that was there
+    same index. With `chroma`, a server or its address, the vectors go there instead of into the folder: into a
+    collection named after the content, so those who search the index that was there still find theirs, until a build
+    with `prune` drops what builds in this folder wrote there before, whole or cut off, and no other folder's did.
+    Raises BuildError, VectorError, and what the library, the encoder and the engine raise; the index that was there
     then still is.
     """
     folder = Path(folder)
+    chroma = ChromaServer(chroma) if isinstance(chroma, str) else chroma
     if isinstance(pixel_size, bool) or not isinstance(pixel_size, int) or not 1 <= pixel_size <= 1024:
         raise BuildError(f"The pixel size is {pixel_size!r}; it must be a whole number from 1 to 1024.")
     if folder.exists() and not folder.is_dir():
         raise BuildError(f"{folder} is a file; an index needs a folder.")
     if folder.is_dir() and not (folder / layout.MANIFEST).exists() and not all(map(_ours, folder.iterdir())):
         raise BuildError(f"{folder} holds other files and no index; name a new or empty folder.")
+    if chroma is not None:
+        reach(chroma)  # before anything is embedded for it
     work = folder / WORK
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock")
@@ -118,11 +132,24 @@ def build_index(
     except Timeout:
         raise BuildError(f"Another build is writing to {folder}; wait for it to end.") from None
     try:
-        _build(library, folder, work, encoder, pixel_size, progress, cache, engine or in_threads)
+        _build(library, folder, work, encoder, pixel_size, progress, cache, engine or in_threads, chroma)
+        if prune and chroma is not None:
+            dropped = drop(chroma, _owner(folder), collection_of(Manifest.read(folder).content))
+            progress("collections dropped", len(dropped), len(dropped))
         shutil.rmtree(work)
     finally:
         lock.release()
-    return Index.open(folder, cache=cache)
+    return Index.open(folder, chroma, cache=cache)
+
+
+def _owner(folder: Path) -> str:
+    """What stands for this index folder on a server, from its first build there on, and not for a copy of it."""
+    path, here = folder / OWNER, f"-{folder.stat().st_ino}"
+    owner = path.read_text() if path.exists() else ""
+    if not owner.endswith(here):
+        owner = uuid4().hex + here
+        path.write_text(owner)
+    return owner
 
 
 def _build(
@@ -134,6 +161,7 @@ def _build(
     progress: Progress,
     cache: Path | None,
     engine: Engine,
+    chroma: ChromaServer | None,
 ) -> None:
     uri = encoder if isinstance(encoder, str) else encoder.uri
     kind = hashlib.sha256(f"{uri}\0{pixel_size}".encode()).hexdigest()[:12]
@@ -154,7 +182,12 @@ def _build(
         if not rows:
             first = f"; {len(skipped)} were skipped, the first because: {skipped[0][1]}" if skipped else "."
             raise BuildError(f"{library.source} has no picture that can be used{first}")
-        data = f"data-{_identity(rows, uri, pixel_size)}"
+        content, draft = _identity(rows, uri, pixel_size), work / "data"
+        data = f"data-{content}{layout.SERVED if chroma else ''}"
+        place = Place(chroma.url, collection_of(content)) if chroma else None
+        write: Write = partial(VectorStore.create, draft / layout.VECTORS)
+        if chroma is not None:
+            write = partial(VectorStore.write, chroma, collection_of(content), _owner(folder))
         of_this_build: dict[str, Any] = {
             "library": LibraryInfo.of(library),
             "skipped_count": len(skipped),
@@ -163,9 +196,11 @@ def _build(
         }
         if old is not None and old.manifest.data == data:
             manifest = replace(old.manifest, **of_this_build)
+            if chroma is not None:
+                recall = write(old.embeddings, old.column("label"), lambda done: progress("vectors", done, len(rows)))
+                manifest = replace(manifest, recall=recall, vectors=place)
         else:
             info, labels = maker.info(), [row.entry.label for row in rows]
-            draft = work / "data"
             assemble(rows, _finder(digests, old), info.dim, pixel_size, draft, progress)
             manifest = Manifest(
                 format=layout.FORMAT,
@@ -174,8 +209,9 @@ def _build(
                 pixel_size=pixel_size,
                 count=len(rows),
                 labels=layout.count_labels(labels),
-                recall=finish(draft, labels, maker.exported, progress),
+                recall=finish(draft, labels, maker.exported, write, progress),
                 files={},
+                vectors=place,
                 **of_this_build,
             )
             compiling.wait()
@@ -263,9 +299,11 @@ def assemble(
     pixels.flush()
 
 
-def finish(draft: Path, labels: list[str | None], encoder: Path | None, progress: Progress) -> RecallAudit:
+def finish(
+    draft: Path, labels: list[str | None], encoder: Path | None, write: Write, progress: Progress
+) -> RecallAudit:
     """Adds both searches, the map and the exported encoder, if any, to the assembled folder; the audit of its
-    vectors.
+    vectors, which `write` puts where they belong.
     """
     matrix = np.load(draft / layout.PIXELS / layout.PIXEL_MATRIX, mmap_mode="r")
     fitted = PixelIndex.fit(matrix, lambda done, total: progress("pixel index", done, total))
@@ -275,9 +313,7 @@ def finish(draft: Path, labels: list[str | None], encoder: Path | None, progress
     np.save(draft / layout.MAP, draw(embeddings))
     if encoder is not None:
         _link_tree(encoder, draft / layout.ENCODER)
-    return VectorStore.create(
-        draft / layout.VECTORS, embeddings, labels, lambda done: progress("vectors", done, len(labels))
-    )
+    return write(embeddings, labels, lambda done: progress("vectors", done, len(labels)))
 
 
 def appraise(retriever: Retriever, draft: Path, progress: Progress) -> None:
@@ -436,4 +472,4 @@ def _link_tree(source: Path, target: Path) -> None:
 
 
 def _ours(path: Path) -> bool:
-    return path.name == WORK or path.name.startswith(("data-", f".{layout.MANIFEST}"))
+    return path.name in (WORK, OWNER) or path.name.startswith(("data-", f".{layout.MANIFEST}"))

@@ -60,7 +60,14 @@ def _parser() -> argparse.ArgumentParser:
         "--engine", choices=["threads", "ray"], default="threads", help="what decodes and embeds: this process, or Ray"
     )
     build.add_argument(
-        "--address", metavar="A", help="the Ray cluster: host:port or auto; without it Ray runs on this machine alone"
+        "--address",
+        metavar="A",
+        help="the Ray cluster: host:port or auto; without it Ray runs on this machine alone",
+    )
+    build.add_argument(
+        "--prune",
+        action="store_true",
+        help="drop the collections that earlier builds in FOLDER wrote on the Chroma server (IMGRET_CHROMA_URL)",
     )
     build.add_argument("--image-column", metavar="C")
     build.add_argument("--label-column", metavar="C")
@@ -130,11 +137,15 @@ def _build(options: argparse.Namespace) -> None:
     from imgret.encoders import load_encoder
     from imgret.library import ImageLibrary
     from imgret.settings import Settings
+    from imgret.vectors import ChromaServer
 
     if options.address is not None and options.engine != "ray":
         raise ValueError("An address is that of a Ray cluster, so it needs --engine ray.")
     engine = on_ray(options.address) if options.engine == "ray" else None
-    cache = Settings.read().cache
+    settings = Settings.read()
+    cache, chroma = settings.cache, ChromaServer.of(settings)
+    if options.prune and chroma is None:
+        raise ValueError("--prune drops collections on a Chroma server; set IMGRET_CHROMA_URL to its address.")
     named = {name: getattr(options, name) for name in ("config", "image_column", "label_column", "caption_column")}
     library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **named)
     encoder = (
@@ -143,7 +154,17 @@ def _build(options: argparse.Namespace) -> None:
         else load_encoder(options.encoder, device=options.device, cache=cache)
     )
     with _Bar() as bar:
-        index = build_index(library, options.out, encoder, options.pixel_size, progress=bar, cache=cache, engine=engine)
+        index = build_index(
+            library,
+            options.out,
+            encoder,
+            options.pixel_size,
+            progress=bar,
+            cache=cache,
+            engine=engine,
+            chroma=chroma,
+            prune=options.prune,
+        )
     manifest = index.manifest
     recall = manifest.recall
     print(
@@ -259,9 +280,11 @@ def _retriever(folder: str, encoder: str | None) -> Any:
     from imgret.index import Index
     from imgret.search import Retriever, SearchError
     from imgret.settings import Settings
+    from imgret.vectors import ChromaServer
 
-    cache = Settings.read().cache
-    index = Index.open(folder, cache=cache)
+    settings = Settings.read()
+    cache = settings.cache
+    index = Index.open(folder, ChromaServer.of(settings), cache=cache)
     made_with = index.manifest.encoder.uri
     if encoder is not None and encoder != made_with:
         raise SearchError(

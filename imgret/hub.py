@@ -122,6 +122,11 @@ def publish(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     manifest = Manifest.read(folder)
+    if manifest.vectors is not None:
+        raise HubError(
+            f"The vectors of the index in {folder} are on a Chroma server, and a published index carries its own; "
+            "build it again with IMGRET_CHROMA_URL unset, which embeds nothing anew, and publish that."
+        )
     check_hashes(folder, manifest)
     manifest = replace(manifest, library=replace(manifest.library, source=manifest.library.name))
     api = HfApi()

@@ -6,7 +6,7 @@ data-<content hash>/   never written to once the manifest names it
     thumbnails.bin     WebP pictures, one after the other
     embeddings.npy     (N, d) float32, rows of norm 1
     pixels/            the pixel index
-    chroma/            the Chroma collection
+    chroma/            the Chroma collection, unless a Chroma server has it
     map.npy            (N, 2) float32, each picture's point on a map of the library; NaN for one that is not on it
     evaluation.json    how good the answers are, where the pictures have labels or captions
 """
@@ -16,7 +16,7 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 
 from imgret.library import ImageLibrary, Record, is_commit
 from imgret.pixels import PixelIndex
-from imgret.vectors import RecallAudit, VectorStore
+from imgret.vectors import ChromaServer, RecallAudit, VectorError, VectorStore, collection_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -37,6 +37,8 @@ THUMBNAILS = "thumbnails.bin"
 EMBEDDINGS = "embeddings.npy"
 PIXELS, PIXEL_MATRIX = "pixels", "vectors.npy"
 VECTORS = "chroma"
+SERVED = "-served"
+"""How the name of a data folder ends that has no vectors, as a Chroma server has them."""
 ENCODER = "encoder"
 MAP = "map.npy"
 EVALUATION = "evaluation.json"
@@ -109,10 +111,19 @@ class EncoderInfo:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where the vectors of an index are that does not hold them: a Chroma server's address, and a collection's name."""
+
+    url: str
+    collection: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What `manifest.json` says.
 
-    `skipped` lists `(id, reason)` of rows without a usable picture, the first thousand at most.
+    `skipped` lists `(id, reason)` of rows without a usable picture, the first thousand at most; `vectors` is None where
+    the embedded store in the folder has them.
     """
 
     format: int
@@ -127,6 +138,12 @@ class Manifest:
     recall: RecallAudit
     created: str
     files: Mapping[str, FileEntry] = field(repr=False)
+    vectors: Place | None = None
+
+    @property
+    def content(self) -> str:
+        """The hash of all that the data of the index depends on, wherever its vectors are."""
+        return self.data.removeprefix("data-").removesuffix(SERVED)
 
     def misfit(
         self,
@@ -158,7 +175,8 @@ class Manifest:
         return None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        values = {name: value for name, value in asdict(self).items() if name != "vectors" or value is not None}
+        return json.dumps(values, indent=2, ensure_ascii=False)
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -185,6 +203,7 @@ class Manifest:
                     "skipped": tuple((str(name), str(reason)) for name, reason in values["skipped"]),
                     "files": {_inside(name): FileEntry(**entry) for name, entry in values["files"].items()},
                     "data": _inside(values["data"]),
+                    "vectors": Place(**values["vectors"]) if values.get("vectors") else None,
                 }
             )
         except (TypeError, KeyError, ValueError, AttributeError):
@@ -205,8 +224,8 @@ class Index:
             neither labels nor captions, and in an index of a release that did not evaluate.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, cache: Path) -> None:
-        self.folder, self.manifest = folder, manifest
+    def __init__(self, folder: Path, manifest: Manifest, cache: Path, chroma: ChromaServer | None = None) -> None:
+        self.folder, self.manifest, self._chroma = folder, manifest, chroma
         self._cache, self._data = cache, folder / manifest.data
         self._vectors: VectorStore | None = None
         self._lock = threading.Lock()
@@ -225,18 +244,27 @@ class Index:
             )
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], *, cache: Path | None = None) -> "Index":
-        """The index in `folder`. `cache` (~/.cache/imgret) is where Chroma's working copy lives while it is used.
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        chroma: ChromaServer | str | None = None,
+        *,
+        cache: Path | None = None,
+    ) -> "Index":
+        """The index in `folder`. `chroma` is the server that has its vectors, or the address of one; without it they
+        are those in the folder. `cache` (~/.cache/imgret) is where Chroma's working copy lives while it is used.
 
-        Raises InvalidIndexError for a folder that is half-written, corrupt, or of a newer format.
+        The server is first asked by the first query of the vectors. Raises InvalidIndexError for a folder that is
+        half-written, corrupt, or of a newer format, and VectorError for an address that is none.
         """
+        chroma = ChromaServer(chroma) if isinstance(chroma, str) else chroma
         path = Path(folder)
         cache = cache or Path.home() / ".cache" / "imgret"
         while True:
             manifest = Manifest.read(path)
             try:
                 check_sizes(path, manifest)
-                return cls(path, manifest, cache)
+                return cls(path, manifest, cache, chroma)
             except InvalidIndexError:
                 if Manifest.read(path).data == manifest.data:  # else: a rebuild switched in between
                     raise
@@ -249,11 +277,28 @@ class Index:
 
     @property
     def vectors(self) -> VectorStore:
-        """The Chroma collection, opened when first asked for."""
+        """The Chroma collection, opened when first asked for. Raises VectorError."""
         with self._lock:
             if self._vectors is None:
-                self._vectors = VectorStore.open(self._data / VECTORS, self._cache)
+                self._vectors = self._open_vectors()
             return self._vectors
+
+    def _open_vectors(self) -> VectorStore:
+        if self._chroma is not None:
+            return VectorStore.connect(self._chroma, collection_of(self.manifest.content), len(self))
+        if (place := self.manifest.vectors) is not None:
+            raise VectorError(
+                f"The vectors of this index are on the Chroma server at {place.url}; "
+                "set IMGRET_CHROMA_URL to it, or build the index again without it."
+            )
+        return VectorStore.open(self._data / VECTORS, self._cache)
+
+    def write_vectors(
+        self, server: ChromaServer, owner: str, progress: Callable[[int], None] = lambda done: None
+    ) -> RecallAudit:
+        """Writes the embeddings to a server, where `open` finds them, unless it has them. Raises VectorError."""
+        name, labels = collection_of(self.manifest.content), self.column("label")
+        return VectorStore.write(server, name, owner, self.embeddings, labels, progress)
 
     @property
     def encoder_folder(self) -> Path | None:

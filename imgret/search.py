@@ -142,7 +142,7 @@ class Retriever:
         The query is a picture, a text, or both: (1 - text_weight) * picture + text_weight * text, unit vectors, made
         unit length again; minus the unit vector of `negative`, made unit length once more. `like` is the id of a
         picture of the library that is not among the hits, and the query's picture where there is no `image`. `labels`
-        keeps only pictures with one of these labels. Raises SearchError, ImageError, EncoderError.
+        keeps only pictures with one of these labels. Raises SearchError, ImageError, EncoderError, VectorError.
         """
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)

@@ -16,6 +16,7 @@ from imgret.library import ImageLibrary, LibraryError, commit_of, is_commit
 from imgret.reach import hub_answers
 from imgret.search import Retriever
 from imgret.settings import EXAMPLE_LIBRARY, Settings
+from imgret.vectors import ChromaServer, VectorError
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ def prepare(
     folder or a repo whose volume is at `mount`, preloaded or on the Hub; the one built here before; one built now. If
     the configured library or encoder cannot be had, the embedded library with a notice.
 
-    An index made for another library, split, revision or encoder than configured is passed over. Raises what the last
+    An index made for another library, split, revision or encoder than configured is passed over. If the settings name a
+    Chroma server, it has the vectors, and gets those of an index from the Hub. Where it is away, whoever asks for them
+    is told; only if an index has to be built, the embedded store is taken instead, with a notice. Raises what the last
     resort raised.
     """
     return deque(prepare_in_steps(settings, progress, folder=folder, mount=mount), maxlen=1).pop()
@@ -64,17 +67,22 @@ def prepare_in_steps(
     its first pictures, with a notice. What comes last is what `prepare` gives.
     """
     if folder is not None:
-        yield Ready(_retriever(Index.open(folder, cache=settings.cache), settings), f"the folder {folder}")
+        yield Ready(_retriever(_open(folder, settings), settings), f"the folder {folder}")
         return
     part: Ready | None = None
     try:
         for ready in _configured(settings, progress, mount):
             part = ready
             yield ready
-    except (LibraryError, EncoderError, BuildError) as error:
+    except (LibraryError, EncoderError, BuildError, VectorError) as error:
         log.warning("%s", error)
         if part is not None:
             yield replace(part, notice=f"This is all of the library that could be indexed. {error}")
+            return
+        if isinstance(error, VectorError) and settings.chroma_url is not None:
+            notice = f"The vectors are kept here, because the Chroma server cannot be had. {error}"
+            for ready in prepare_in_steps(settings.model_copy(update={"chroma_url": None}), progress, mount=mount):
+                yield replace(ready, notice=f"{notice} {ready.notice or ''}".strip())
             return
         if (settings.library, settings.encoder) == (EXAMPLE_LIBRARY, "starter"):
             raise
@@ -104,26 +112,44 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
         notice = f"This is the library as it was when its index was built here. {error}"
         yield Ready(_retriever(index, settings), "built here before", notice)
         return
-    if index is not None and index.manifest.library == LibraryInfo.of(library):
+    if index is not None and index.manifest.library == LibraryInfo.of(library) and _kept_as_set(index, settings):
         log.info("taking the index that was built here before")
         yield Ready(_retriever(index, settings), "built here before")
         return
     log.info("building the index of %s with %s", settings.library, settings.encoder)
     if index is None and (library.count is None or library.count > 2 * FIRST):
         # In the same folder: the build of the whole library finds these pictures done.
-        first = _library(settings, FIRST)
-        index = build_index(
-            first, folder, settings.encoder, settings.pixel_size, progress=progress, cache=settings.cache
-        )
+        index = _build(_library(settings, FIRST), folder, settings, progress)
     if index is not None:
         notice = f"These are {len(index)} pictures of the library, which is still being indexed."
         yield Ready(_retriever(index, settings), "being built", notice)
-    index = build_index(library, folder, settings.encoder, settings.pixel_size, progress=progress, cache=settings.cache)
-    yield Ready(_retriever(index, settings), "built now")
+    yield Ready(_retriever(_build(library, folder, settings, progress), settings), "built now")
 
 
 def _library(settings: Settings, limit: int | None) -> ImageLibrary:
     return ImageLibrary.load(settings.library, settings.split, settings.revision, config=settings.config, limit=limit)
+
+
+def _build(library: ImageLibrary, folder: Path, settings: Settings, progress: Progress) -> Index:
+    return build_index(
+        library,
+        folder,
+        settings.encoder,
+        settings.pixel_size,
+        progress=progress,
+        cache=settings.cache,
+        chroma=ChromaServer.of(settings),
+    )
+
+
+def _open(folder: str | Path, settings: Settings) -> Index:
+    return Index.open(folder, ChromaServer.of(settings), cache=settings.cache)
+
+
+def _kept_as_set(index: Index, settings: Settings) -> bool:
+    """Whether the vectors of an index that was built here are where the settings want them."""
+    place, server = index.manifest.vectors, ChromaServer.of(settings)
+    return (place and place.url) == (server and server.url)
 
 
 def _given(settings: Settings, progress: Progress, mount: Path) -> Ready | None:
@@ -133,14 +159,15 @@ def _given(settings: Settings, progress: Progress, mount: Path) -> Ready | None:
         return None
     try:
         if Path(name).exists() or not is_repo(name):
-            index, origin = Index.open(name, cache=settings.cache), f"the folder {name}"
+            index, origin = _open(name, settings), f"the folder {name}"
             if (why := _misfit(index.manifest, settings)) is not None:
                 index.close()
                 raise HubError(why)
         else:
             log.info("looking for the index %s", name)
             found = fetch(name, lambda manifest: _misfit(manifest, settings), mount=mount, progress=progress)
-            index, origin = Index.open(found.folder, cache=settings.cache), found.origin
+            index, origin = _open(found.folder, settings), found.origin
+            _write_vectors(index, name, settings, progress)
         log.info("taking the index from %s", origin)
         return Ready(_retriever(index, settings), origin)
     except (InvalidIndexError, HubError) as error:
@@ -148,9 +175,20 @@ def _given(settings: Settings, progress: Progress, mount: Path) -> Ready | None:
         return None
 
 
+def _write_vectors(index: Index, repo: str, settings: Settings, progress: Progress) -> None:
+    """Puts the vectors of an index from the Hub, which nobody builds here, on the server that the settings name."""
+    server = ChromaServer.of(settings)
+    if server is None:
+        return
+    try:
+        index.write_vectors(server, repo, lambda done: progress("vectors", done, len(index)))
+    except VectorError as error:  # told to whoever asks for them
+        log.warning("%s", error)
+
+
 def _opened(folder: Path, settings: Settings) -> Index | None:
     try:
-        return Index.open(folder, cache=settings.cache)
+        return _open(folder, settings)
     except InvalidIndexError:
         return None
 

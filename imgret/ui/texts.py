@@ -333,6 +333,17 @@ _VIETNAMESE = [
     (r"This is all of the library that could be indexed\. (.*)", "Đây là tất cả những gì của thư viện lập chỉ mục được. {0}"),
     (r"This is the library as it was when its index was built here\. (.*)", "Đây là thư viện như lúc chỉ mục của nó được lập ở đây. {0}"),
     (r"This is the embedded library, because the configured one cannot be had\. (.*)", "Đây là thư viện đi kèm, vì thư viện đã đặt không lấy được. {0}"),
+    (r"The Chroma server at (\S+) cannot be reached .*", "Không kết nối được với máy chủ Chroma ở {0}; các độ đo trên điểm ảnh vẫn dùng được."),
+    (r"The Chroma server at (\S+) does not answer; .*", "Máy chủ Chroma ở {0} không trả lời; các độ đo trên điểm ảnh vẫn dùng được."),
+    (r"The Chroma server at (\S+) does not take the token; .*", "Máy chủ Chroma ở {0} không nhận token; hãy đặt lại IMGRET_CHROMA_TOKEN."),
+    (r"The Chroma server at (\S+) has no collection (\S+), .*", "Máy chủ Chroma ở {0} không có collection {1} của chỉ mục này; hãy lập lại chỉ mục."),
+    (r"The Chroma server at (\S+) cannot do what it was asked \((.*)\)\.", "Máy chủ Chroma ở {0} không làm được việc được hỏi ({1})."),
+    (r"The collection (\S+) on the Chroma server at (\S+) is not that of this index \((.*)\); .*", "Collection {0} trên máy chủ Chroma ở {1} không phải của chỉ mục này ({2}); hãy xoá nó và lập lại chỉ mục."),
+    (r"The vectors of this index are on the Chroma server at (\S+); .*", "Vector của chỉ mục này nằm trên máy chủ Chroma ở {0}; hãy đặt IMGRET_CHROMA_URL, hoặc lập lại chỉ mục không có nó."),
+    (r"(.+) is not the address of a Chroma server, .*", "{0} không phải là địa chỉ của một máy chủ Chroma, ví dụ http://127.0.0.1:8000."),
+    (r"The address of the Chroma server at (\S+) has a name or a password in it; .*", "Địa chỉ của máy chủ Chroma ở {0} có tên hoặc mật khẩu; hãy bỏ đi và đặt IMGRET_CHROMA_TOKEN."),
+    (r"The token of the Chroma server has characters that no token has; .*", "Token của máy chủ Chroma có ký tự không dùng được; hãy đặt lại IMGRET_CHROMA_TOKEN."),
+    (r"The vectors are kept here, because the Chroma server cannot be had\. (.*)", "Vector được giữ tại đây, vì không dùng được máy chủ Chroma. {0}"),
 ]  # fmt: skip
 
 
