@@ -52,7 +52,11 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
         source = _from_array(source, max_pixels)
     if isinstance(source, Image.Image):
         return _decode(source, "The picture", max_pixels, ImageOps.exif_transpose)
-    name, data = _read(source, max_bytes)
+    if isinstance(source, bytes):
+        name, data = "The picture", source
+        check_size(name, len(data), max_bytes)
+    else:
+        name, data = Path(source).name, read_picture(Path(source), max_bytes)
     try:
         data = defused(data)
         file = Metered(data)
@@ -105,33 +109,28 @@ def _openers() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)  # MPO is opened as JPEG; AVIF is optional in Pillow
 
 
-def _read(source: bytes | str | os.PathLike[str], max_bytes: int) -> tuple[str, bytes]:
-    if isinstance(source, bytes):
-        name, size = "The picture", len(source)
-    else:
-        path = Path(source)
-        name = path.name
-        try:
-            if not path.is_file():
-                raise ImageError(f"There is no picture file at {str(path)!r}.")
-            size = path.stat().st_size
-        except (OSError, ValueError) as error:
-            if isinstance(error, ImageError):
-                raise
-            raise ImageError(f"{name!r} cannot be read ({in_short(error)}).") from None
+def read_picture(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """The encoded picture in the file at `path`. Raises ImageError above `max_bytes`, and for what is no file."""
+    try:
+        if not path.is_file():  # a pipe would be waited for, a device read without an end
+            raise ImageError(f"There is no picture file at {str(path)!r}.")
+        check_size(path.name, path.stat().st_size, max_bytes)
+        with path.open("rb") as file:
+            return file.read(max_bytes)
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path.name!r} cannot be read ({in_short(error)}).") from None
+
+
+def check_size(name: str, size: int, max_bytes: int = MAX_BYTES) -> None:
+    """Raises ImageError for an encoded picture of so many bytes, if they are none or too many."""
     if size > max_bytes:
         raise ImageError(
             f"{name} has {size / 2**20:.1f} MB; at most {max_bytes / 2**20:g} MB are taken, so send a smaller copy."
         )
     if size == 0:
         raise ImageError(f"{name} is empty (0 bytes).")
-    if isinstance(source, bytes):
-        return name, source
-    try:
-        with path.open("rb") as file:
-            return name, file.read(max_bytes)
-    except OSError as error:
-        raise ImageError(f"{name} cannot be read ({in_short(error)}).") from None
 
 
 def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:

@@ -24,6 +24,8 @@ SMALL = 1000
 such a graph anew at each open, not always the same one. Texts lie further from pictures than the audit's queries do.
 """
 AUDIT_QUERIES, AUDIT_K, AUDIT_RECALL, AUDIT_TOLERANCE = 256, 10, 0.99, 1e-6
+PROBES, PROBE_TOLERANCE = 16, 1e-4
+"""A graph may miss a row or two of these, a strange or a damaged one misses all."""
 _LABEL = "label"
 _SYNCED = "index_metadata.pickle"
 
@@ -48,8 +50,8 @@ class VectorStore:
     Opened with `open`, made with `create`; safe to ask from several threads.
     """
 
-    def __init__(self, client: Any, scratch: Scratch | None = None) -> None:
-        self._client, self._scratch = client, scratch
+    def __init__(self, client: Any, scratch: Scratch | None, count: int) -> None:
+        self._client, self._scratch, self._count = client, scratch, count
         self._collection = client.get_collection(COLLECTION, embedding_function=None)
         self._closing = threading.Lock()
 
@@ -83,7 +85,7 @@ class VectorStore:
             progress(start + len(part))
         client.close()
         while True:
-            store = cls(_client(folder))
+            store = cls(_client(folder), None, len(embeddings))
             audit = store.audit(embeddings, ef_search)
             if audit.recall >= AUDIT_RECALL or ef_search >= len(embeddings):
                 store.close()
@@ -94,17 +96,25 @@ class VectorStore:
             store.close()
 
     @classmethod
-    def open(cls, folder: Path, cache: Path) -> "VectorStore":
-        """The collection in `folder`, which is not written to.
+    def open(cls, folder: Path, cache: Path, embeddings: Floats) -> "VectorStore":
+        """The collection in `folder`, which is not written to; it must be that of `embeddings` (N, d).
 
         Chroma changes its SQLite file by being opened, so it is given a working copy below `cache` that lives as long
-        as this store: that file copied, the vectors linked. Raises VectorError.
+        as this store: that file copied, the vectors linked. An emptied or damaged one it opens, too, and answers
+        wrongly: so half of some rows have to find themselves first. Raises VectorError.
         """
         scratch = Scratch(cache, "chroma")
         copy = scratch.folder / "db"
         try:
             _working_copy(folder, copy)
-            return cls(_client(copy), scratch)
+            store = cls(_client(copy), scratch, len(embeddings))
+            if (found := store._collection.count()) != len(embeddings):
+                raise ValueError(f"there are {found} instead of {len(embeddings)}")
+            probes = np.linspace(0, len(embeddings) - 1, PROBES, dtype=np.int64)
+            nearest = np.concatenate([store.query(embeddings[row], 1) for row in probes])
+            if np.mean((embeddings[nearest] * embeddings[probes]).sum(axis=1) > 1 - PROBE_TOLERANCE) < 0.5:
+                raise ValueError("its rows do not find themselves")
+            return store
         except Exception as error:
             scratch.close()
             raise VectorError(
@@ -123,7 +133,12 @@ class VectorStore:
             )
         except Exception as error:
             raise VectorError(f"The embeddings cannot be searched ({in_short(error)}).") from error
-        return np.array([int(name) for name in found["ids"][0]], dtype=np.int64)
+        names = found["ids"][0]
+        rows = np.array([int(name) if name.isdecimal() else -1 for name in names], dtype=np.int64)
+        short = labels is None and len(rows) < min(k, self._count)
+        if short or len(np.unique(rows)) < len(rows) or (rows < 0).any() or (rows >= self._count).any():
+            raise VectorError("The embeddings cannot be searched (rows are missing or unknown); build it anew.")
+        return rows
 
     def audit(self, embeddings: Floats, ef_search: int) -> RecallAudit:
         """Recall@10 of this collection against exact search over `embeddings` (N, d), the rows it was made from.
