@@ -31,6 +31,9 @@ _WIDEST_BY_PYTHON = 2**15
 _MOST_SCANS = 100
 """Of a JPEG: each is a pass over the whole picture, and ten are usual in a progressive one."""
 
+_MOST_COMMENTS = 1000
+"""Of a plain PPM: Pillow copies what is left of a megabyte for each."""
+
 _MOST_ICON = 1024
 """Pixels a side of an icon: icons are decoded when they are opened, before anybody could ask for their size."""
 
@@ -77,8 +80,8 @@ class Metered(io.BytesIO):
 
 def defused(data: bytes) -> bytes:
     """`data` without what would cost much and says nothing about the picture. Raises TooCostlyError for a bomb."""
-    if data[:2] in (b"P1", b"P2", b"P3"):  # Pillow copies what is left for each comment
-        return re.sub(rb"#[^\r\n]*", b"", data)
+    if data[:2] in (b"P1", b"P2", b"P3") and data.count(b"#") > _MOST_COMMENTS:
+        raise TooCostlyError("it has more comments than a picture needs")
     if data[4:8] == b"ftyp":  # AVIF is turned by boxes of its own; Pillow reads the EXIF item all the same
         return re.sub(rb"(infe[\2\3].{7}(?:..)?)Exif", rb"\1none", data, flags=re.DOTALL)
     if data[:4] in (b"\0\0\1\0", b"icns"):
@@ -91,13 +94,17 @@ def defused(data: bytes) -> bytes:
 
 
 def most_pixels(image: Image.Image, data: bytes) -> int:
-    """How many pixels an opened picture may have for `MEMORY` to be enough, and a few seconds."""
+    """How many pixels an opened picture may have for `MEMORY` to be enough, and a few seconds. Raises TooCostlyError
+    where pixels are not what it costs.
+    """
     if decodes_in_python(image):
-        return _MOST_BY_PYTHON if max(image.size) <= _WIDEST_BY_PYTHON else 0
+        if max(image.size) > _WIDEST_BY_PYTHON:
+            raise TooCostlyError(f"a {image.format} is taken up to {_WIDEST_BY_PYTHON} pixels a side")
+        return _MOST_BY_PYTHON
     spare = MEMORY
     if image.format == "JPEG2000":
         if len(data) > _MOST_JPEG2000:
-            return 0
+            raise TooCostlyError(f"a JPEG 2000 is taken up to {_MOST_JPEG2000 / 2**20:.0f} MB")
         spare -= _BYTES_A_TILE * _tiles(data)
     elif image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
@@ -107,7 +114,9 @@ def most_pixels(image: Image.Image, data: bytes) -> int:
     # The coefficients of a progressive JPEG are all in memory, two bytes each.
     jpeg = 4 + 2 * len(image.getbands())
     each = jpeg if image.format in ("JPEG", "MPO") else _BYTES_A_PIXEL.get(image.format or "", 8)
-    return max(0, spare // max(8, each))
+    if spare < MEMORY // 4:
+        raise TooCostlyError("its tiles are too many or too large")
+    return spare // max(8, each)
 
 
 def decodes_in_python(image: Image.Image) -> bool:

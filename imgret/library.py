@@ -341,7 +341,7 @@ def _within(root: Path, name: str) -> Path | None:
     """The file called `name` in the folder `root`, which is resolved; None if links or dots lead out of it."""
     try:
         path = (root / name).resolve()
-    except (OSError, ValueError):  # a loop of links, a NUL byte
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL byte
         return None
     return path if path.is_relative_to(root) else None
 

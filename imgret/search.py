@@ -149,7 +149,10 @@ class Retriever:
         vector = self._clip_query(image, text, negative, text_weight, itself)
         rows = self.index.vectors.query(vector, min(k + (itself is not None), len(self.index)), wanted)
         # Chroma's own distances are float32 of an approximate order; the hits get the exact cosine and its order.
-        scores = self.index.embeddings[rows].astype(np.float64) @ vector.astype(np.float64)
+        found = self.index.embeddings[rows].astype(np.float64)
+        if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
+            raise SearchError("The embeddings of the index are corrupt (no unit vectors); build it anew.")
+        scores = found @ vector.astype(np.float64)
         order = np.lexsort((rows, -scores))
         order = order[rows[order] != itself][:k]
         return self.hits(rows[order], scores[order])
