@@ -42,7 +42,7 @@ EXIF_BYTES = 2**17
 of its entries may point at the same bytes.
 """
 
-_OPENING_READS, _OPENING_BYTES = 20_000, 4 * 2**20
+_OPENING_READS, _OPENING_BYTES = 10_000, 4 * 2**20
 _LOADING_READS = 200_000
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from imgret.costs import EXIF_BYTES, Metered, TooCostlyError, defused, most_pixels
-from imgret.errors import in_short
+from imgret.errors import in_short, shown
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 32 * 2**20
@@ -55,8 +55,10 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
     if isinstance(source, bytes):
         name, data = "The picture", source
         check_size(name, len(data), max_bytes)
-    else:
+    elif isinstance(source, str | os.PathLike):
         name, data = Path(source).name, read_picture(Path(source), max_bytes)
+    else:
+        raise ImageError(f"A {type(source).__name__} is not a picture; bytes, a path, an array or a PIL image are.")
     try:
         data = defused(data)
         file = Metered(data)
@@ -113,14 +115,14 @@ def read_picture(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """The encoded picture in the file at `path`. Raises ImageError above `max_bytes`, and for what is no file."""
     try:
         if not path.is_file():  # a pipe would be waited for, a device read without an end
-            raise ImageError(f"There is no picture file at {str(path)!r}.")
+            raise ImageError(f"There is no picture file at {shown(str(path))}.")
         check_size(path.name, path.stat().st_size, max_bytes)
         with path.open("rb") as file:
             return file.read(max_bytes)
     except ImageError:
         raise
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path.name!r} cannot be read ({in_short(error)}).") from None
+        raise ImageError(f"{shown(path.name)} cannot be read ({in_short(error)}).") from None
 
 
 def check_size(name: str, size: int, max_bytes: int = MAX_BYTES) -> None:

@@ -297,7 +297,10 @@ class Index:
 
     def row_of(self, id: str) -> int:
         """The row of the record called `id`. Raises KeyError."""
-        row = pc.index(self._records["id"], pa.scalar(id, pa.string())).as_py()
+        try:
+            row = pc.index(self._records["id"], pa.scalar(id, pa.string())).as_py()
+        except (TypeError, UnicodeEncodeError):  # no text, or none that could be an id
+            raise KeyError(id) from None
         if row < 0:
             raise KeyError(id)
         return int(row)

@@ -29,6 +29,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from imgret.errors import shown
 from imgret.metrics import LARGER_IS_CLOSER, best_first
 
 Array = npt.NDArray[Any]
@@ -145,8 +146,8 @@ class PixelIndex:
         A file that is missing, damaged, of another version or of another matrix raises ValueError.
         """
         try:
-            vectors = np.load(Path(folder, "vectors.npy"), mmap_mode="r")
-            arena = np.load(Path(folder, "sketch.npy"), mmap_mode="r")
+            vectors = np.load(Path(folder, "vectors.npy"), mmap_mode="r", allow_pickle=False)
+            arena = np.load(Path(folder, "sketch.npy"), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"No pixel index can be read from {folder} ({error}); build it again.") from error
         fits = vectors.ndim == 2 and vectors.dtype == arena.dtype == np.uint8
@@ -194,10 +195,10 @@ class PixelIndex:
         return self._answer(query, metric, self._checked(query, "query", (self.dim,), metric, k))
 
     def _checked(self, asked: Vectors, name: str, shape: tuple[int, ...], metric: str, k: int) -> int:
-        if metric not in _CODES:
-            raise ValueError(f"There is no metric {metric!r}; choose one of {', '.join(_CODES)}.")
+        if not isinstance(metric, str) or metric not in _CODES:
+            raise ValueError(f"There is no metric {shown(metric)}; choose one of {', '.join(_CODES)}.")
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise ValueError(f"k is {k!r}; it must be a whole number of at least 1.")
+            raise ValueError(f"k is {shown(k)}; it must be a whole number of at least 1.")
         if not isinstance(asked, np.ndarray) or asked.dtype != np.uint8 or asked.shape != shape:
             raise ValueError(f"The {name} must be uint8 of shape {shape}, not {_described(asked)}.")
         return min(int(k), len(self))

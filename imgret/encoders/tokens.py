@@ -46,7 +46,8 @@ class ClipTokenizer:
     def __init__(self, merges: Path, clean: Callable[[str], str], context_length: int) -> None:
         import regex
 
-        lines = gzip.open(merges).read(MAX_MERGES).decode("utf-8").split("\n")
+        with gzip.open(merges) as file:
+            lines = file.read(MAX_MERGES).decode("utf-8").split("\n")
         pairs = [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
         self._byte_signs = _byte_signs()
         signs = list(self._byte_signs.values())
