@@ -30,7 +30,7 @@ from typing_extensions import TypedDict
 
 from imgret.errors import in_short
 from imgret.library import ImageLibrary, Record, is_commit
-from imgret.pixels import PixelIndex
+from imgret.pixels import PixelIndex, open_array
 from imgret.vectors import RecallAudit, VectorStore
 
 FORMAT = 1
@@ -229,7 +229,7 @@ class Index:
         count, dim, side = manifest.count, manifest.encoder.dim, manifest.pixel_size
         self._thumbnails = _map_bytes(self._data / THUMBNAILS)
         self._records = _read_records(self._data / RECORDS, len(self._thumbnails))
-        self.embeddings: npt.NDArray[np.float32] = np.load(self._data / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
+        self.embeddings: npt.NDArray[np.float32] = open_array(self._data / EMBEDDINGS)
         self.pixels = PixelIndex.load(self._data / PIXELS)
         self.map = _read_map(self._data / MAP, count)
         self.evaluation = _read_figures(self._data / EVALUATION)
@@ -450,7 +450,7 @@ def _read_records(path: Path, thumbnail_bytes: int) -> pa.Table:
 def _read_map(path: Path, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
     if not path.exists():
         return None
-    points: npt.NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    points: npt.NDArray[np.float32] = open_array(path)
     if points.shape != (count, 2) or points.dtype != np.float32:
         raise ValueError(f"{MAP} does not hold a point for each of {count} pictures")
     rows = np.flatnonzero(~np.isnan(points).any(axis=1))

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ class Retriever:
     def _clip_query(
         self, image: ImageSource | None, text: str | None, negative: str | None, text_weight: Any, itself: int | None
     ) -> npt.NDArray[np.float32]:
-        if not isinstance(text_weight, Real) or not 0 <= text_weight <= 1:
+        if not isinstance(text_weight, int | float | np.number) or not 0 <= text_weight <= 1:
             raise SearchError(f"The weight of the text is {shown(text_weight)}; it must be a number from 0 to 1.")
         weight = float(text_weight)
         text, negative = _checked_text(text, "The text"), _checked_text(negative, "The negative text")

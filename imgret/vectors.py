@@ -66,8 +66,19 @@ class VectorStore:
         """Writes `embeddings` (N, d), rows of norm 1, and their labels into a new collection in `folder`, audited.
 
         `ef_search` is raised, at most to N, until the audit's recall is reached; what is stored is the setting that the
-        returned audit was measured with. `progress` hears the number of rows written.
+        returned audit was measured with. `progress` hears the number of rows written. Raises VectorError.
         """
+        try:
+            return cls._created(folder, embeddings, labels, progress)
+        except VectorError:
+            raise
+        except Exception as error:  # Chroma's, SQLite's and the disk's
+            raise VectorError(f"The embeddings cannot be stored in {folder} ({in_short(error)}).") from error
+
+    @classmethod
+    def _created(
+        cls, folder: Path, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
+    ) -> RecallAudit:
         client = _client(folder)
         ef_search = len(embeddings) if FIRST_EF_SEARCH < len(embeddings) <= SMALL else FIRST_EF_SEARCH
         collection = client.create_collection(
