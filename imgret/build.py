@@ -144,7 +144,9 @@ def _build(
             stack.enter_context(closing(old))
         # A new installation compiles for 11 s, once: here, so that no query has to wait for it, and in a process of its
         # own that gives way, as exporting an encoder meanwhile holds this one's interpreter.
-        compiling = stack.enter_context(subprocess.Popen([sys.executable, "-c", COMPILE]))
+        compiling = stack.enter_context(
+            subprocess.Popen([sys.executable, "-c", COMPILE], stderr=subprocess.DEVNULL)  # at worst, a query compiles
+        )
         digests = stack.enter_context(closing(Digests(work / f"digests-{kind}.sqlite3")))
         maker = _Maker(encoder, library, work / f"encoder-{kind}", old, cache)
         rows, skipped = digest(library, maker, pixel_size, digests, old, progress)
