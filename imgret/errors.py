@@ -9,8 +9,8 @@ def in_short(error: BaseException) -> str:
 
 
 def shown(value: object) -> str:
-    """What was given, as Python writes it, cut to `LONGEST` characters."""
+    """What was given, as Python writes it, on one line cut to `LONGEST` characters."""
     try:
-        return repr(value)[:LONGEST]
+        return " ".join(repr(value).split())[:LONGEST]
     except Exception:  # a number of thousands of digits, or an object that does not say
         return f"a {type(value).__name__}"

@@ -771,7 +771,7 @@ SLOW_TO_MAKE = (
 def sample() -> Iterator[Input]:
     """Of each kind of trouble one, of those that are quickly made."""
     for number, given in enumerate(inputs(flips=3)):
-        once = given.kind in ("whole", "stranger", "extreme shape") or number % 13 == 0
+        once = given.kind in ("whole", "stranger", "extreme shape") or number % 17 == 0
         claimed = given.kind == "header claims" and f"{HUGE}x{HUGE}" in given.name
         bomb = given.kind == "bomb" and not any(part in given.name for part in SLOW_TO_MAKE)
         if (once and given.kind != "bomb") or claimed or bomb:

@@ -22,7 +22,7 @@ texts = st.text(st.characters(), max_size=60) | st.text(st.sampled_from("\0\u202
 anything = (
     st.none() | st.booleans() | st.integers() | st.floats() | texts | st.binary(max_size=60)
     | st.lists(st.integers() | texts, max_size=4) | st.dictionaries(texts, st.integers(), max_size=2)
-    | st.just(10**5000) | st.complex_numbers() | st.fractions() | st.decimals()
+    | st.just(10**4000) | st.complex_numbers() | st.fractions() | st.decimals()
     | arrays.arrays(arrays.scalar_dtypes(), arrays.array_shapes(min_dims=0, max_dims=4, max_side=5))
 )  # fmt: skip
 PIXELS = PixelIndex.fit(np.random.default_rng(0).integers(0, 256, (40, 12), np.uint8))
@@ -83,7 +83,7 @@ def answered(ask):
 
 @quickly
 @given(st.just(TIGER) | anything, st.sampled_from(sorted(METRICS)) | anything, st.integers(1, 9) | anything, anything)
-@example(TIGER, "l2", 10**5000, None)
+@example(TIGER, "l2", 10**4000, None)
 @example(TIGER, "l2" * 10**6, 3, None)
 def test_by_pixels_answers_or_says_why_not(retriever, image, metric, k, like):
     answered(lambda: retriever.by_pixels(image, metric, k))
