@@ -299,7 +299,7 @@ class Index:
         """The row of the record called `id`. Raises KeyError."""
         try:
             row = pc.index(self._records["id"], pa.scalar(id, pa.string())).as_py()
-        except (TypeError, UnicodeEncodeError):  # no text, or none that could be an id
+        except (TypeError, UnicodeEncodeError, pa.ArrowInvalid):  # no text, or none that could be an id
             raise KeyError(id) from None
         if row < 0:
             raise KeyError(id)
