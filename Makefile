@@ -37,3 +37,12 @@ chromium:
 .PHONY: screenshots
 screenshots: install-dev chromium
 	$(BIN)/python -m tests.screenshots
+
+# What nobody sends by mistake: 6,300 inputs, each in a process of its own (10 minutes); and a fuzzer, for as long as said.
+.PHONY: corpus fuzz
+corpus: install-dev
+	$(BIN)/python -m tests.corpus
+
+MINUTES ?= 60
+fuzz: install-dev
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -47,11 +48,12 @@ from imgret.encoders import (
     load_encoder,
     shared_export,
 )
+from imgret.errors import in_short
 from imgret.evaluate import EvaluationError, evaluate
 from imgret.images import ImageError, load_image
 from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest, Place
 from imgret.library import Entry, ImageLibrary
-from imgret.pixels import PixelIndex
+from imgret.pixels import PixelIndex, new_array, open_array
 from imgret.search import Retriever
 from imgret.vectors import ChromaServer, RecallAudit, VectorStore, collection_of, drop, reach
 
@@ -125,18 +127,22 @@ def build_index(
     if chroma is not None:
         reach(chroma)  # before anything is embedded for it
     work = folder / WORK
-    work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock")
     try:
+        work.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except Timeout:
-        raise BuildError(f"Another build is writing to {folder}; wait for it to end.") from None
-    try:
         _build(library, folder, work, encoder, pixel_size, progress, cache, engine or in_threads, chroma)
         if prune and chroma is not None:
             dropped = drop(chroma, _owner(folder), collection_of(Manifest.read(folder).content))
             progress("collections dropped", len(dropped), len(dropped))
         shutil.rmtree(work)
+    except Timeout:
+        raise BuildError(f"Another build is writing to {folder}; wait for it to end.") from None
+    except (OSError, MemoryError, sqlite3.Error) as error:
+        raise BuildError(
+            f"The index in {folder} cannot be built ({in_short(error)}); what was there is as it was, and a build that "
+            f"is started again goes on from here."
+        ) from error
     finally:
         lock.release()
     return Index.open(folder, chroma, cache=cache)
@@ -171,7 +177,9 @@ def _build(
             stack.enter_context(closing(old))
         # A new installation compiles for 11 s, once: here, so that no query has to wait for it, and in a process of its
         # own that gives way, as exporting an encoder meanwhile holds this one's interpreter.
-        compiling = stack.enter_context(subprocess.Popen([sys.executable, "-c", COMPILE]))
+        compiling = stack.enter_context(
+            subprocess.Popen([sys.executable, "-c", COMPILE], stderr=subprocess.DEVNULL)  # at worst, a query compiles
+        )
         in_old = old.column("content") if old else ()
         digests = stack.enter_context(closing(Digests(work / f"digests-{kind}.sqlite3", in_old)))
         maker = _Maker(encoder, library, work / f"encoder-{kind}", old, cache)
@@ -272,9 +280,8 @@ def assemble(
     """Writes matrices, thumbnails and records of `rows`, in their order, into the new folder `draft`."""
     shutil.rmtree(draft, ignore_errors=True)
     (draft / layout.PIXELS).mkdir(parents=True)
-    embeddings = np.lib.format.open_memmap(draft / layout.EMBEDDINGS, "w+", np.float32, (len(rows), dim))
-    matrix = draft / layout.PIXELS / layout.PIXEL_MATRIX
-    pixels = np.lib.format.open_memmap(matrix, "w+", np.uint8, (len(rows), 3 * pixel_size**2))
+    embeddings = new_array(draft / layout.EMBEDDINGS, np.float32, (len(rows), dim))
+    pixels = new_array(draft / layout.PIXELS / layout.PIXEL_MATRIX, np.uint8, (len(rows), 3 * pixel_size**2))
     start = 0
     with (
         (draft / layout.THUMBNAILS).open("wb") as thumbnails,
@@ -305,10 +312,10 @@ def finish(
     """Adds both searches, the map and the exported encoder, if any, to the assembled folder; the audit of its
     vectors, which `write` puts where they belong.
     """
-    matrix = np.load(draft / layout.PIXELS / layout.PIXEL_MATRIX, mmap_mode="r")
+    matrix = open_array(draft / layout.PIXELS / layout.PIXEL_MATRIX)
     fitted = PixelIndex.fit(matrix, lambda done, total: progress("pixel index", done, total))
     fitted.save(draft / layout.PIXELS)
-    embeddings = np.load(draft / layout.EMBEDDINGS, mmap_mode="r")
+    embeddings = open_array(draft / layout.EMBEDDINGS)
     progress("map", 0, len(labels))
     np.save(draft / layout.MAP, draw(embeddings))
     if encoder is not None:

@@ -1,4 +1,4 @@
-"""How does a library's error fit into a sentence of ours?"""
+"""How does a library's error, or what a caller gave, fit into a sentence of ours?"""
 
 LONGEST = 200
 
@@ -6,3 +6,11 @@ LONGEST = 200
 def in_short(error: BaseException) -> str:
     """Its text on one line, cut to `LONGEST` characters; the name of its kind where it has none."""
     return " ".join(str(error).split())[:LONGEST] or type(error).__name__
+
+
+def shown(value: object) -> str:
+    """What was given, as Python writes it, on one line cut to `LONGEST` characters."""
+    try:
+        return " ".join(repr(value).split())[:LONGEST]
+    except Exception:  # a number of thousands of digits, or an object that does not say
+        return f"a {type(value).__name__}"

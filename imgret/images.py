@@ -2,6 +2,9 @@
 
 import io
 import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from imgret.errors import in_short
+from imgret.costs import EXIF_BYTES, Metered, TooCostlyError, defused, most_pixels
+from imgret.errors import in_short, shown
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 32 * 2**20
 THUMBNAIL_SIDE = 256
+_STRIP_PIXELS = 1 << 20
+
+# What Pillow warns of is a picture's own affair: it is decoded or refused. Python's way of silencing a block of code is
+# not one for threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Raster formats that Pillow decodes itself. Left out on purpose: EPS (runs Ghostscript) and the stubs that only
 # identify a file.
@@ -35,16 +44,29 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
     """Decodes one picture to RGB: EXIF orientation applied, transparency on white, an animation's first frame.
 
     `source` is encoded bytes, a path, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 or of floats in
-    [0, 1], or a PIL image. The size in pixels is read from the header and refused above `max_pixels` before anything
-    is decoded; encoded data is refused above `max_bytes`. Raises ImageError.
+    [0, 1], or a PIL image. The size in pixels is read from the header and refused above `max_pixels`, or above what the
+    format's decoder needs half a gigabyte for, before anything is decoded; encoded data is refused above `max_bytes`.
+    Raises ImageError.
     """
     if isinstance(source, np.ndarray):
         source = _from_array(source, max_pixels)
     if isinstance(source, Image.Image):
-        return _decode(source, "The picture", max_pixels)
-    name, data = _read(source, max_bytes)
+        return _decode(source, "The picture", max_pixels, ImageOps.exif_transpose)
+    if isinstance(source, bytes):
+        name, data = "The picture", source
+        check_size(name, len(data), max_bytes)
+    elif isinstance(source, str | os.PathLike):
+        name, data = Path(source).name, read_picture(Path(source), max_bytes)
+    else:
+        raise ImageError(f"A {type(source).__name__} is not a picture; bytes, a path, an array or a PIL image are.")
     try:
-        opened = Image.open(io.BytesIO(data), formats=_openers())
+        data = defused(data)
+        file = Metered(data)
+        opened = Image.open(file, formats=_openers())
+        file.allow_loading(opened)
+        max_pixels = min(max_pixels, most_pixels(opened, data))
+    except TooCostlyError as error:
+        raise ImageError(f"{name} would take too much to decode ({error}); save it anew as JPEG or PNG.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels(name, None, max_pixels) from None
     except UnidentifiedImageError:
@@ -54,7 +76,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
     except Exception as error:
         raise ImageError(f"{name} has a broken header ({in_short(error)}); save it anew as JPEG or PNG.") from None
     with opened:
-        return _decode(opened, name, max_pixels)
+        return _decode(opened, name, max_pixels, _upright)
 
 
 def pixel_vector(image: Image.Image, size: int) -> PixelVector:
@@ -68,9 +90,10 @@ def pixel_vector(image: Image.Image, size: int) -> PixelVector:
 
 def thumbnail(image: Image.Image) -> bytes:
     """The picture as WebP, shrunk to at most 256 px a side, never enlarged."""
-    small = image.copy()
+    scale = min(1, THUMBNAIL_SIDE / max(image.size))
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     # Half the time of a bicubic resize, and of WebP's default effort, for files a tenth larger.
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.HAMMING)
+    small = image.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=80, method=1)
     return buffer.getvalue()
@@ -88,32 +111,28 @@ def _openers() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)  # MPO is opened as JPEG; AVIF is optional in Pillow
 
 
-def _read(source: bytes | str | os.PathLike[str], max_bytes: int) -> tuple[str, bytes]:
-    if isinstance(source, bytes):
-        name, size = "The picture", len(source)
-    else:
-        path = Path(source)
-        name = path.name
-        try:
-            if not path.is_file():
-                raise ImageError(f"There is no picture file at {str(path)!r}.")
-            size = path.stat().st_size
-        except (OSError, ValueError) as error:
-            if isinstance(error, ImageError):
-                raise
-            raise ImageError(f"{name!r} cannot be read ({in_short(error)}).") from None
+def read_picture(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """The encoded picture in the file at `path`. Raises ImageError above `max_bytes`, and for what is no file."""
+    try:
+        if not path.is_file():  # a pipe would be waited for, a device read without an end
+            raise ImageError(f"There is no picture file at {shown(str(path))}.")
+        check_size(path.name, path.stat().st_size, max_bytes)
+        with path.open("rb") as file:
+            return file.read(max_bytes)
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{shown(path.name)} cannot be read ({in_short(error)}).") from None
+
+
+def check_size(name: str, size: int, max_bytes: int = MAX_BYTES) -> None:
+    """Raises ImageError for an encoded picture of so many bytes, if they are none or too many."""
     if size > max_bytes:
         raise ImageError(
             f"{name} has {size / 2**20:.1f} MB; at most {max_bytes / 2**20:g} MB are taken, so send a smaller copy."
         )
     if size == 0:
         raise ImageError(f"{name} is empty (0 bytes).")
-    if isinstance(source, bytes):
-        return name, source
-    try:
-        return name, path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{name} cannot be read ({in_short(error)}).") from None
 
 
 def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
@@ -137,17 +156,21 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+def _decode(
+    image: Image.Image, name: str, max_pixels: int, upright: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
-        raise _too_many_pixels(name, image.size, max_pixels)
+        raise _too_many_pixels(name, image.size, max_pixels, image.format)
     if not width * height:
         raise ImageError(f"{name} has no pixels ({width} x {height}).")
     try:
         image.load()
         if image.width * image.height > max_pixels:  # some decoders learn the true size only now
-            raise _too_many_pixels(name, image.size, max_pixels)
-        return _to_rgb(_upright(image))
+            raise _too_many_pixels(name, image.size, max_pixels, image.format)
+        with suppress(Exception):  # a broken EXIF block says nothing about the pixels
+            image = upright(image)
+        return _to_rgb(image)
     except ImageError:
         raise
     except MemoryError:
@@ -159,33 +182,59 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)  # always a copy
-    except Exception:  # a broken EXIF block says nothing about the pixels
-        return image.copy()
+    for block in ("exif", "Raw profile type exif"):
+        if len(image.info.get(block, "")) > EXIF_BYTES:
+            del image.info[block]
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """A new RGB picture. It is converted strip by strip: whole, some modes would be in memory three or four times."""
     if image.mode == "RGB" and not image.has_transparency_data:
-        return image
+        return image.copy()
+    convert = _converter(image)
+    rgb = Image.new("RGB", image.size)
+    for box, strip in _strips(image):
+        rgb.paste(convert(strip), box)
+    return rgb
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Image.Image]]:
+    step = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        box = (0, top, image.width, min(top + step, image.height))
+        yield box, image.crop(box)
+
+
+def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """What makes a strip of `image` RGB."""
     if image.mode.startswith("I"):  # 16 bits a value, in 16 or 32
-        return Image.fromarray(np.rint(np.clip(np.asarray(image), 0, 65535) / 257).astype(np.uint8)).convert("RGB")
+        return lambda strip: _grey(np.asarray(strip) / 257)
     if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        scale = 255 if values.max() <= 1 else 1
-        return Image.fromarray(np.rint(np.clip(values * scale, 0, 255)).astype(np.uint8)).convert("RGB")
+        largest = max(np.nan_to_num(np.asarray(strip)).max() for _, strip in _strips(image))
+        scale = 255 if largest <= 1 else 1
+        return lambda strip: _grey(np.clip(np.nan_to_num(np.asarray(strip)), 0, 255) * scale)
     if image.mode == "LAB":
-        converted = ImageCms.profileToProfile(
-            image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-        return converted if converted is not None else image.convert("RGB")
+        transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+        return lambda strip: ImageCms.applyTransform(strip, transform) or strip.convert("RGB")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+        return _on_white
+    return lambda strip: strip.convert("RGB")
 
 
-def _too_many_pixels(name: str, size: tuple[int, int] | None, max_pixels: int) -> ImageError:
+def _grey(values: npt.NDArray[Any]) -> Image.Image:
+    return Image.fromarray(np.rint(np.clip(values, 0, 255)).astype(np.uint8))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _too_many_pixels(name: str, size: tuple[int, int] | None, max_pixels: int, kind: str | None = None) -> ImageError:
     what = f"is {size[0]} x {size[1]} pixels" if size else "has far too many pixels"
-    return ImageError(f"{name} {what}; at most {max_pixels / 1e6:g} million are taken, so send a smaller copy.")
+    of_kind = f" of a {kind}" if kind and max_pixels < MAX_PIXELS else ""
+    return ImageError(
+        f"{name} {what}; at most {max_pixels / 1e6:.3g} million are taken{of_kind}, so send a smaller copy."
+    )

@@ -19,18 +19,22 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ConfigDict, Field, TypeAdapter
+from typing_extensions import TypedDict
 
+from imgret.errors import in_short
 from imgret.library import ImageLibrary, Record, is_commit
-from imgret.pixels import PixelIndex
+from imgret.pixels import PixelIndex, open_array
 from imgret.vectors import ChromaServer, RecallAudit, VectorError, VectorStore, collection_of
 
 FORMAT = 1
+MAX_JSON = 64 * 2**20
 MANIFEST = "manifest.json"
 RECORDS = "records.arrow"
 THUMBNAILS = "thumbnails.bin"
@@ -130,8 +134,8 @@ class Manifest:
     data: str
     library: LibraryInfo
     encoder: EncoderInfo
-    pixel_size: int
-    count: int
+    pixel_size: Annotated[int, Field(ge=1, le=1024)]
+    count: Annotated[int, Field(ge=1)]
     labels: Mapping[str, int]
     skipped_count: int
     skipped: tuple[tuple[str, str], ...]
@@ -144,6 +148,8 @@ class Manifest:
     def content(self) -> str:
         """The hash of all that the data of the index depends on, wherever its vectors are."""
         return self.data.removeprefix("data-").removesuffix(SERVED)
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     def misfit(
         self,
@@ -183,31 +189,40 @@ class Manifest:
         """The manifest of the index in `folder`. Raises InvalidIndexError."""
         path = folder / MANIFEST
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            text = _read_text(path)
         except FileNotFoundError:
             raise InvalidIndexError(f"{folder} holds no finished index (no {MANIFEST}); run imgret build.") from None
         except (OSError, ValueError):
             raise InvalidIndexError(f"{path} cannot be read; build the index anew.") from None
-        found = values.get("format") if isinstance(values, dict) else None
-        if isinstance(found, int) and found > FORMAT:
-            raise InvalidIndexError(
-                f"The index in {folder} has format {found}, and this version reads up to {FORMAT}; update imgret."
-            )
         try:
-            return cls(
-                **values
-                | {
-                    "library": LibraryInfo(**values["library"]),
-                    "encoder": EncoderInfo(**values["encoder"] | {"languages": tuple(values["encoder"]["languages"])}),
-                    "recall": RecallAudit(**values["recall"]),
-                    "skipped": tuple((str(name), str(reason)) for name, reason in values["skipped"]),
-                    "files": {_inside(name): FileEntry(**entry) for name, entry in values["files"].items()},
-                    "data": _inside(values["data"]),
-                    "vectors": Place(**values["vectors"]) if values.get("vectors") else None,
-                }
-            )
-        except (TypeError, KeyError, ValueError, AttributeError):
+            found = TypeAdapter(_AnyFormat).validate_json(text).format
+            if found > FORMAT:
+                raise InvalidIndexError(
+                    f"The index in {folder} has format {found}, and this version reads up to {FORMAT}; update imgret."
+                )
+            manifest = TypeAdapter(cls).validate_json(text, strict=True)
+            for name in (manifest.data, *manifest.files):
+                _inside(name)
+            return manifest
+        except InvalidIndexError:
+            raise
+        except ValueError:
             raise InvalidIndexError(f"{path} is not the manifest of an index; build the index anew.") from None
+
+
+@dataclass(frozen=True)
+class _AnyFormat:
+    format: int
+
+
+class _Figures(TypedDict):
+    """What evaluation.json holds: an `imgret.evaluate.Evaluation`."""
+
+    queries: int
+    alone: int
+    methods: dict[str, dict[str, float]]
+    captions: dict[str, float] | None
+    by_label: dict[str, dict[str, dict[str, float]]]
 
 
 class Index:
@@ -229,19 +244,23 @@ class Index:
         self._cache, self._data = cache, folder / manifest.data
         self._vectors: VectorStore | None = None
         self._lock = threading.Lock()
-        self._records = pa.ipc.open_file(pa.memory_map(str(self._data / RECORDS))).read_all()
-        self.embeddings: npt.NDArray[np.float32] = np.load(self._data / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
+        count, dim, side = manifest.count, manifest.encoder.dim, manifest.pixel_size
         self._thumbnails = _map_bytes(self._data / THUMBNAILS)
+        self._records = _read_records(self._data / RECORDS, len(self._thumbnails))
+        self.embeddings: npt.NDArray[np.float32] = open_array(self._data / EMBEDDINGS)
         self.pixels = PixelIndex.load(self._data / PIXELS)
-        self.map = _read_map(self._data / MAP)
-        evaluation = self._data / EVALUATION
-        self.evaluation: Mapping[str, Any] | None = (
-            json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.exists() else None
-        )
-        if not (len(self._records) == len(self.embeddings) == len(self.pixels) == manifest.count):
+        self.map = _read_map(self._data / MAP, count)
+        self.evaluation = _read_figures(self._data / EVALUATION)
+        if not (len(self._records) == len(self.embeddings) == len(self.pixels) == count):
             raise InvalidIndexError(
                 f"The parts of the index in {folder} do not agree on the number of pictures; build it anew."
             )
+        if self.embeddings.shape != (count, dim) or self.embeddings.dtype != np.float32:
+            raise ValueError(f"{EMBEDDINGS} does not hold {count} vectors of {dim} dimensions")
+        if self.pixels.dim != 3 * side**2:
+            raise ValueError(f"the pixel vectors are not those of pictures of {side} x {side} pixels")
+        if manifest.labels != {name: n for name, n in _counted(self._records["label"]).items() if name is not None}:
+            raise ValueError("its labels are not those of its pictures")
 
     @classmethod
     def open(
@@ -263,14 +282,16 @@ class Index:
         while True:
             manifest = Manifest.read(path)
             try:
+                _check_names(path, manifest)
                 check_sizes(path, manifest)
                 return cls(path, manifest, cache, chroma)
             except InvalidIndexError:
                 if Manifest.read(path).data == manifest.data:  # else: a rebuild switched in between
                     raise
-            except (OSError, ValueError, pa.ArrowException) as error:
+            except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
                 if Manifest.read(path).data == manifest.data:
-                    raise InvalidIndexError(f"The index in {folder} is corrupt ({error}); build it anew.") from error
+                    reason = in_short(error).rstrip(".")
+                    raise InvalidIndexError(f"The index in {folder} is corrupt ({reason}); build it anew.") from error
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -291,7 +312,7 @@ class Index:
                 f"The vectors of this index are on the Chroma server at {place.url}; "
                 "set IMGRET_CHROMA_URL to it, or build the index again without it."
             )
-        return VectorStore.open(self._data / VECTORS, self._cache)
+        return VectorStore.open(self._data / VECTORS, self._cache, self.embeddings)
 
     def write_vectors(
         self, server: ChromaServer, owner: str, progress: Callable[[int], None] = lambda done: None
@@ -320,7 +341,10 @@ class Index:
 
     def row_of(self, id: str) -> int:
         """The row of the record called `id`. Raises KeyError."""
-        row = pc.index(self._records["id"], pa.scalar(id, pa.string())).as_py()
+        try:
+            row = pc.index(self._records["id"], pa.scalar(id, pa.string())).as_py()
+        except (TypeError, UnicodeEncodeError, pa.ArrowInvalid):  # no text, or none that could be an id
+            raise KeyError(id) from None
         if row < 0:
             raise KeyError(id)
         return int(row)
@@ -334,9 +358,14 @@ class Index:
         return self._records[name].to_pylist()
 
     def thumbnail(self, row: int) -> bytes:
-        """The thumbnail in `row`: WebP, at most 256 px a side."""
+        """The thumbnail in `row`: WebP, at most 256 px a side. Raises InvalidIndexError for one that is no WebP: it is
+        shown to visitors as it is.
+        """
         start, size = (self._records[name][row].as_py() for name in ("thumbnail_start", "thumbnail_size"))
-        return self._thumbnails[start : start + size].tobytes()
+        found = self._thumbnails[start : start + size].tobytes()
+        if found[:4] != b"RIFF" or found[8:12] != b"WEBP":
+            raise InvalidIndexError(f"The index in {self.folder} is corrupt (a thumbnail is no WebP); build it anew.")
+        return found
 
     def close(self) -> None:
         """Lets go of the Chroma collection."""
@@ -421,12 +450,66 @@ def _inside(name: str) -> str:
     return name
 
 
-def _read_map(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    """Raises InvalidIndexError unless the files of the data folder are those of the manifest, and lie in the index: a
+    link may lead out of it only to where the Hub's cache keeps the files of all commits.
+    """
+    root = folder.resolve()
+    homes = [root, *([root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [])]
+    data = folder / manifest.data
+    there = {path for path in data.rglob("*") if path.is_symlink() or not path.is_dir()}
+    listed = {folder / name for name in manifest.files}
+    for path in sorted(there ^ listed):
+        what = "lacks its file" if path in listed else "holds a file that is none of its own,"
+        raise InvalidIndexError(f"The index in {folder} {what} {path.relative_to(folder)}; build it anew.")
+    for path in [data, *there]:
+        if not any(path.resolve().is_relative_to(home) for home in homes):
+            raise InvalidIndexError(
+                f"The index in {folder} cannot be trusted ({path.relative_to(folder)} leads out of it); copy all of it."
+            )
+
+
+def _read_text(path: Path) -> bytes:
+    """A file of JSON. Raises ValueError for one that is far too large to be ours."""
+    if path.stat().st_size > MAX_JSON:
+        raise ValueError(f"{path.name} has more than {MAX_JSON / 2**20:.0f} MB")
+    return path.read_bytes()
+
+
+def _read_records(path: Path, thumbnail_bytes: int) -> pa.Table:
+    records = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    if not records.schema.equals(RECORD_SCHEMA):
+        raise ValueError(f"{RECORDS} has other columns than the records of an index")
+    records.validate(full=True)  # offsets that lead elsewhere would end the process
+    if records["id"].null_count or pc.count_distinct(records["id"]).as_py() != len(records):
+        raise ValueError("the ids of its pictures are not unique")
+    starts, sizes = records["thumbnail_start"], records["thumbnail_size"]
+    ends = pc.add_checked(starts, pc.cast(sizes, pa.int64()))
+    least, most = pc.min(pc.min_element_wise(starts, sizes)).as_py(), pc.max(ends).as_py()
+    if starts.null_count or sizes.null_count or (len(records) and (least < 0 or most > thumbnail_bytes)):
+        raise ValueError("its thumbnails are not where its records say")
+    return records
+
+
+def _read_map(path: Path, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
     if not path.exists():
         return None
-    points: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
-    rows = np.flatnonzero(~np.isnan(points[:, 0]))
-    return rows, points[rows]
+    points: npt.NDArray[np.float32] = open_array(path)
+    if points.shape != (count, 2) or points.dtype != np.float32:
+        raise ValueError(f"{MAP} does not hold a point for each of {count} pictures")
+    rows = np.flatnonzero(~np.isnan(points).any(axis=1))
+    placed = np.array(points[rows])
+    if not ((placed >= 0) & (placed <= 1)).all():
+        raise ValueError(f"{MAP} has points outside of the map")
+    return rows, placed
+
+
+def _read_figures(path: Path) -> Mapping[str, Any] | None:
+    return TypeAdapter(_Figures).validate_json(_read_text(path), strict=True) if path.exists() else None
+
+
+def _counted(labels: pa.ChunkedArray) -> dict[str | None, int]:
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(labels).to_pylist()}
 
 
 def _map_bytes(path: Path) -> npt.NDArray[np.uint8]:

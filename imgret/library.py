@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from PIL import Image
 
 from imgret.errors import in_short
-from imgret.images import ImageError, load_image, picture_suffixes
+from imgret.images import MAX_BYTES, ImageError, check_size, load_image, picture_suffixes, read_picture
 from imgret.reach import hub_answers
 
 if TYPE_CHECKING:
@@ -60,20 +60,23 @@ class Entry:
     data: bytes | Path | str | None
 
     def read(self) -> bytes:
-        """The encoded picture. Raises ImageError where the file cannot be read."""
+        """The encoded picture, of a size that is taken. Raises ImageError where it cannot be read."""
         if self.data is None:
             raise ImageError(f"{self.id!r} lies outside of the library's folder.")
-        if isinstance(self.data, bytes):
-            return self.data
-        try:
-            if isinstance(self.data, Path):
-                return self.data.read_bytes()
+        if isinstance(self.data, Path):
+            return read_picture(self.data)
+        data, name = self.data, "The picture"
+        if isinstance(data, str):
             import fsspec
 
-            with fsspec.open(self.data, "rb") as file:
-                return bytes(file.read())
-        except OSError as error:
-            raise ImageError(f"{Path(self.data).name} cannot be read ({error.strerror or error}).") from None
+            name = Path(data).name
+            try:
+                with fsspec.open(data, "rb") as file:
+                    data = bytes(file.read(MAX_BYTES + 1))
+            except OSError as error:
+                raise ImageError(f"{name} cannot be read ({error.strerror or error}).") from None
+        check_size(name, len(data))
+        return data
 
 
 class ImageLibrary:
@@ -141,7 +144,8 @@ class ImageLibrary:
                 f"{path.name} is a file; a library is a folder of pictures, a parquet file or a Hub data set."
             )
         table, split, revision = _load_table(str(source), config, split, revision, streaming=limit is not None)
-        rows = _TableRows(table, image_column, label_column, caption_column, remote=not path.exists())
+        home = path if path.is_dir() else path.parent
+        rows = _TableRows(table, image_column, label_column, caption_column, home=home, remote=not path.exists())
         return cls(str(source), split, revision, rows, limit, config)
 
     @property
@@ -239,19 +243,18 @@ class _FolderRows(_Rows):
         root = self._folder.resolve()
         for number, name in enumerate(self._names):
             row = self._table[number] if self._table is not None else {}
-            path = (root / name).resolve()
-            inside = path.is_relative_to(root)
+            shown = name.encode("utf-8", "backslashreplace").decode()  # a file's name may be no UTF-8
             label = (
                 row.get(self._label or "")
-                or ("/".join(PurePosixPath(name).parts[:-1][:2]) if self._label is None else None)
+                or ("/".join(PurePosixPath(shown).parts[:-1][:2]) if self._label is None else None)
                 or None
             )
             yield Entry(
-                id=name.encode("utf-8", "replace").decode(),
+                id=shown,
                 label=label,
                 caption=row.get(self._caption or "") or None,
                 captions=_translations(row, self._caption),
-                data=path if inside else None,
+                data=_within(root, name),
             )
 
 
@@ -265,6 +268,7 @@ class _TableRows(_Rows):
         label_column: str | None,
         caption_column: str | None,
         *,
+        home: Path | None = None,
         remote: bool = False,
     ) -> None:
         import datasets
@@ -283,6 +287,7 @@ class _TableRows(_Rows):
         wanted = [c for c in features if c in (self._image, self._label, self._caption) or _language(c, self._caption)]
         self._table = table.select_columns(wanted).cast_column(self._image, datasets.Image(decode=False))
         self._streamed = remote and isinstance(table, datasets.IterableDataset)
+        self._home = Path(datasets.config.HF_CACHE_HOME) if remote else home
         told = (table.info.splits or {}).get(str(table.split))
         self.count = len(table) if isinstance(table, datasets.Dataset) else told.num_examples or None if told else None
 
@@ -327,12 +332,14 @@ class _TableRows(_Rows):
         )
 
     def _place(self, path: str | None) -> bytes | Path | str | None:
-        """Where a picture lies that its row does not carry; a streamed data set may not name files of this machine."""
+        """Where a picture lies that its row does not carry. What was read from a file or the Hub may not name any file
+        of this machine, but only its own.
+        """
         if not path:
             return b""
         if self._streamed:
             return path if path.rpartition("::")[2].startswith("hf://") else None
-        return Path(path)
+        return Path(path) if self._home is None else _within(self._home.resolve(), path)
 
     def _label_text(self, value: Any) -> str | None:
         if value is None or (self._names and value == -1):  # -1 is the convention for a hidden label
@@ -380,6 +387,15 @@ def pictures_below(folder: Path) -> Iterator[str]:
         for name in sorted(files):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
                 yield Path(parent, name).relative_to(folder).as_posix()
+
+
+def _within(root: Path, name: str) -> Path | None:
+    """The file called `name` in the folder `root`, which is resolved; None if links or dots lead out of it."""
+    try:
+        path = (root / name).resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL byte
+        return None
+    return path if path.is_relative_to(root) else None
 
 
 def _read_metadata(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:

@@ -83,6 +83,8 @@ def _centred(x: Scores) -> Scores:
 
 def _for_each_row(formula: Callable[[Scores, Scores], Scores], query: Array, data: Array) -> Scores:
     query, data = np.asarray(query), np.asarray(data)
+    if query.dtype.kind not in "buif" or data.dtype.kind not in "buif":
+        raise ValueError(f"The query has {query.dtype} values and the data {data.dtype}; both must be real numbers.")
     if data.shape[1:] != query.shape or data.ndim == 0 or query.size == 0:
         raise ValueError(
             f"The query has shape {query.shape} and the data {data.shape}; "

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import IO, Any, NamedTuple, Self, TypeVar
 
 import numba
 import numpy as np
@@ -29,6 +29,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from imgret.errors import shown
 from imgret.metrics import LARGER_IS_CLOSER, best_first
 
 Array = npt.NDArray[Any]
@@ -112,6 +113,7 @@ class PixelIndex:
         n, dim = vectors.shape
         with tempfile.TemporaryFile() as file:
             arena = np.memmap(file, np.uint8, "w+", shape=(_arena_bytes(n, dim),))
+            reserve(file)
         header, directions, blocks = _sketches(arena, n, dim)
         header[:] = _FORMAT, n, dim
         directions.learn(vectors)
@@ -145,8 +147,8 @@ class PixelIndex:
         A file that is missing, damaged, of another version or of another matrix raises ValueError.
         """
         try:
-            vectors = np.load(Path(folder, "vectors.npy"), mmap_mode="r")
-            arena = np.load(Path(folder, "sketch.npy"), mmap_mode="r")
+            vectors = open_array(Path(folder, "vectors.npy"))
+            arena = open_array(Path(folder, "sketch.npy"))
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"No pixel index can be read from {folder} ({error}); build it again.") from error
         fits = vectors.ndim == 2 and vectors.dtype == arena.dtype == np.uint8
@@ -194,10 +196,10 @@ class PixelIndex:
         return self._answer(query, metric, self._checked(query, "query", (self.dim,), metric, k))
 
     def _checked(self, asked: Vectors, name: str, shape: tuple[int, ...], metric: str, k: int) -> int:
-        if metric not in _CODES:
-            raise ValueError(f"There is no metric {metric!r}; choose one of {', '.join(_CODES)}.")
+        if not isinstance(metric, str) or metric not in _CODES:
+            raise ValueError(f"There is no metric {shown(metric)}; choose one of {', '.join(_CODES)}.")
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise ValueError(f"k is {k!r}; it must be a whole number of at least 1.")
+            raise ValueError(f"k is {shown(k)}; it must be a whole number of at least 1.")
         if not isinstance(asked, np.ndarray) or asked.dtype != np.uint8 or asked.shape != shape:
             raise ValueError(f"The {name} must be uint8 of shape {shape}, not {_described(asked)}.")
         return min(int(k), len(self))
@@ -830,8 +832,33 @@ def _forget_pages(array: Array) -> None:
         array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
+def open_array(file: Path) -> np.memmap[Any, Any]:
+    """A .npy file, memory-mapped to be read. `np.load` would take an archive or a pickle for one, too.
+
+    Raises OSError or ValueError.
+    """
+    return np.lib.format.open_memmap(file, "r")
+
+
+def new_array(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A .npy file to be filled, memory-mapped. Raises OSError if the disk has no room for all of it."""
+    array = np.lib.format.open_memmap(file, "w+", np.dtype(dtype), shape)
+    with file.open("r+b") as opened:
+        reserve(opened)
+    return array
+
+
+def reserve(file: IO[bytes]) -> None:
+    """Has the disk keep room for a file that was made longer but not filled: where it is full, a write to a mapped page
+    would end the process. Raises OSError.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
 def _write(array: Array, file: Path) -> None:
-    stored = np.lib.format.open_memmap(file, "w+", array.dtype, array.shape)
+    stored = new_array(file, array.dtype, array.shape)
     step = max(1, 8 * _CHUNK_VALUES * len(array) // max(1, array.size))
     for start in range(0, len(array), step):
         stored[start : start + step] = array[start : start + step]

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL import Image
 
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.shared import SharedEncoder
+from imgret.errors import shown
 from imgret.images import ImageSource, PixelVector, load_image, pixel_vector
 from imgret.index import Index
 from imgret.library import Record
@@ -149,7 +150,10 @@ class Retriever:
         vector = self._clip_query(image, text, negative, text_weight, itself)
         rows = self.index.vectors.query(vector, min(k + (itself is not None), len(self.index)), wanted)
         # Chroma's own distances are float32 of an approximate order; the hits get the exact cosine and its order.
-        scores = self.index.embeddings[rows].astype(np.float64) @ vector.astype(np.float64)
+        found = self.index.embeddings[rows].astype(np.float64)
+        if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
+            raise SearchError("The embeddings of the index are corrupt (no unit vectors); build it anew.")
+        scores = found @ vector.astype(np.float64)
         order = np.lexsort((rows, -scores))
         order = order[rows[order] != itself][:k]
         return self.hits(rows[order], scores[order])
@@ -169,8 +173,8 @@ class Retriever:
     def _clip_query(
         self, image: ImageSource | None, text: str | None, negative: str | None, text_weight: Any, itself: int | None
     ) -> npt.NDArray[np.float32]:
-        if not isinstance(text_weight, Real) or not 0 <= float(text_weight) <= 1:
-            raise SearchError(f"The weight of the text is {text_weight!r}; it must be a number from 0 to 1.")
+        if not isinstance(text_weight, int | float | np.number) or not 0 <= text_weight <= 1:
+            raise SearchError(f"The weight of the text is {shown(text_weight)}; it must be a number from 0 to 1.")
         weight = float(text_weight)
         text, negative = _checked_text(text, "The text"), _checked_text(negative, "The negative text")
         pictured = image is not None or itself is not None
@@ -200,14 +204,14 @@ class Retriever:
         try:
             return self.index.row_of(id)
         except KeyError:
-            raise SearchError(f"There is no picture {id!r} in the library.") from None
+            raise SearchError(f"There is no picture {shown(id)} in the library.") from None
 
     def checked_metric(self, metric: Any) -> str:
         """`metric`, if it is the name of one of the four. Raises SearchError."""
         if not isinstance(metric, str):
             raise SearchError(f"The metric must be a name, not {type(metric).__name__}.")
         if metric not in METRICS:
-            raise SearchError(f"There is no metric {metric!r}; there are {', '.join(METRICS)}.")
+            raise SearchError(f"There is no metric {shown(metric)}; there are {', '.join(METRICS)}.")
         return metric
 
     def checked_k(self, k: Any) -> int:
@@ -215,9 +219,9 @@ class Retriever:
 
         Raises SearchError.
         """
-        whole = isinstance(k, Integral) or (isinstance(k, Real) and float(k).is_integer())
+        whole = isinstance(k, Integral) or (isinstance(k, float | np.floating) and float(k).is_integer())
         if isinstance(k, bool) or not whole or k < 1:
-            raise SearchError(f"k is {k!r}; it must be a whole number of at least 1.")
+            raise SearchError(f"k is {shown(k)}; it must be a whole number of at least 1.")
         return min(int(k), len(self.index))
 
     def hits(self, rows: Iterable[int], scores: Iterable[float]) -> list[Hit]:
@@ -282,7 +286,8 @@ def _checked_text(text: str | None, what: str) -> str | None:
         return None
     if not isinstance(text, str):
         raise SearchError(f"{what} is not a text but {type(text).__name__}.")
-    text = text.replace("\0", " ").strip()
+    # Half of a pair that makes up a sign is no text, and no tokenizer takes it.
+    text = text.replace("\0", " ").encode("utf-8", "ignore").decode().strip()
     if not text:
         raise SearchError(f"{what} is empty; write a few words or leave it out.")
     if len(text) > MAX_TEXT:

@@ -37,6 +37,8 @@ such a graph anew at each open, not always the same one. Texts lie further from 
 """
 AUDIT_QUERIES, AUDIT_K, AUDIT_RECALL, AUDIT_TOLERANCE = 256, 10, 0.99, 1e-6
 BATCH = 1000
+PROBES, PROBE_TOLERANCE = 16, 1e-4
+"""A graph may miss a row or two of these, a strange or a damaged one misses all."""
 
 ANSWER_SECONDS, PATIENCE_SECONDS = 10.0, 4.0
 """How long a server may take to answer a query, and how long one that is away is asked again: a restart takes less."""
@@ -119,8 +121,8 @@ class VectorStore:
     Opened with `open`, made with `create`; on a server with `connect` and `write`. Safe to ask from several threads.
     """
 
-    def __init__(self, source: "_Embedded | _Served") -> None:
-        self._source = source
+    def __init__(self, source: "_Embedded | _Served", count: int) -> None:
+        self._source, self._count = source, count
 
     @classmethod
     def create(
@@ -133,8 +135,19 @@ class VectorStore:
         """Writes `embeddings` (N, d), rows of norm 1, and their labels into a new collection in `folder`, audited.
 
         `ef_search` is raised, at most to N, until the audit's recall is reached; what is stored is the setting that the
-        returned audit was measured with. `progress` hears the number of rows written.
+        returned audit was measured with. `progress` hears the number of rows written. Raises VectorError.
         """
+        try:
+            return cls._created(folder, embeddings, labels, progress)
+        except VectorError:
+            raise
+        except Exception as error:  # Chroma's, SQLite's and the disk's
+            raise VectorError(f"The embeddings cannot be stored in {folder} ({in_short(error)}).") from error
+
+    @classmethod
+    def _created(
+        cls, folder: Path, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
+    ) -> RecallAudit:
         client = _client(folder)
         ef_search = _first_ef_search(len(embeddings))
         collection = client.create_collection(COLLECTION, **_made(ef_search))
@@ -144,7 +157,7 @@ class VectorStore:
         client.close()
         while True:
             source = _Embedded(_client(folder))
-            audit = cls(source).audit(embeddings, ef_search)
+            audit = cls(source, len(embeddings)).audit(embeddings, ef_search)
             if audit.recall >= AUDIT_RECALL or ef_search >= len(embeddings):
                 source.close()
                 return audit
@@ -154,17 +167,26 @@ class VectorStore:
             source.close()
 
     @classmethod
-    def open(cls, folder: Path, cache: Path) -> "VectorStore":
-        """The collection in `folder`, which is not written to.
+    def open(cls, folder: Path, cache: Path, embeddings: Floats) -> "VectorStore":
+        """The collection in `folder`, which is not written to; it must be that of `embeddings` (N, d).
 
         Chroma changes its SQLite file by being opened, so it is given a working copy below `cache` that lives as long
-        as this store: that file copied, the vectors linked. Raises VectorError.
+        as this store: that file copied, the vectors linked. An emptied or damaged one it opens, too, and answers
+        wrongly: so half of some rows have to find themselves first. Raises VectorError.
         """
         scratch = Scratch(cache, "chroma")
         copy = scratch.folder / "db"
         try:
             _working_copy(folder, copy)
-            return cls(_Embedded(_client(copy), scratch))
+            source = _Embedded(_client(copy), scratch)
+            store = cls(source, len(embeddings))
+            if (found := source.collection.count()) != len(embeddings):
+                raise ValueError(f"there are {found} instead of {len(embeddings)}")
+            probes = np.linspace(0, len(embeddings) - 1, PROBES, dtype=np.int64)
+            nearest = np.concatenate([store.query(embeddings[row], 1) for row in probes])
+            if np.mean((embeddings[nearest] * embeddings[probes]).sum(axis=1) > 1 - PROBE_TOLERANCE) < 0.5:
+                raise ValueError("its rows do not find themselves")
+            return store
         except Exception as error:
             scratch.close()
             raise VectorError(
@@ -176,7 +198,7 @@ class VectorStore:
         """The collection `name` of `count` rows on `server`, which is asked for it by the first query, and anew by each
         that finds it gone.
         """
-        return cls(_Served(server, name, count))
+        return cls(_Served(server, name, count), count)
 
     @classmethod
     def write(
@@ -218,8 +240,12 @@ class VectorStore:
         At most (k,) int64.
         """
         where = None if labels is None else {_LABEL: {"$in": list(labels)}}
-        names = self._source.nearest([np.asarray(vector, dtype=np.float32)], k, where)
-        return np.array([int(name) for name in names[:k]], dtype=np.int64)
+        names = self._source.nearest([np.asarray(vector, dtype=np.float32)], k, where)[:k]
+        rows = np.array([int(name) if name.isdecimal() else -1 for name in names], dtype=np.int64)
+        short = labels is None and len(rows) < min(k, self._count)
+        if short or len(np.unique(rows)) < len(rows) or (rows < 0).any() or (rows >= self._count).any():
+            raise VectorError("The embeddings cannot be searched (rows are missing or unknown); build it anew.")
+        return rows
 
     def audit(self, embeddings: Floats, ef_search: int) -> RecallAudit:
         """Recall@10 of this collection against exact search over `embeddings` (N, d), the rows it was made from.
@@ -421,7 +447,7 @@ class _Served:
         """The audit of the collection, whose search is widened until it is passed."""
         ef_search = self.ask(self._opened)[1] or _first_ef_search(self._count)
         while True:
-            audit = VectorStore(self).audit(embeddings, ef_search)
+            audit = VectorStore(self, len(embeddings)).audit(embeddings, ef_search)
             if audit.recall >= AUDIT_RECALL or ef_search >= self._count:
                 return audit
             ef_search = min(2 * ef_search, self._count)

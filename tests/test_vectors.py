@@ -24,7 +24,7 @@ def test_the_nearest_rows_come_first_and_the_folder_stays_as_it_was(count, tmp_p
     assert (audit.queries, audit.k) == (256, 10)
     assert audit.recall >= 0.99
     before = digests(tmp_path / "db")
-    store = VectorStore.open(tmp_path / "db", tmp_path / "cache")
+    store = VectorStore.open(tmp_path / "db", tmp_path / "cache", rows)
     for query in unit_rows(20, seed=1):
         exact = np.argsort(-(rows @ query), kind="stable")[:5]
         assert store.query(query, 5).tolist() == exact.tolist()
@@ -42,7 +42,7 @@ def test_the_audit_raises_ef_search_until_the_neighbours_are_found(tmp_path, mon
     audit = VectorStore.create(tmp_path / "db", rows, [None] * len(rows))
     assert audit.ef_search > 4
     assert audit.recall >= 0.99 or audit.ef_search == len(rows)
-    store = VectorStore.open(tmp_path / "db", tmp_path / "cache")
+    store = VectorStore.open(tmp_path / "db", tmp_path / "cache", rows)
     assert store.audit(rows, audit.ef_search) == audit  # the setting that is stored is the one that was measured
     store.close()
 
@@ -50,7 +50,7 @@ def test_the_audit_raises_ef_search_until_the_neighbours_are_found(tmp_path, mon
 def test_two_stores_open_the_same_folder_at_once(tmp_path):
     rows = unit_rows(50)
     VectorStore.create(tmp_path / "db", rows, [None] * 50)
-    stores = [VectorStore.open(tmp_path / "db", tmp_path / "cache") for _ in range(2)]
+    stores = [VectorStore.open(tmp_path / "db", tmp_path / "cache", rows) for _ in range(2)]
     assert [store.query(rows[3], 1).tolist() for store in stores] == [[3], [3]]
     for store in stores:
         store.close()
@@ -59,4 +59,4 @@ def test_two_stores_open_the_same_folder_at_once(tmp_path):
 def test_a_folder_without_a_collection_is_refused(tmp_path):
     (tmp_path / "db").mkdir()
     with pytest.raises(VectorError, match="build the index anew"):
-        VectorStore.open(tmp_path / "db", tmp_path / "cache")
+        VectorStore.open(tmp_path / "db", tmp_path / "cache", unit_rows(3))

@@ -33,6 +33,9 @@ CONFIG_FILE = "encoder.json"
 FORMAT = 1
 CHECK_TEXT = "a photo of a dog"
 
+MAX_SIDE, MAX_TOKENS = 1024, 4096
+"""More than any encoder takes, and no more memory than there is: what encoder.json says may be wrong, or a lie."""
+
 MIN_COSINE = {"int8": 0.99, "int8-blocks": 0.999, "fp32": 0.9999}
 """By precision, the least cosine of a vector to what it should be: at export the original's, later the export's own."""
 
@@ -58,7 +61,16 @@ class OnnxEncoder(Encoder):
             self.languages = tuple(self.config["languages"])
             self.report = self.config.get("report")
             self._transform = Preprocess.from_config(self.config["preprocess"])
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            if not all(1 <= side <= MAX_SIDE for side in self._transform.size):
+                raise ValueError(f"its pictures are {self._transform.size}")
+            for part in {"image", "text", "tokenizer"} & self.config.keys():  # at export, a tower may come later
+                if Path(self.config[part]["file"]).name != self.config[part]["file"]:
+                    raise ValueError(f"{self.config[part]['file']} lies outside of its folder")
+            if not 1 <= self.config["tokenizer"].get("context_length", 1) <= MAX_TOKENS:
+                raise ValueError(f"its texts have {self.config['tokenizer']['context_length']} tokens")
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            if isinstance(error, EncoderError):
+                raise
             raise EncoderError(str(folder), f"its {CONFIG_FILE} cannot be read ({error})") from error
         self._folder = folder
         self._threads = threads or len(os.sched_getaffinity(0))

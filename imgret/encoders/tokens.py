@@ -18,6 +18,9 @@ import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
 
+MAX_MERGES = 16 * 2**20
+"""Bytes of a vocabulary, which is compressed; CLIP's has 3.1 million."""
+
 
 class Tokenizer(Protocol):
     """Texts to ids (n, context length) int64, cut at the end and padded with `pad_id`. Threads may share it."""
@@ -43,7 +46,8 @@ class ClipTokenizer:
     def __init__(self, merges: Path, clean: Callable[[str], str], context_length: int) -> None:
         import regex
 
-        lines = gzip.decompress(merges.read_bytes()).decode("utf-8").split("\n")
+        with gzip.open(merges) as file:
+            lines = file.read(MAX_MERGES).decode("utf-8").split("\n")
         pairs = [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
         self._byte_signs = _byte_signs()
         signs = list(self._byte_signs.values())
