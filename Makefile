@@ -40,6 +40,12 @@ screenshots: install-dev chromium
 
 # What nobody sends by mistake: 6,300 inputs, each in a process of its own (10 minutes); and a fuzzer, for as long as said.
 .PHONY: corpus fuzz
+# Known holes in what is installed; asks the services of PyPI and OSV.
+.PHONY: audit
+audit: install-dev
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements.lock
+
 corpus: install-dev
 	$(BIN)/python -m tests.corpus
 

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 FIRST = 500
 """Pictures of a library that are indexed first, so that there is something to search while the rest is."""
+SECONDS_BETWEEN_TRIES = 30
 
 
 class StartError(ValueError):
@@ -310,16 +312,28 @@ class Start:
         """After the page is ready; a query that comes too early waits. CLIP first: a new installation, as a Space is at
         each start, compiles the pixel kernels for 11 s, and a built one reads them in 0.3 s.
         """
-        for warm in (retriever.warm_clip, retriever.warm_pixels):
-            try:
-                warm()
-            except ValueError as error:  # told to whoever asks
-                log.error("%s", error)
-                self._trouble = str(error)
-            except Exception:
-                log.exception("search could not be made ready")
-                self._trouble = "Search could not be made ready; the log says why."
-        self._warm_done = True
+        left: list[Callable[[], None]] = [retriever.warm_clip, retriever.warm_pixels]
+        while left:  # a server that is away comes back
+            troubles = [_trouble(warm) for warm in left]
+            left = [warm for warm, trouble in zip(left, troubles, strict=True) if trouble]
+            trouble = next(filter(None, troubles), "")
+            if trouble and trouble != self._trouble:  # told to whoever asks
+                log.error("%s", trouble)
+            self._trouble, self._warm_done = trouble, True
+            if left:
+                time.sleep(SECONDS_BETWEEN_TRIES)
 
     def _hear(self, stage: str, done: int, total: int | None) -> None:
         self.stage = (stage, done, total)
+
+
+def _trouble(warm: Callable[[], None]) -> str:
+    """What is wrong with what `warm` makes ready; "" if nothing is."""
+    try:
+        warm()
+    except ValueError as error:
+        return str(error)
+    except Exception:
+        log.exception("search could not be made ready")
+        return "Search could not be made ready; the log says why."
+    return ""

@@ -24,7 +24,7 @@ from imgret import ImageLibrary, Index, Retriever, build_index
 from imgret.hub import HubError, publish
 from imgret.index import Manifest
 from imgret.settings import Settings
-from imgret.start import prepare
+from imgret.start import Start, prepare
 from imgret.ui.texts import translated
 from imgret.vectors import ChromaServer, VectorError, VectorStore
 from tests.conftest import QUERIES, ROOT, free_port
@@ -465,7 +465,18 @@ def test_a_build_without_its_server_ends_before_it_embeds_and_leaves_the_index(c
     chroma.start()
 
 
-def test_a_start_without_the_server_has_the_pixels_and_the_rest_when_it_is_back(chroma, build, cache, brief, library):
+def until(health, status):
+    """The health, as soon as it has a status."""
+    for _ in range(200):
+        if (found := health()).status == status:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(found)
+
+
+def test_a_start_without_the_server_has_the_pixels_and_the_rest_when_it_is_back(
+    chroma, build, cache, brief, library, monkeypatch
+):
     folder = build(chroma.url)
     settings = Settings(library=str(library), index=str(folder), pixel_size=16, cache=cache, chroma_url=chroma.url)
     chroma.kill()
@@ -474,6 +485,16 @@ def test_a_start_without_the_server_has_the_pixels_and_the_rest_when_it_is_back(
     assert "cannot be reached" in said(lambda: retriever.by_clip(text="a bird"))
     chroma.start()
     assert retriever.by_clip(text="a bird")
+
+    chroma.kill()
+    monkeypatch.setattr("imgret.start.SECONDS_BETWEEN_TRIES", 0.2)
+    start = Start(lambda progress: prepare(settings, progress))
+    start.wait()
+    health = until(start.health, "degraded")
+    assert "cannot be reached" in health.reason
+    assert health.searchable
+    chroma.start()
+    assert until(start.health, "ready").reason is None
 
     chroma.kill()
     ready = prepare(settings.model_copy(update={"index": None}))  # nothing was built there yet
