@@ -11,7 +11,7 @@ test: install-dev chromium
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The life of a Space, with a Hub on loopback; in a virtual environment of its own if REHEARSAL_VENV names none.
 rehearsal: install-dev

@@ -43,6 +43,7 @@ def pictures(work: Path) -> tuple[Target, list[bytes]]:
 
 def _small_index(work: Path) -> Path:
     from imgret import ImageLibrary, build_index
+    from imgret.settings import Settings
     from tests import corpus
 
     library = work / "library"
@@ -50,7 +51,9 @@ def _small_index(work: Path) -> Path:
         path = library / f"label {number % 2}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(corpus.encoded(corpus.picture(40 + number), "PNG"))
-    build_index(ImageLibrary.load(library), work / "index", "starter", pixel_size=8, cache=work / "cache").close()
+    build_index(
+        ImageLibrary.load(library), work / "index", "starter", pixel_size=8, cache=Settings.read().cache
+    ).close()
     return work / "index"
 
 

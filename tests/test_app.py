@@ -11,6 +11,7 @@ from PIL import Image
 
 from imgret.metrics import METRICS
 from tests.conftest import QUERIES
+from tests.raw import ask
 
 TIGER = str(QUERIES / "tiger.webp")
 
@@ -78,9 +79,9 @@ def test_library_says_what_is_searched(client, retriever):
     assert "the folder" in answer["origin"]
 
 
-def test_a_clamped_k_and_a_foreign_text_are_noticed(client, retriever):
+def test_a_clamped_k_and_a_foreign_text_are_noticed(server, retriever):
     count = len(retriever.index)
-    answer = client.predict(text="một con mèo", k=9999, api_name="/search_clip")
+    _, answer = ask(server, "/search_clip", [None, "một con mèo", None, 0.5, None, 9999])  # no pictures are fetched
     assert len(answer["hits"]) == count
     assert f"k is {count}" in answer["notice"]
     assert "English only" in answer["notice"]

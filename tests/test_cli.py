@@ -95,6 +95,6 @@ def test_errors_end_in_one_line_and_exit_code_2(imgret, index_folder, tmp_path):
 
 
 def test_an_encoder_that_cannot_be_loaded_names_itself_and_the_one_that_works(imgret, small_library, tmp_path):
-    for uri in ("nonsense", "hf-hub:nobody/nothing", "ViT-B-32/laion2b_s34b_b79k", f"local-dir:{tmp_path}"):
+    for uri in ("nonsense", f"local-dir:{tmp_path}"):
         result = imgret("build", small_library, "--out", tmp_path / "index", "--encoder", uri)
         assert refused(result, re.escape(uri) + ".*starter")

@@ -1,5 +1,6 @@
 """Whatever is given to a public function, it answers or says why not in one of our errors; a minute of it is fuzzed."""
 
+import os
 import subprocess
 import sys
 
@@ -113,7 +114,7 @@ def test_a_thumbnail_is_webp_or_the_id_is_refused(retriever, id):
         said(error)
 
 
-@quickly
+@settings(quickly, max_examples=15)
 @given(st.sampled_from(["png-rgb", "jpeg-rgb", "gif-frames", "tiff-tiff_lzw", "webp-alpha", "bmp-palette"]), st.data())
 def test_a_file_with_a_piece_of_another_is_a_picture_or_is_refused(name, data):
     seeds = corpus.seeds()
@@ -123,7 +124,8 @@ def test_a_file_with_a_piece_of_another_is_a_picture_or_is_refused(name, data):
 
 
 @pytest.mark.parametrize("target", ["pictures", "manifests"])
-def test_a_few_seconds_of_fuzzing_find_nothing(target, tmp_path):
+def test_a_few_seconds_of_fuzzing_find_nothing(target, tmp_path, cache):
     command = [sys.executable, "-m", "tests.fuzz", "--only", target, "--minutes", "0.1", "--found", str(tmp_path / "f")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    environment = os.environ | {"IMGRET_CACHE": str(cache)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
