@@ -98,7 +98,7 @@ class LibraryTab:
         where: list[Block] = [language, label, number]
         browsed: list[Block] = [number, status, self.pictures]
         figures: list[Block] = [lead, plot, table]
-        private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        private: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
         for event, step in ((previous.click, -1), (following.click, 1), (number.submit, 0)):
 
             def turn(language: str, label: str, number: Any, step: int = step) -> list[Any]:

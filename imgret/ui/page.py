@@ -39,6 +39,8 @@ FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 HEALTH = "/gradio_api/health"
 CACHE_HOURS = 1
 SECONDS_BETWEEN_STAGES = 3
+SESSIONS = 200
+"""Visits that Gradio remembers, in 0.3 MB each; one that is forgotten goes on, as the page keeps nothing in them."""
 WAITING = 100
 """Requests that may wait; with more, Gradio tells whoever comes that the demo is busy."""
 
@@ -333,6 +335,7 @@ def launch(demo: gr.Blocks, start: Start, settings: Settings, *, port: int | Non
         max_file_size=max_bytes,
         app_kwargs={"middleware": [Middleware(Guard, max_bytes)], "routes": [Route(HEALTH, health)]},
         enable_monitoring=False,
+        state_session_capacity=SESSIONS,
         ssr_mode=False,
         mcp_server=AVAILABLE,
         theme=_theme(),
