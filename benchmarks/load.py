@@ -11,7 +11,6 @@ answered before, whether or not answers come back; those that the queue refuses 
 
 import argparse
 import itertools
-import json
 import os
 import platform
 import random
@@ -31,6 +30,7 @@ from benchmarks.serving import demo
 from imgret import ImageLibrary, Index, Retriever, build_index
 from imgret.settings import EXAMPLES, Settings
 from imgret.ui.examples import read_examples
+from tests.raw import listen, upload
 
 TEXTS = ("a red flower", "a bird with long legs", "something to eat", "a ship at sea")
 K = 5
@@ -63,7 +63,12 @@ class Crowd:
         path, method, text = chance.choice(self.pictures), chance.choice(METHODS), chance.choice(TEXTS)
         try:
             by_text = name == "/search_clip" and chance.random() < 0.5
-            file = None if by_text or name == "/library" else self._upload(client, path)
+            file = None
+            if not by_text and name != "/library":
+                # A few bytes of its own after the picture: every visitor's upload is another file on the disk.
+                data = path.read_bytes() + os.urandom(8)
+                uploaded = upload(self.address, data, path.name, client)
+                file = {"path": uploaded, "meta": {"_type": "gradio.FileData"}}
             arguments: list[Any] = {
                 "/search_pixels": [file, method, K],
                 "/search_clip": [file, text if by_text else None, None, 0.5, None, K],
@@ -74,8 +79,10 @@ class Crowd:
             answer = client.post(f"{self.address}/gradio_api/call{name}", json={"data": arguments})
             if answer.status_code == 503:
                 return self._note("busy")
-            value = self._listen(client, name, answer.raise_for_status().json()["event_id"])
+            kind, value = listen(self.address, name, answer.raise_for_status().json()["event_id"], client)
             ended = time.monotonic()
+            if kind != "complete":
+                raise RuntimeError(f"{kind}: {value}")
             answers = value if isinstance(value, list) else [value]
             if name != "/library":
                 methods = (
@@ -96,25 +103,6 @@ class Crowd:
             self._note("right" if right else "wrong")
         except Exception as error:
             self._note(f"error: {type(error).__name__} {str(error)[:80]}")
-
-    def _upload(self, client: httpx.Client, path: Path) -> dict[str, Any]:
-        # A few bytes of its own after the picture: every visitor's upload is another file on the disk.
-        data = path.read_bytes() + os.urandom(8)
-        answer = client.post(f"{self.address}/gradio_api/upload", files={"files": (path.name, data)})
-        return {"path": answer.raise_for_status().json()[0], "meta": {"_type": "gradio.FileData"}}
-
-    def _listen(self, client: httpx.Client, name: str, event: str) -> Any:
-        kind = ""
-        with client.stream("GET", f"{self.address}/gradio_api/call{name}/{event}") as stream:
-            for line in stream.iter_lines():
-                field, _, value = line.partition(": ")
-                if field == "event":
-                    kind = value
-                elif field == "data" and kind == "complete":
-                    return json.loads(value)[0]
-                elif field == "data" and kind == "error":
-                    raise RuntimeError(value)
-        raise RuntimeError("the answer broke off")
 
     def _note(self, what: str) -> None:
         with self.lock:

@@ -83,7 +83,7 @@ class Served:
 def serving(index_folder, cache, folder, port=None, **variables):
     """The demo as `imgret serve` starts it, over an index, with uploads and log in `folder`."""
     port, log, uploads = port or free_port(), folder / "log", folder / "uploads"
-    uploads.mkdir(exist_ok=True)
+    uploads.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {
         "IMGRET_CACHE": str(cache),
         "IMGRET_MAX_UPLOAD_MB": "1",

@@ -1,13 +1,14 @@
-"""Requests as no well-behaved client makes them: plain HTTP against Gradio's routes."""
+"""Requests by plain HTTP against Gradio's routes, for what a well-behaved client would not send or not wait for."""
 
 import json
 
 import httpx
 
 
-def upload(server, data, name="query.webp"):
+def upload(server, data, name="query.webp", client=httpx):
     """The path that an upload of `data` answers."""
-    return httpx.post(f"{server}/gradio_api/upload", files={"files": (name, data)}, timeout=30).json()[0]
+    answer = client.post(f"{server}/gradio_api/upload", files={"files": (name, data)}, timeout=120)
+    return answer.raise_for_status().json()[0]
 
 
 def ask(server, endpoint, arguments):
@@ -22,10 +23,10 @@ def ask(server, endpoint, arguments):
     return listen(server, endpoint, answer.json()["event_id"])
 
 
-def listen(server, endpoint, event):
+def listen(server, endpoint, event, client=httpx):
     """The end of an event that was asked for."""
     kind = None
-    with httpx.stream("GET", f"{server}/gradio_api/call{endpoint}/{event}", timeout=60) as stream:
+    with client.stream("GET", f"{server}/gradio_api/call{endpoint}/{event}", timeout=120) as stream:
         for line in stream.iter_lines():
             name, _, value = line.partition(": ")
             if name == "event":

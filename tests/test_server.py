@@ -27,7 +27,7 @@ from imgret.settings import Settings
 from imgret.start import Start, prepare
 from imgret.ui.texts import translated
 from imgret.vectors import ChromaServer, VectorError, VectorStore
-from tests.conftest import QUERIES, ROOT, free_port
+from tests.conftest import QUERIES, ROOT, free_port, serving
 from tests.test_vectors import unit_rows
 
 TIGER = QUERIES / "tiger.webp"
@@ -541,32 +541,14 @@ def test_the_commands_take_the_server_from_the_environment(chroma, small_library
 
 def test_two_pages_over_one_server_and_one_index_answer_alike(shared, index_folder, retriever, cache, tmp_path):
     fill(shared, index_folder, cache).index.close()
-    pages = []
-    for number in range(2):
-        port = free_port()
-        environment = os.environ | {
-            "IMGRET_CACHE": str(cache), "IMGRET_CHROMA_URL": shared.url, "GRADIO_TEMP_DIR": str(tmp_path / str(number)),
-        }  # fmt: skip
-        command = [sys.executable, "-m", "imgret.cli", "serve", str(index_folder), "--port", str(port)]
-        pages.append((subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL), port))
-    try:
-        answers = []
-        for process, port in pages:
-            address = f"http://127.0.0.1:{port}"
-            for _ in range(600):
-                try:
-                    urllib.request.urlopen(address, timeout=5).close()
-                    break
-                except OSError:
-                    assert process.poll() is None
-                    time.sleep(0.1)
-            client = Client(address, verbose=False)
+    answers = []
+    with (
+        serving(index_folder, cache, tmp_path / "one", IMGRET_CHROMA_URL=shared.url) as one,
+        serving(index_folder, cache, tmp_path / "two", IMGRET_CHROMA_URL=shared.url) as two,
+    ):
+        for page in (one, two):
+            client = Client(page.address, verbose=False)
             hits = client.predict(image=handle_file(str(TIGER)), k=5, api_name="/search_clip")["hits"]
             answers.append([(hit["id"], hit["score"]) for hit in hits])
-        assert answers[0] == answers[1]
-        assert [id for id, _ in answers[0]] == [hit.id for hit in retriever.by_clip(image=TIGER, k=5)]
-    finally:
-        for process, _ in pages:
-            process.terminate()
-        for process, _ in pages:
-            process.wait(30)
+    assert answers[0] == answers[1]
+    assert [id for id, _ in answers[0]] == [hit.id for hit in retriever.by_clip(image=TIGER, k=5)]
