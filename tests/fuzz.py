@@ -99,7 +99,7 @@ def queries(work: Path) -> tuple[Target, list[bytes]]:
     retriever = Retriever(Index.open(folder, cache=work / "cache"), cache=work / "cache")
 
     def take(data: bytes) -> None:
-        text, _, rest = data.decode("utf-8", "surrogatepass" if data[:1] > b"\x7f" else "replace").partition("|")
+        text, _, rest = data.decode("utf-8", "surrogateescape").partition("|")
         kind, _, rest = rest.partition("|")
         try:
             value = json.loads(rest)
@@ -167,7 +167,8 @@ def run(name: str, seconds: float, found: Path) -> int:
 def _guided(name: str, seconds: float, found: Path, folder: Path) -> int:
     import atheris  # type: ignore[import-not-found]
 
-    with atheris.instrument_imports(include=["PIL", "imgret"]):
+    # numba compiles the functions of imgret.pixels, and knows nothing of what atheris puts into them.
+    with atheris.instrument_imports(include=["PIL", "imgret"], exclude=["imgret.pixels"]):
         target, seeds = TARGETS[name](folder)
     start = folder / "seeds"
     start.mkdir()

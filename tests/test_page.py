@@ -259,6 +259,8 @@ def test_a_picture_comes_from_the_clipboard_and_from_the_camera(page, retriever)
     wait_for_hits(page, "pixel-hits", [])
     page.locator('#pixel-query [aria-label="Capture from camera"]').click()
     page.locator("#pixel-query").get_by_text("Click to Access Webcam").click()
+    # A click before the camera's first frame takes no picture.
+    page.wait_for_function("document.querySelector('#pixel-query video')?.videoWidth > 0")
     page.locator('#pixel-query [aria-label="capture photo"]').click()
     page.locator("#pixel-hits .thumbnail-item").nth(9).wait_for()
 
@@ -295,6 +297,18 @@ def test_the_page_speaks_vietnamese_where_the_browser_asks_for_it_and_switches(v
     page.get_by_text("Squares each difference first").wait_for()
     page.get_by_text("10 best of 545 pictures").first.wait_for()
     visit("/?lang=vi").get_by_role("tab", name="Truy vấn cơ bản").wait_for()
+
+
+def test_nothing_is_asked_for_twice(page, retriever):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "queue/join" in request.url else None)
+    example(page, "tiger.webp").click()
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(TIGER, "l2", 10), "l2"))
+    tab(page, 1)
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(TIGER, k=10), "clip"))
+    tab(page, 0)
+    page.wait_for_timeout(1000)
+    assert len(asked) == 2
 
 
 def test_an_answer_is_saved_as_json_and_as_csv(page, retriever):

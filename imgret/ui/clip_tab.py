@@ -9,7 +9,7 @@ from imgret.start import Ready
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.results import Results
 from imgret.ui.spoken import Spoken
-from imgret.ui.tab import Tab, k_from, k_slider, picture_field
+from imgret.ui.tab import QUIETLY, Tab, k_from, k_slider, picture_field
 from imgret.ui.texts import WORDS
 from imgret.ui.why import why_clip
 
@@ -57,8 +57,7 @@ class ClipTab(Tab):
             lambda suggestion: (suggestion, None),
             suggestions,
             [text, self.picture],
-            preprocess=False,
-            api_visibility="private",
+            **QUIETLY,
         ).then(None, js="() => document.querySelector('#clip-search').click()", api_visibility="private")
         self.form = [text, negative, weight, self.labels, k]
         self.besides = (text, negative)

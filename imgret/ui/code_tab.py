@@ -3,6 +3,7 @@
 import gradio as gr
 
 from imgret.ui.spoken import Spoken
+from imgret.ui.tab import QUIETLY
 from imgret.ui.tools import AVAILABLE
 
 # Where Gradio says that its page is served: the address of the visitor's request, with a proxy's path.
@@ -104,4 +105,4 @@ class CodeTab:
             def show(address: str) -> list[str]:
                 return list(snippets(address).values())
 
-            self.tab.select(show, address, codes, js=ADDRESS, show_progress="hidden", api_visibility="private")
+            self.tab.select(show, address, codes, js=ADDRESS, **QUIETLY)

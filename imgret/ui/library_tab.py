@@ -14,6 +14,7 @@ from imgret.ui.endpoints import Endpoints
 from imgret.ui.map_picture import MapPicture
 from imgret.ui.results import hits_gallery
 from imgret.ui.spoken import Spoken
+from imgret.ui.tab import QUIETLY
 from imgret.ui.texts import WORDS
 from imgret.ui.told import told
 
@@ -98,18 +99,17 @@ class LibraryTab:
         where: list[Block] = [language, label, number]
         browsed: list[Block] = [number, status, self.pictures]
         figures: list[Block] = [lead, plot, table]
-        private: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
         for event, step in ((previous.click, -1), (following.click, 1), (number.submit, 0)):
 
             def turn(language: str, label: str, number: Any, step: int = step) -> list[Any]:
                 return self._browse(language, label, int(number or 1) + step)
 
-            event(told(turn), where, browsed, **private)
+            event(told(turn), where, browsed, **QUIETLY)
 
         def choose(language: str, label: str) -> list[Any]:
             return [*self._browse(language, label, 1), *self._figures(language, label)]
 
-        label.input(told(choose), [language, label], [*browsed, *figures], **private)
+        label.input(told(choose), [language, label], [*browsed, *figures], **QUIETLY)
 
         def speak(language: str, label: str, number: Any) -> list[Any]:
             index = endpoints.start.wait().retriever.index
@@ -123,9 +123,9 @@ class LibraryTab:
             ]
 
         spoken_parts = [label, *browsed, *figures, by_label]
-        self.tab.select(told(speak), where, spoken_parts, **private)
-        self.tab.select(told(self._map), [*latest], self.map, **private)
-        language.input(told(speak), where, spoken_parts, **private)
+        self.tab.select(told(speak), where, spoken_parts, **QUIETLY)
+        self.tab.select(told(self._map), [*latest], self.map, **QUIETLY)
+        language.input(told(speak), where, spoken_parts, **QUIETLY)
 
     def _browse(self, language: str, label: str, number: int) -> list[Any]:
         """The pictures of one page: its number, a sentence, the gallery."""

@@ -28,7 +28,7 @@ from imgret.ui.library_tab import LibraryTab
 from imgret.ui.part import WHOLE
 from imgret.ui.pixels_tab import PixelsTab
 from imgret.ui.spoken import Spoken
-from imgret.ui.tab import Tab
+from imgret.ui.tab import QUIETLY, Tab
 from imgret.ui.texts import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
 from imgret.ui.told import told
 from imgret.ui.tools import AVAILABLE, Tools
@@ -44,9 +44,6 @@ SESSIONS = 200
 WAITING = 100
 """Requests that may wait; with more, Gradio tells whoever comes that the demo is busy."""
 
-# Without preprocessing a picture arrives as the file it is, undecoded: images.py alone decodes what strangers send.
-QUIETLY: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
-
 Changes = dict[Block, Any]
 """Components and their values."""
 
@@ -56,6 +53,11 @@ TO_ADDRESS = """(query) => {
   for (const name of [...url.searchParams.keys()]) if (!kept.has(name)) url.searchParams.delete(name);
   for (const [name, value] of new URLSearchParams(query)) url.searchParams.set(name, value);
   window.history.replaceState(null, '', url);
+}"""
+# A script that throws keeps its event from the server. Scripts below are given the handlers' inputs, by number.
+ONLY_IF = """(...given) => {
+  if (!(%s)) throw new Error('There is nothing to ask for.');
+  return given;
 }"""
 PART_SHOWN = "() => document.dispatchEvent(new Event('part'))"
 LANGUAGE_TO_ADDRESS = """(language) => {
@@ -135,16 +137,15 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
             return [code, *speak(code)]
 
         described = [about, timer, clip.starter, clip.labels]
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        demo.load(greet, None, [language, gallery, *spoken.components], **private).then(
+        demo.load(greet, None, [language, gallery, *spoken.components], **QUIETLY).then(
             None, language, js="(language) => { document.documentElement.lang = language; }", api_visibility="private"
-        ).then(told(describe), language, described, api_visibility="private").then(
+        ).then(told(describe), language, described, show_progress_on=about, api_visibility="private").then(
             told(page.follow), page.inputs, page.outputs, **QUIETLY
         )
-        language.input(speak, language, [gallery, *spoken.components], **private).then(
-            told(describe), language, described, **private
+        language.input(speak, language, [gallery, *spoken.components], **QUIETLY).then(
+            told(describe), language, described, **QUIETLY
         ).then(told(page.again), page.inputs, page.outputs, **QUIETLY)
-        timer.tick(told(describe), language, described, **private)
+        timer.tick(told(describe), language, described, **QUIETLY)
         language.input(None, language, js=LANGUAGE_TO_ADDRESS, api_visibility="private")
     demo.queue(default_concurrency_limit=4, max_size=WAITING)
     return demo
@@ -173,34 +174,39 @@ class _Page:
         fields = [field for tab in tabs for field in (tab.picture, tab.part, *tab.form)]
         self.inputs = [language, self._active, *latest, *fields]
         found = [output for tab in tabs for output in tab.outputs]
-        self.outputs = [choice, self._active, *latest, self._address, *fields, *found]
+        self._kept = [*latest, self._address]
+        self.outputs = [choice, self._active, *self._kept, *fields, *found]
 
     def wire(self, gallery: gr.Gallery, library: LibraryTab) -> None:
         """Adds the events of the tabs, of the example `gallery`, and of the library's pictures."""
-        self._on(gallery.select, self._pick)
-        self._on(library.pictures.select, self._pick_from_library)
+        first = self._tabs[0]
+        opened = [self._choice, self._active, first.picture, first.part]
+        self._on(library.pictures.select, first, self._pick_from_library, outputs=opened)
 
         def pick_from_map(chosen: gr.SelectData, language: str, *values: Any) -> Changes:
             x, y = chosen.index
             return self._in_first_tab(language, library.clicked(float(x), float(y)), values)
 
-        self._on(library.map.select, pick_from_map)
+        self._on(library.map.select, first, pick_from_map, outputs=opened)
         self._address.change(None, self._address, js=TO_ADDRESS, api_visibility="private")
         for tab in self._tabs:
-            self._wire(tab)
+            self._wire(tab, gallery)
 
-    def _wire(self, tab: Tab) -> None:
+    def _wire(self, tab: Tab, gallery: gr.Gallery) -> None:
+        def pick(chosen: gr.SelectData, language: str, *values: Any) -> Changes:
+            """A click on an example: the whole query."""
+            if not isinstance(chosen.index, int) or not 0 <= chosen.index < len(self._examples):
+                raise SearchError("There is no such example.")
+            emptied: Changes = dict.fromkeys(tab.besides, "")
+            return emptied | self._at(
+                tab, language, str(self._examples[chosen.index].path), self._given(values) | emptied
+            )
+
         def search(language: str, *values: Any) -> Changes:
             return self._found(tab, language, self._given(values))
 
-        def change_part(language: str, *values: Any) -> Changes:
-            given = self._given(values)
-            return {self._part: gr.skip()} if self._is_latest(tab, given) else self._found(tab, language, given)
-
         def change_picture(language: str, *values: Any) -> Changes:
             given = self._given(values)
-            if given[tab.picture] and given[tab.picture]["path"] == given[self._latest]:  # set here, and searched for
-                return {self._latest: gr.skip()}
             if given[tab.picture] is None and not any(given[field] for field in tab.besides):
                 return self._emptied(tab, language, given)
             try:
@@ -211,26 +217,50 @@ class _Page:
 
         def enter(language: str, *values: Any) -> Changes:
             given = self._given(values)
-            if not given[self._latest] or self._is_latest(tab, given):
-                return {self._latest: gr.skip()}
             return self._at(tab, language, given[self._latest], given, given[self._part])
 
         def go_on(chosen: gr.SelectData, language: str, *values: Any) -> Changes:
             return self._at(tab, language, chosen.value["image"]["path"], self._given(values))
 
-        # Not `input` or `clear`: when a picture is taken away, they come with the one that was there.
-        self._on(tab.picture.change, change_picture)
-        self._on(tab.part.change, change_part)  # Gradio takes no `input` from a script
-        self._on(tab.triggers, search)
+        latest, part, picture, own_part, active = map(
+            self._script, (self._latest, self._part, tab.picture, tab.part, self._active)
+        )
+        own = f"({picture}?.path ?? '')"
+        fields = [tab.picture, tab.part]
+        self._on(gallery.select, tab, pick, f"{active} === '{tab.name}'", [*fields, *tab.besides])
+        # What is the latest picture was set and searched for by an answer. Not `input` or `clear`: when a picture is
+        # taken away, they come with the one that was there.
+        self._on(tab.picture.change, tab, change_picture, f"{own} !== {latest} || {own} === ''", [tab.part])
+        # Gradio takes no `input` from a script.
+        self._on(tab.part.change, tab, search, f"{own} !== {latest} || {own_part} !== {part}")
+        self._on(tab.triggers, tab, search)
         tab.part.change(None, js=PART_SHOWN, api_visibility="private")
         tab.tab.select(None, None, self._active, js=f"() => '{tab.name}'", api_visibility="private")
-        self._on(tab.tab.select, enter)
+        new = f"{latest} && ({own} !== {latest} || {own_part} !== {part})"
+        self._on(tab.tab.select, tab, enter, new, fields)
         for hits in tab.hits:
-            self._on(hits.select, go_on)
+            self._on(hits.select, tab, go_on, outputs=fields)
 
-    def _on(self, events: Any, handler: Callable[..., Changes]) -> None:
+    def _on(
+        self,
+        events: Any,
+        tab: Tab,
+        handler: Callable[..., Changes],
+        only_if: str = "",
+        outputs: Sequence[Block] = (),
+    ) -> None:
+        """Has `handler` answer `events` for which `only_if`, an expression in the browser, holds; besides `outputs` it
+        changes those of `tab` and what is kept of its search. Not more: Gradio takes a millisecond for each output that
+        is left as it is.
+        """
+        filled = [*outputs, *self._kept, *tab.outputs]
         # What a visitor does while an answer is on its way is asked for after it, instead of being dropped.
-        gr.on(events, told(handler), self.inputs, self.outputs, trigger_mode="always_last", **QUIETLY)
+        js = ONLY_IF % only_if if only_if else None
+        gr.on(events, told(handler), self.inputs, filled, js=js, trigger_mode="always_last", **QUIETLY)
+
+    def _script(self, field: Block) -> str:
+        """The value of a field in a script."""
+        return f"given[{self.inputs.index(field)}]"
 
     def follow(self, request: gr.Request, language: str, *values: Any) -> Changes:
         """What the address of the page asks for."""
@@ -253,15 +283,6 @@ class _Page:
             except ValueError:  # an empty form, a picture that is none: said already
                 continue
         return {part: value for part, value in changes.items() if part not in (self._latest, self._part, self._address)}
-
-    def _pick(self, chosen: gr.SelectData, language: str, *values: Any) -> Changes:
-        """A click on an example: the whole query in the tab that is open."""
-        if not isinstance(chosen.index, int) or not 0 <= chosen.index < len(self._examples):
-            raise SearchError("There is no such example.")
-        given = self._given(values)
-        tab = self._tab(given[self._active])
-        emptied: Changes = dict.fromkeys(tab.besides, "")
-        return emptied | self._at(tab, language, str(self._examples[chosen.index].path), given | emptied)
 
     def _pick_from_library(self, chosen: gr.SelectData, language: str, *values: Any) -> Changes:
         return self._in_first_tab(language, chosen.value["image"]["path"], values)
@@ -291,11 +312,6 @@ class _Page:
             link["part"] = part
         latest = {self._latest: picture["path"] if picture else "", self._part: part}
         return latest | {self._address: urlencode(link, safe=",")} | dict(zip(tab.outputs, outputs, strict=True))
-
-    def _is_latest(self, tab: Tab, given: Changes) -> bool:
-        """Whether the picture and the part of a tab were set here, and searched for."""
-        picture = given[tab.picture] or {}
-        return (picture.get("path", ""), given[tab.part]) == (given[self._latest], given[self._part])
 
     def _emptied(self, tab: Tab, language: str, given: Changes) -> Changes:
         outputs = tab.cleared(language, *(given[field] for field in tab.form))

@@ -32,7 +32,7 @@ class Results:
         self.hits = hits_gallery(f"{prefix}-hits")
         self._answer = gr.JSON(visible="hidden")
         self._why = Why(spoken, f"{prefix}-why")
-        with gr.Row(elem_classes="save", visible=False) as self._further:
+        with gr.Row(elem_classes="save"):
             spoken(gr.Markdown, {"value": lambda words: words.go_on}, elem_classes="small")
             for kind, (text, ending, media) in SAVED.items():
 
@@ -41,17 +41,17 @@ class Results:
 
                 button = spoken(gr.Button, {"value": says}, size="sm", min_width=110, scale=0)
                 button.click(None, self._answer, js=_saving(text, ending, media), api_visibility="private")
-        self.outputs: list[Block] = [self._status, self.hits, self._answer, self._further, *self._why.outputs]
+        self.outputs: list[Block] = [self._status, self.hits, self._answer, *self._why.outputs]
 
     def shown(self, answer: Answer, language: str, status: str) -> list[Any]:
         """The values of `outputs` for an answer, of which `status` is a line."""
         notice = translated(answer.notice, language) if answer.notice else ""
-        hits, further = captioned(answer, language), gr.update(visible=True)
-        return [f"{status} {notice}", hits, answer.as_dict(), further, *self._why.cleared(len(answer.hits))]
+        hits = captioned(answer, language)
+        return [f"{status} {notice}", hits, answer.as_dict(), *self._why.cleared(len(answer.hits))]
 
     def cleared(self) -> list[Any]:
         """The values of `outputs` before a search."""
-        return ["", [], None, gr.update(visible=False), *self._why.cleared(0)]
+        return ["", [], None, *self._why.cleared(0)]
 
     def wire(
         self, endpoints: Endpoints, explain: Explain, language: Block, query: list[Block], form: list[Block]

@@ -14,6 +14,11 @@ from imgret.ui.spoken import Spoken
 
 MAX_K = 50
 
+# How the page's own events are asked for. Without preprocessing a picture arrives as the file it is, undecoded:
+# images.py alone decodes what strangers send. Without a place for progress, because Gradio's script writes the state of
+# each event to every component that ever was such a place, and reads much of the page for it: 280 ms a click.
+QUIETLY: dict[str, Any] = {"preprocess": False, "show_progress_on": [], "api_visibility": "private"}
+
 
 class Tab(ABC):
     """A tab with a query picture: its components, made when it is, and the search behind them.

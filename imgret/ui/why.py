@@ -40,7 +40,6 @@ class Why:
             interactive=False,
             allow_preview=False,
             buttons=[],
-            visible=False,
         )
         self.outputs: list[Block] = [self.rank, self.text, self.pictures]
 
@@ -48,7 +47,7 @@ class Why:
     def cleared(hits: int) -> list[Any]:
         """The values of `outputs` after a search that found `hits`."""
         choices = [(str(rank), rank) for rank in range(1, hits + 1)]
-        return [gr.update(choices=choices, value=None, visible=hits > 0), "", gr.update(value=[], visible=False)]
+        return [gr.update(choices=choices, value=None, visible=hits > 0), "", []]
 
     def wire(
         self,
@@ -70,7 +69,7 @@ class Why:
                 raise SearchError("Search first; then a hit can be explained.")
             asked = endpoints.query(ready, picture, part)
             pictures, text = explain(ready, language, asked, hits[rank - 1]["id"], *form)
-            return [text, gr.update(value=pictures, visible=True)]
+            return [text, pictures]
 
         self.rank.input(
             told(show),
