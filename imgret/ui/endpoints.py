@@ -1,5 +1,6 @@
 """What may a program ask? The typed public endpoints of gradio_client, each answering JSON."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from imgret.ui.told import told
 from imgret.ui.uploads import uploaded_file
 
 Metric = Literal["l1", "l2", "cosine", "correlation"]
+
+# One queue for whoever searches, from the page or a program: each is answered in turn, and a core does one at a time.
+IN_TURN: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": max(2, os.cpu_count() or 2)}
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Endpoints:
         for function in (self.search_pixels, self.search_clip, self.compare, self.library):
             says, _, answers = get_function_description(function)
             described = f"{says} Answers {' '.join(answers)}"
-            endpoint = gr.events.api(told(function), api_name=function.__name__, api_description=described)
+            endpoint = gr.events.api(told(function), api_name=function.__name__, api_description=described, **IN_TURN)
             _document(endpoint, function)
 
     def search_pixels(self, image: FileData, metric: Metric = "l2", k: int = 10) -> dict[str, Any]:

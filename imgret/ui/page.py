@@ -21,7 +21,7 @@ from imgret.ui.clip_tab import ClipTab
 from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
 from imgret.ui.downloads import bound_downloads
-from imgret.ui.endpoints import Endpoints
+from imgret.ui.endpoints import IN_TURN, Endpoints
 from imgret.ui.examples import QUERIES, Example, read_examples
 from imgret.ui.guard import Guard
 from imgret.ui.library_tab import LibraryTab
@@ -140,14 +140,14 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
         demo.load(greet, None, [language, gallery, *spoken.components], **QUIETLY).then(
             None, language, js="(language) => { document.documentElement.lang = language; }", api_visibility="private"
         ).then(told(describe), language, described, show_progress_on=about, api_visibility="private").then(
-            told(page.follow), page.inputs, page.outputs, **QUIETLY
+            told(page.follow), page.inputs, page.outputs, **QUIETLY, **IN_TURN
         )
         language.input(speak, language, [gallery, *spoken.components], **QUIETLY).then(
             told(describe), language, described, **QUIETLY
-        ).then(told(page.again), page.inputs, page.outputs, **QUIETLY)
+        ).then(told(page.again), page.inputs, page.outputs, **QUIETLY, **IN_TURN)
         timer.tick(told(describe), language, described, **QUIETLY)
         language.input(None, language, js=LANGUAGE_TO_ADDRESS, api_visibility="private")
-    demo.queue(default_concurrency_limit=4, max_size=WAITING)
+    demo.queue(default_concurrency_limit=4, max_size=WAITING, status_update_rate=1)
     return demo
 
 
@@ -256,7 +256,7 @@ class _Page:
         filled = [*outputs, *self._kept, *tab.outputs]
         # What a visitor does while an answer is on its way is asked for after it, instead of being dropped.
         js = ONLY_IF % only_if if only_if else None
-        gr.on(events, told(handler), self.inputs, filled, js=js, trigger_mode="always_last", **QUIETLY)
+        gr.on(events, told(handler), self.inputs, filled, js=js, trigger_mode="always_last", **QUIETLY, **IN_TURN)
 
     def _script(self, field: Block) -> str:
         """The value of a field in a script."""
