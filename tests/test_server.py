@@ -14,10 +14,8 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-import chromadb
 import numpy as np
 import pytest
-from chromadb.config import Settings as ChromaSettings
 from gradio_client import Client, handle_file
 
 from imgret import ImageLibrary, Index, Retriever, build_index
@@ -27,44 +25,12 @@ from imgret.settings import Settings
 from imgret.start import Start, prepare
 from imgret.ui.texts import translated
 from imgret.vectors import ChromaServer, VectorError, VectorStore
+from tests.chroma import Chroma
 from tests.conftest import QUERIES, ROOT, free_port, serving
 from tests.test_vectors import unit_rows
 
 TIGER = QUERIES / "tiger.webp"
 TOKEN = "s3cret-token"
-
-
-class Chroma:
-    """`chroma run` on loopback, which can be killed and started again over the same data."""
-
-    def __init__(self, folder):
-        self.folder, self.port = folder, free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process = None
-
-    def start(self):
-        command = [os.path.join(os.path.dirname(sys.executable), "chroma"), "run"]
-        command += ["--path", str(self.folder), "--port", str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{self.url}/api/v2/heartbeat", timeout=1).close()
-                return self
-            except OSError:
-                assert self.process.poll() is None
-                time.sleep(0.05)
-        raise AssertionError("chroma run does not answer")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def client(self):
-        settings = ChromaSettings(anonymized_telemetry=False)
-        return chromadb.HttpClient("127.0.0.1", self.port, settings=settings)
-
-    def names(self):
-        return sorted(collection.name for collection in self.client().list_collections())
 
 
 @pytest.fixture(scope="module")
