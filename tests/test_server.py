@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -507,14 +508,22 @@ def test_the_commands_take_the_server_from_the_environment(chroma, small_library
 
 def test_two_pages_over_one_server_and_one_index_answer_alike(shared, index_folder, retriever, cache, tmp_path):
     fill(shared, index_folder, cache).index.close()
-    answers = []
+    expected = retriever.by_clip(image=TIGER, k=5)
     with (
         serving(index_folder, cache, tmp_path / "one", IMGRET_CHROMA_URL=shared.url) as one,
         serving(index_folder, cache, tmp_path / "two", IMGRET_CHROMA_URL=shared.url) as two,
     ):
+        answers = []
         for page in (one, two):
-            client = Client(page.address, verbose=False)
+            client = Client(page.address, verbose=False, download_files=False)
             hits = client.predict(image=handle_file(str(TIGER)), k=5, api_name="/search_clip")["hits"]
-            answers.append([(hit["id"], hit["score"]) for hit in hits])
-    assert answers[0] == answers[1]
-    assert [id for id, _ in answers[0]] == [hit.id for hit in retriever.by_clip(image=TIGER, k=5)]
+            assert [(hit["id"], hit["score"]) for hit in hits] == [(hit.id, hit.score) for hit in expected]
+            answers.append([hit["image"]["path"] for hit in hits])
+        assert answers[0] == answers[1]
+        # A thumbnail that one page named comes from the other, also where there is no such file, as on another machine.
+        for page, path, hit in zip((one, two, one, two), answers[0], expected, strict=False):
+            os.unlink(path)
+            found = httpx.get(f"{page.address}/gradio_api/file={path}", timeout=30)
+            assert found.content == retriever.thumbnail(hit.id)
+        for wrong in (f"{answers[0][0]}x", answers[0][0].replace(".webp", "9999.webp"), f"{cache}/shown/../secret"):
+            assert httpx.get(f"{two.address}/gradio_api/file={wrong}", timeout=30).status_code in (403, 404)

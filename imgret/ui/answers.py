@@ -1,56 +1,16 @@
 """How do hits leave the program? As JSON with thumbnails in files, the same for the page, gradio_client and MCP."""
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 from gradio.data_classes import FileData
 
-from imgret.scratch import Scratch
 from imgret.search import Found, Hit, Retriever
 from imgret.start import Ready
-
-MAX_THUMBNAILS = 20_000
-
-
-class Thumbnails:
-    """Thumbnails as files that Gradio serves in place: written when first shown, the longest unused dropped beyond a
-    number.
-    """
-
-    def __init__(self, cache: Path) -> None:
-        self._scratch = Scratch(cache, "thumbnails")
-        self.folder = self._scratch.folder / "files"
-        self.folder.mkdir()
-        gr.set_static_paths([self.folder])
-        self._used: OrderedDict[str, None] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def path(self, retriever: Retriever, row: int) -> Path:
-        """The file with the thumbnail of the picture in `row`."""
-        name = f"{retriever.index.manifest.data}-{row}.webp"  # a row of another index is another picture
-        with self._lock:
-            path = self.folder / name
-            if name in self._used:
-                self._used.move_to_end(name)
-                return path
-            path.write_bytes(retriever.index.thumbnail(row))
-            self._used[name] = None
-            if len(self._used) > MAX_THUMBNAILS:
-                (self.folder / self._used.popitem(last=False)[0]).unlink(missing_ok=True)
-            return path
-
-    def id_of(self, retriever: Retriever, path: Path) -> str | None:
-        """The picture of the library whose thumbnail `path` is, if it is one of the index that is searched now."""
-        data, _, row = path.stem.rpartition("-")
-        if path.parent != self.folder.resolve() or data != retriever.index.manifest.data:
-            return None
-        return retriever.index.record(int(row)).id
+from imgret.ui.thumbnails import Thumbnails
 
 
 @dataclass(frozen=True)

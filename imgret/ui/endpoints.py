@@ -15,9 +15,10 @@ from PIL import Image
 from imgret.images import load_image
 from imgret.search import METHODS, Found
 from imgret.start import Ready, Start
-from imgret.ui.answers import Answer, Thumbnails, answer, k_notice, language_notice
+from imgret.ui.answers import Answer, answer, k_notice, language_notice
 from imgret.ui.examples import QUERIES
 from imgret.ui.part import WHOLE, cut_out
+from imgret.ui.thumbnails import Thumbnails
 from imgret.ui.told import told
 from imgret.ui.uploads import uploaded_file
 
@@ -141,7 +142,8 @@ class Endpoints:
         if not value:
             return None
         path = uploaded_file(value, self._shown)
-        like = self.thumbnails.id_of(ready.retriever, path)
+        row = self.thumbnails.row_of(ready.retriever, path)
+        like = None if row is None else ready.retriever.index.record(row).id
         if like is not None and part == WHOLE:
             return Query(None, like)
         picture = cut_out(load_image(path, max_bytes=self.max_bytes), part)

@@ -16,7 +16,6 @@ from imgret.images import ImageError
 from imgret.search import SearchError
 from imgret.settings import Settings
 from imgret.start import Ready, Start
-from imgret.ui.answers import Thumbnails
 from imgret.ui.clip_tab import ClipTab
 from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
@@ -30,6 +29,7 @@ from imgret.ui.pixels_tab import PixelsTab
 from imgret.ui.spoken import Spoken
 from imgret.ui.tab import QUIETLY, Tab
 from imgret.ui.texts import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
+from imgret.ui.thumbnails import OnDemand, Thumbnails
 from imgret.ui.told import told
 from imgret.ui.tools import AVAILABLE, Tools
 
@@ -344,12 +344,13 @@ def launch(demo: gr.Blocks, start: Start, settings: Settings, *, port: int | Non
         found = start.health()
         return JSONResponse({"status": found.status, "reason": found.reason}, 200 if found.searchable else 503)
 
+    middleware = [Middleware(Guard, max_bytes), Middleware(OnDemand, Thumbnails(settings.cache), start)]
     return demo.launch(
         css_paths=STYLE,
         js=MARKING.read_text(encoding="utf-8"),
         server_port=port,
         max_file_size=max_bytes,
-        app_kwargs={"middleware": [Middleware(Guard, max_bytes)], "routes": [Route(HEALTH, health)]},
+        app_kwargs={"middleware": middleware, "routes": [Route(HEALTH, health)]},
         enable_monitoring=False,
         state_session_capacity=SESSIONS,
         ssr_mode=False,

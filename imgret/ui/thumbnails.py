@@ -1,0 +1,85 @@
+"""Where are the pictures of the library as files that a browser can fetch, from whichever page it asks?"""
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+from uuid import uuid4
+
+import gradio as gr
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from imgret.search import Retriever
+from imgret.start import Start
+
+MOST, BETWEEN_SWEEPS = 20_000, 1000
+"""Files that are kept, and how many are written until the oldest beyond that number go."""
+
+
+class Thumbnails:
+    """Thumbnails as files that Gradio serves in place, written when first shown.
+
+    Their folder and names depend only on the cache, the index and the row: several pages over one cache share them.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self.folder = (cache / "shown").resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        gr.set_static_paths([self.folder])
+        self._written = 0
+        self._lock = threading.Lock()
+
+    def path(self, retriever: Retriever, row: int) -> Path:
+        """The file with the thumbnail of the picture in `row`."""
+        path = self.folder / f"{retriever.index.manifest.data}-{row}.webp"  # a row of another index is another picture
+        if not path.exists():
+            self._write(path, retriever.index.thumbnail(row))
+        return path
+
+    def row_of(self, retriever: Retriever, path: Path) -> int | None:
+        """The row whose thumbnail `path` is, if it is one of the index that is searched now."""
+        data, _, row = path.stem.rpartition("-")
+        ours = path.parent == self.folder and path.suffix == ".webp" and data == retriever.index.manifest.data
+        return int(row) if ours and row.isdecimal() and int(row) < len(retriever.index) else None
+
+    def _write(self, path: Path, data: bytes) -> None:
+        draft = path.with_name(f".{uuid4().hex}")
+        draft.write_bytes(data)
+        os.replace(draft, path)
+        with self._lock:
+            self._written += 1
+            if self._written % BETWEEN_SWEEPS == 0:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        held = []
+        for entry in os.scandir(self.folder):
+            try:
+                held.append((entry.stat().st_mtime, entry.path))
+            except OSError:  # just dropped by another page
+                continue
+        for _, path in sorted(held)[:-MOST]:
+            Path(path).unlink(missing_ok=True)
+
+
+class OnDemand:
+    """An ASGI middleware: a thumbnail that is not there, as another page named it or as it was dropped, is written
+    before Gradio looks for it.
+    """
+
+    def __init__(self, app: ASGIApp, thumbnails: Thumbnails, start: Start) -> None:
+        self._app, self._thumbnails, self._start = app, thumbnails, start
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands the request on."""
+        if scope["type"] == "http":
+            _, _, asked = scope["path"].partition("/file=")
+            if asked.startswith(f"{self._thumbnails.folder}/") and self._start.health().searchable:
+                await asyncio.to_thread(self._write, Path(asked))
+        await self._app(scope, receive, send)
+
+    def _write(self, asked: Path) -> None:
+        retriever = self._start.wait().retriever
+        row = self._thumbnails.row_of(retriever, asked)
+        if row is not None:
+            self._thumbnails.path(retriever, row)
