@@ -215,6 +215,7 @@ def test_the_log_has_a_line_a_request_and_nothing_of_what_was_asked(served, pict
     written = served.log.stat().st_size
     ask(served.address, "/search_clip", [None, "a very secret walrus", None, 0.5, None, 3])
     ask(served.address, "/search_clip", [None, "a walrus", None, 7, None, 3])
+    assert ask(served.address, "/search_clip", [None, "a walrus"]) == ("error", "2 arguments were given; 6 are needed.")
     text = served.log.read_text()[written:]
     lines = [json.loads(line[line.index("{") :]) for line in text.splitlines() if '"request"' in line]
     assert [(line["method"], line["outcome"]) for line in lines] == [

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
+from gradio.block_function import BlockFunction
 from gradio.blocks import Block
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -75,7 +76,7 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
     endpoints = Endpoints(start, thumbnails, (thumbnails.folder, QUERIES), settings.max_upload_mb * 2**20)
     seconds = CACHE_HOURS * 3600
     spoken = Spoken()
-    with gr.Blocks(
+    with _Demo(
         title="imgret: image retrieval with basic maths", analytics_enabled=False, delete_cache=(seconds, seconds)
     ) as demo:
         with gr.Row(elem_id="top"):
@@ -149,6 +150,15 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
         language.input(None, language, js=LANGUAGE_TO_ADDRESS, api_visibility="private")
     demo.queue(default_concurrency_limit=4, max_size=WAITING, status_update_rate=1)
     return demo
+
+
+class _Demo(gr.Blocks):
+    """Blocks that keep what a request with too few arguments asked out of the log, where Gradio prints it."""
+
+    def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
+        """Raises gr.Error."""
+        if len(inputs) < (wanted := len(block_fn.inputs)):
+            raise gr.Error(f"{len(inputs)} arguments were given; {wanted} are needed.", print_exception=False)
 
 
 class _Page:
