@@ -1,5 +1,6 @@
 """Whatever is asked from outside is answered with a result or a sentence, and opens no way in."""
 
+import asyncio
 import json
 import math
 import threading
@@ -9,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from starlette.exceptions import HTTPException
 
 from imgret.start import Ready, Start, StartError
+from imgret.ui.guard import Guard
 from tests.conftest import LIBRARY, QUERIES, ROOT
 from tests.raw import ask, listen, upload
 
@@ -209,6 +212,45 @@ def test_clients_that_vanish_free_their_places(server, picture):
 def cut_off():
     yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + b"0" * 1000
     raise httpx.WriteError("gone")
+
+
+def test_a_body_that_does_not_come_to_its_end_is_cut_off(monkeypatch):
+    monkeypatch.setattr("imgret.ui.guard.BODY_SECONDS", 0.3)
+    parts = [{"type": "http.request", "body": b"0" * 1000, "more_body": True}]
+
+    async def receive():
+        if parts:
+            return parts.pop()
+        await asyncio.sleep(60)
+
+    async def read_all(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/call/compare", "headers": []}
+    with pytest.raises(HTTPException) as error:
+        asyncio.run(Guard(read_all, 1000)(scope, receive, None))
+    assert error.value.status_code == 408
+    assert "did not arrive within" in error.value.detail
+
+
+def test_a_client_may_listen_for_as_long_as_it_likes(monkeypatch):
+    monkeypatch.setattr("imgret.ui.guard.BODY_SECONDS", 0.3)
+    messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": b""}]
+
+    async def receive():
+        if len(messages) == 1:
+            await asyncio.sleep(0.6)
+        return messages.pop()
+
+    heard = []
+
+    async def listen_on(scope, receive, send):
+        heard.extend([await receive(), await receive()])
+
+    scope = {"type": "http", "method": "GET", "path": "/gradio_api/queue/data", "headers": []}
+    asyncio.run(Guard(listen_on, 1000)(scope, receive, None))
+    assert heard[1]["type"] == "http.disconnect"
 
 
 def test_the_log_has_a_line_a_request_and_nothing_of_what_was_asked(served, picture):
