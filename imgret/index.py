@@ -9,6 +9,8 @@ data-<content hash>/   never written to once the manifest names it
     chroma/            the Chroma collection, unless a Chroma server has it
     map.npy            (N, 2) float32, each picture's point on a map of the library; NaN for one that is not on it
     evaluation.json    how good the answers are, where the pictures have labels or captions
+
+All but the collection and the figures may lie in parts of at most 1 GB: embeddings.npy, embeddings.npy.1, and so on.
 """
 
 import hashlib
@@ -31,6 +33,7 @@ from typing_extensions import TypedDict
 from imgret.errors import in_short
 from imgret.library import ImageLibrary, Record, is_commit
 from imgret.pixels import PixelIndex, open_array
+from imgret.shards import mapped
 from imgret.vectors import ChromaServer, RecallAudit, VectorError, VectorStore, collection_of
 
 FORMAT = 1
@@ -245,7 +248,7 @@ class Index:
         self._vectors: VectorStore | None = None
         self._lock = threading.Lock()
         count, dim, side = manifest.count, manifest.encoder.dim, manifest.pixel_size
-        self._thumbnails = _map_bytes(self._data / THUMBNAILS)
+        self._thumbnails = mapped(self._data / THUMBNAILS)
         self._records = _read_records(self._data / RECORDS, len(self._thumbnails))
         self.embeddings: npt.NDArray[np.float32] = open_array(self._data / EMBEDDINGS)
         self.pixels = PixelIndex.load(self._data / PIXELS)
@@ -477,7 +480,7 @@ def _read_text(path: Path) -> bytes:
 
 
 def _read_records(path: Path, thumbnail_bytes: int) -> pa.Table:
-    records = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    records = pa.ipc.open_file(pa.py_buffer(mapped(path))).read_all()
     if not records.schema.equals(RECORD_SCHEMA):
         raise ValueError(f"{RECORDS} has other columns than the records of an index")
     records.validate(full=True)  # offsets that lead elsewhere would end the process
@@ -510,7 +513,3 @@ def _read_figures(path: Path) -> Mapping[str, Any] | None:
 
 def _counted(labels: pa.ChunkedArray) -> dict[str | None, int]:
     return {pair["values"]: pair["counts"] for pair in pc.value_counts(labels).to_pylist()}
-
-
-def _map_bytes(path: Path) -> npt.NDArray[np.uint8]:
-    return np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
