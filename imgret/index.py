@@ -20,6 +20,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -236,8 +237,6 @@ class Index:
     Attributes:
         embeddings: (N, d) float32, rows of norm 1.
         pixels: the pixel index.
-        map: the rows (M,) int64 that are on the map of the library, and their points (M, 2) float32 in [0, 1], where
-            similar pictures lie near each other; None in an index of a release that drew none.
         evaluation: the figures of the build, as `imgret evaluate --json` prints them; None where the pictures have
             neither labels nor captions, and in an index of a release that did not evaluate.
     """
@@ -252,7 +251,7 @@ class Index:
         self._records = _read_records(self._data / RECORDS, len(self._thumbnails))
         self.embeddings: npt.NDArray[np.float32] = open_array(self._data / EMBEDDINGS)
         self.pixels = PixelIndex.load(self._data / PIXELS)
-        self.map = _read_map(self._data / MAP, count)
+        self._points = open_array(self._data / MAP) if (self._data / MAP).exists() else None
         self.evaluation = _read_figures(self._data / EVALUATION)
         if not (len(self._records) == len(self.embeddings) == len(self.pixels) == count):
             raise InvalidIndexError(
@@ -260,6 +259,8 @@ class Index:
             )
         if self.embeddings.shape != (count, dim) or self.embeddings.dtype != np.float32:
             raise ValueError(f"{EMBEDDINGS} does not hold {count} vectors of {dim} dimensions")
+        if self._points is not None and (self._points.shape != (count, 2) or self._points.dtype != np.float32):
+            raise ValueError(f"{MAP} does not hold a point for each of {count} pictures")
         if self.pixels.dim != 3 * side**2:
             raise ValueError(f"the pixel vectors are not those of pictures of {side} x {side} pixels")
         if manifest.labels != {name: n for name, n in _counted(self._records["label"]).items() if name is not None}:
@@ -306,6 +307,22 @@ class Index:
             if self._vectors is None:
                 self._vectors = self._open_vectors()
             return self._vectors
+
+    @cached_property
+    def map(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+        """The rows (M,) that are on the map of the library, and their points (M, 2) in [0, 1], where similar pictures
+        lie near each other; None in an index of a release that drew none. Read when first asked for; raises
+        InvalidIndexError.
+        """
+        if self._points is None:
+            return None
+        rows = np.flatnonzero(~np.isnan(self._points).any(axis=1))
+        placed = np.array(self._points[rows])
+        if not ((placed >= 0) & (placed <= 1)).all():
+            raise InvalidIndexError(
+                f"The index in {self.folder} is corrupt ({MAP} has points outside of the map); build it anew."
+            )
+        return rows, placed
 
     def _open_vectors(self) -> VectorStore:
         if self._chroma is not None:
@@ -492,19 +509,6 @@ def _read_records(path: Path, thumbnail_bytes: int) -> pa.Table:
     if starts.null_count or sizes.null_count or (len(records) and (least < 0 or most > thumbnail_bytes)):
         raise ValueError("its thumbnails are not where its records say")
     return records
-
-
-def _read_map(path: Path, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
-    if not path.exists():
-        return None
-    points: npt.NDArray[np.float32] = open_array(path)
-    if points.shape != (count, 2) or points.dtype != np.float32:
-        raise ValueError(f"{MAP} does not hold a point for each of {count} pictures")
-    rows = np.flatnonzero(~np.isnan(points).any(axis=1))
-    placed = np.array(points[rows])
-    if not ((placed >= 0) & (placed <= 1)).all():
-        raise ValueError(f"{MAP} has points outside of the map")
-    return rows, placed
 
 
 def _read_figures(path: Path) -> Mapping[str, Any] | None:
