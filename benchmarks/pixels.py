@@ -213,7 +213,7 @@ def measure(matrix: np.ndarray, queries: np.ndarray, folder: Path, checked: bool
         "queries": len(queries),
         "build_s": fitted - start,
         "open_ms": (loaded - fitted) * 1000,
-        "sketch_share": (folder / "sketch.npy").stat().st_size / matrix.nbytes,
+        "sketch_share": sum(part.stat().st_size for part in folder.glob("sketch.npy*")) / matrix.nbytes,
         "exact": checked,
         "one full read": full_read_ms(matrix),
     }

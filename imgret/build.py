@@ -55,6 +55,7 @@ from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Man
 from imgret.library import Entry, ImageLibrary
 from imgret.pixels import PixelIndex, new_array, open_array
 from imgret.search import Retriever
+from imgret.shards import cut
 from imgret.vectors import ChromaServer, RecallAudit, VectorStore, collection_of, drop, reach
 
 BATCH = 16
@@ -277,7 +278,7 @@ def digest(
 def assemble(
     rows: list[Row], find: Callable[[str], Digest], dim: int, pixel_size: int, draft: Path, progress: Progress
 ) -> None:
-    """Writes matrices, thumbnails and records of `rows`, in their order, into the new folder `draft`."""
+    """Writes matrices, thumbnails and records of `rows`, in their order, into the new folder `draft`, long ones cut."""
     shutil.rmtree(draft, ignore_errors=True)
     (draft / layout.PIXELS).mkdir(parents=True)
     embeddings = new_array(draft / layout.EMBEDDINGS, np.float32, (len(rows), dim))
@@ -304,6 +305,9 @@ def assemble(
             progress("assemble", first + len(chunk), len(rows))
     embeddings.flush()
     pixels.flush()
+    del embeddings, pixels  # what a map has beyond a file's end, nobody may touch
+    for name in (layout.EMBEDDINGS, f"{layout.PIXELS}/{layout.PIXEL_MATRIX}", layout.THUMBNAILS, layout.RECORDS):
+        cut(draft / name)
 
 
 def finish(
@@ -318,6 +322,7 @@ def finish(
     embeddings = open_array(draft / layout.EMBEDDINGS)
     progress("map", 0, len(labels))
     np.save(draft / layout.MAP, draw(embeddings))
+    cut(draft / layout.MAP)
     if encoder is not None:
         _link_tree(encoder, draft / layout.ENCODER)
     return write(embeddings, labels, lambda done: progress("vectors", done, len(labels)))

@@ -9,6 +9,8 @@ data-<content hash>/   never written to once the manifest names it
     chroma/            the Chroma collection, unless a Chroma server has it
     map.npy            (N, 2) float32, each picture's point on a map of the library; NaN for one that is not on it
     evaluation.json    how good the answers are, where the pictures have labels or captions
+
+All but the collection and the figures may lie in parts of at most 1 GB: embeddings.npy, embeddings.npy.1, and so on.
 """
 
 import hashlib
@@ -18,6 +20,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -31,6 +34,7 @@ from typing_extensions import TypedDict
 from imgret.errors import in_short
 from imgret.library import ImageLibrary, Record, is_commit
 from imgret.pixels import PixelIndex, open_array
+from imgret.shards import mapped
 from imgret.vectors import ChromaServer, RecallAudit, VectorError, VectorStore, collection_of
 
 FORMAT = 1
@@ -233,8 +237,6 @@ class Index:
     Attributes:
         embeddings: (N, d) float32, rows of norm 1.
         pixels: the pixel index.
-        map: the rows (M,) int64 that are on the map of the library, and their points (M, 2) float32 in [0, 1], where
-            similar pictures lie near each other; None in an index of a release that drew none.
         evaluation: the figures of the build, as `imgret evaluate --json` prints them; None where the pictures have
             neither labels nor captions, and in an index of a release that did not evaluate.
     """
@@ -245,11 +247,11 @@ class Index:
         self._vectors: VectorStore | None = None
         self._lock = threading.Lock()
         count, dim, side = manifest.count, manifest.encoder.dim, manifest.pixel_size
-        self._thumbnails = _map_bytes(self._data / THUMBNAILS)
+        self._thumbnails = mapped(self._data / THUMBNAILS)
         self._records = _read_records(self._data / RECORDS, len(self._thumbnails))
         self.embeddings: npt.NDArray[np.float32] = open_array(self._data / EMBEDDINGS)
         self.pixels = PixelIndex.load(self._data / PIXELS)
-        self.map = _read_map(self._data / MAP, count)
+        self._points = open_array(self._data / MAP) if (self._data / MAP).exists() else None
         self.evaluation = _read_figures(self._data / EVALUATION)
         if not (len(self._records) == len(self.embeddings) == len(self.pixels) == count):
             raise InvalidIndexError(
@@ -257,6 +259,8 @@ class Index:
             )
         if self.embeddings.shape != (count, dim) or self.embeddings.dtype != np.float32:
             raise ValueError(f"{EMBEDDINGS} does not hold {count} vectors of {dim} dimensions")
+        if self._points is not None and (self._points.shape != (count, 2) or self._points.dtype != np.float32):
+            raise ValueError(f"{MAP} does not hold a point for each of {count} pictures")
         if self.pixels.dim != 3 * side**2:
             raise ValueError(f"the pixel vectors are not those of pictures of {side} x {side} pixels")
         if manifest.labels != {name: n for name, n in _counted(self._records["label"]).items() if name is not None}:
@@ -303,6 +307,22 @@ class Index:
             if self._vectors is None:
                 self._vectors = self._open_vectors()
             return self._vectors
+
+    @cached_property
+    def map(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+        """The rows (M,) that are on the map of the library, and their points (M, 2) in [0, 1], where similar pictures
+        lie near each other; None in an index of a release that drew none. Read when first asked for; raises
+        InvalidIndexError.
+        """
+        if self._points is None:
+            return None
+        rows = np.flatnonzero(~np.isnan(self._points).any(axis=1))
+        placed = np.array(self._points[rows])
+        if not ((placed >= 0) & (placed <= 1)).all():
+            raise InvalidIndexError(
+                f"The index in {self.folder} is corrupt ({MAP} has points outside of the map); build it anew."
+            )
+        return rows, placed
 
     def _open_vectors(self) -> VectorStore:
         if self._chroma is not None:
@@ -477,7 +497,7 @@ def _read_text(path: Path) -> bytes:
 
 
 def _read_records(path: Path, thumbnail_bytes: int) -> pa.Table:
-    records = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    records = pa.ipc.open_file(pa.py_buffer(mapped(path))).read_all()
     if not records.schema.equals(RECORD_SCHEMA):
         raise ValueError(f"{RECORDS} has other columns than the records of an index")
     records.validate(full=True)  # offsets that lead elsewhere would end the process
@@ -491,26 +511,9 @@ def _read_records(path: Path, thumbnail_bytes: int) -> pa.Table:
     return records
 
 
-def _read_map(path: Path, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
-    if not path.exists():
-        return None
-    points: npt.NDArray[np.float32] = open_array(path)
-    if points.shape != (count, 2) or points.dtype != np.float32:
-        raise ValueError(f"{MAP} does not hold a point for each of {count} pictures")
-    rows = np.flatnonzero(~np.isnan(points).any(axis=1))
-    placed = np.array(points[rows])
-    if not ((placed >= 0) & (placed <= 1)).all():
-        raise ValueError(f"{MAP} has points outside of the map")
-    return rows, placed
-
-
 def _read_figures(path: Path) -> Mapping[str, Any] | None:
     return TypeAdapter(_Figures).validate_json(_read_text(path), strict=True) if path.exists() else None
 
 
 def _counted(labels: pa.ChunkedArray) -> dict[str | None, int]:
     return {pair["values"]: pair["counts"] for pair in pc.value_counts(labels).to_pylist()}
-
-
-def _map_bytes(path: Path) -> npt.NDArray[np.uint8]:
-    return np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)

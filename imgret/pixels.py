@@ -11,6 +11,7 @@ reads pixels only of what is left, in the order of the bound. A bound never exce
 A row's "key" is what a search makes small: the L1 distance, the squared L2 distance, or minus the similarity.
 """
 
+import io
 import math
 import mmap
 import os
@@ -31,6 +32,7 @@ from numba.extending import intrinsic
 
 from imgret.errors import shown
 from imgret.metrics import LARGER_IS_CLOSER, best_first
+from imgret.shards import cut, mapped
 
 Array = npt.NDArray[Any]
 Vectors = npt.NDArray[np.uint8]
@@ -131,7 +133,7 @@ class PixelIndex:
     def save(self, folder: str | Path) -> None:
         """Write `vectors.npy` and `sketch.npy` into `folder`, made if needed; a file the index lies in stays as it is.
 
-        Each file takes its name only when it is complete.
+        Each file takes its name only when it is complete, and a long one is then cut (see `imgret.shards`).
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,6 +141,7 @@ class PixelIndex:
             if not _lies_in(array, folder / name):
                 _write(array, folder / f"{name}.partial")
                 (folder / f"{name}.partial").replace(folder / name)
+                cut(folder / name)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -828,16 +831,24 @@ def _read_only(array: Array) -> Array:
 
 def _forget_pages(array: Array) -> None:
     """Let go of a mapped file's pages, which otherwise count as this process's memory until others ask for it."""
-    if isinstance(array, np.memmap) and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+    if isinstance(array, np.memmap) and array.mode not in (None, "c") and hasattr(mmap, "MADV_DONTNEED"):
         array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
-def open_array(file: Path) -> np.memmap[Any, Any]:
-    """A .npy file, memory-mapped to be read. `np.load` would take an archive or a pickle for one, too.
+def open_array(file: Path) -> Array:
+    """A .npy file of numbers in C order, whole or cut, memory-mapped to be read.
 
-    Raises OSError or ValueError.
+    `np.load` would take an archive or a pickle for one, too. Raises OSError or ValueError.
     """
-    return np.lib.format.open_memmap(file, "r")
+    stored = mapped(file)
+    head = io.BytesIO(stored[: 1 << 16].tobytes())
+    if np.lib.format.read_magic(head) != (1, 0):
+        raise ValueError(f"{file.name} is of a version that no array of numbers needs")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(head)
+    values = stored[head.tell() :]
+    if fortran_order or dtype.kind not in "uif" or len(values) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{file.name} does not hold the {dtype} of shape {shape} that it claims to")
+    return values.view(dtype).reshape(shape)
 
 
 def new_array(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
@@ -871,7 +882,7 @@ def _lies_in(array: Array, file: Path) -> bool:
     if not isinstance(array, np.memmap) or array.filename is None:
         return False
     # A part of a file is not the file.
-    return file.exists() and file.samefile(array.filename) and np.load(file, mmap_mode="r").shape == array.shape
+    return file.exists() and file.samefile(array.filename) and open_array(file).shape == array.shape
 
 
 def _described(value: object) -> str:

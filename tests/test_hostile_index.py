@@ -165,6 +165,18 @@ def test_an_array_that_lies_is_refused_and_nothing_in_it_is_unpickled(folder, na
     refused(folder)
 
 
+@pytest.mark.parametrize("value", [-0.1, 1.5, np.inf])
+def test_a_map_with_points_outside_of_it_is_refused_by_whoever_asks_for_it(folder, value):
+    points = np.load(data_of(folder) / "map.npy")
+    points[10] = value
+    np.save(data_of(folder) / "map.npy", points)
+    signed(folder)
+    index = Index.open(folder)
+    for _ in range(2):
+        with pytest.raises(InvalidIndexError, match=r"outside of the map\); build it anew"):
+            assert index.map
+
+
 @pytest.mark.parametrize(
     "content",
     ["[]", '{"methods": 1}', "NaN", "[" * 10**4, '{"queries": 1, "alone": 0, "methods": {"l1": "good"}}'],
