@@ -18,6 +18,7 @@ for name in [name for name in os.environ if name.startswith("IMGRET_") or name =
     del os.environ[name]
 
 import pytest
+from filelock import FileLock
 
 from imgret.build import build_index
 from imgret.index import Index
@@ -38,9 +39,20 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def index_folder(tmp_path_factory, cache):
-    """The index of the embedded library; tests that change it work on a copy."""
-    folder = tmp_path_factory.mktemp("built") / "index"
-    build_index(ImageLibrary.load(LIBRARY), folder, "starter", cache=cache).close()
+    """The index of the embedded library; tests that change it work on a copy. Tests in several processes share it, and
+    what its build left in the cache.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, kept = shared / "built" / "index", shared / "built" / "cache"
+    with FileLock(shared / "built.lock"):
+        if kept.exists():
+            shutil.copytree(kept, cache, copy_function=os.link, dirs_exist_ok=True)
+        else:
+            build_index(ImageLibrary.load(LIBRARY), folder, "starter", cache=cache).close()
+            for path in cache.glob("starter-*"):
+                shutil.copytree(path, kept / path.name, copy_function=os.link)
     return folder
 
 
