@@ -60,6 +60,7 @@ ONLY_IF = """(...given) => {
   if (!(%s)) throw new Error('There is nothing to ask for.');
   return given;
 }"""
+ADDRESSED = "/[?&](example|id|text)=/.test(window.location.search)"
 PART_SHOWN = "() => document.dispatchEvent(new Event('part'))"
 LANGUAGE_TO_ADDRESS = """(language) => {
   const url = new URL(window.location);
@@ -141,7 +142,7 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
         demo.load(greet, None, [language, gallery, *spoken.components], **QUIETLY).then(
             None, language, js="(language) => { document.documentElement.lang = language; }", api_visibility="private"
         ).then(told(describe), language, described, show_progress_on=about, api_visibility="private").then(
-            told(page.follow), page.inputs, page.outputs, **QUIETLY, **IN_TURN
+            told(page.follow), page.inputs, page.outputs, js=ONLY_IF % ADDRESSED, **QUIETLY, **IN_TURN
         )
         language.input(speak, language, [gallery, *spoken.components], **QUIETLY).then(
             told(describe), language, described, **QUIETLY
@@ -276,7 +277,7 @@ class _Page:
         """What the address of the page asks for."""
         parameters = {name: str(value) for name, value in request.query_params.items()}
         path = self._named(parameters)
-        if path is None and not parameters.get("text"):
+        if path is None and not parameters.get("text"):  # an example of that name there is none
             return {self._latest: gr.skip()}
         tab, given = self._tab(parameters.get("tab")), self._given(values)
         form = dict(zip(tab.form, tab.from_address(parameters, *(given[field] for field in tab.form)), strict=True))
