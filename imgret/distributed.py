@@ -3,7 +3,6 @@
 import logging
 import os
 import pickle
-import signal
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -11,8 +10,6 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event, current_thread, main_thread
-from types import FrameType
 from typing import Any
 
 from PIL import Image
@@ -58,32 +55,10 @@ def on_ray(address: str | None = None) -> Callable[[ImageLibrary, Digester], Gen
     """
 
     def run(library: ImageLibrary, digester: Digester) -> Generator[Outcome]:
-        with _remembered_interrupt() as interrupted, _connected(address):
-            for outcome in _outcomes(library, digester):
-                yield outcome
-                if interrupted.is_set():
-                    raise KeyboardInterrupt
+        with _connected(address):
+            yield from _outcomes(library, digester)
 
     return run
-
-
-@contextmanager
-def _remembered_interrupt() -> Iterator[Event]:
-    """Remembers a Ctrl-C: within Ray the exception is raised as ever, but now and then nobody hears of it."""
-    interrupted = Event()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        signal.default_int_handler(number, frame)
-
-    in_charge = current_thread() is main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if in_charge:
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield interrupted
-    finally:
-        if in_charge:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

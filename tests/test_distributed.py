@@ -154,31 +154,6 @@ def test_control_c_leaves_the_index_that_was_there_and_no_process(alone, library
     Index.open(tmp_path / "index", cache=cache).close()
 
 
-SWALLOWING = """
-import signal
-from contextlib import nullcontext, suppress
-from imgret import distributed
-
-def outcomes(library, digester):
-    with suppress(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
-    yield "one"
-    yield "two"
-
-distributed._connected, distributed._outcomes = nullcontext, outcomes
-try:
-    for outcome in distributed.on_ray()(None, None):
-        print(outcome)
-except KeyboardInterrupt:
-    print("interrupted", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-"""
-
-
-def test_control_c_that_nobody_heard_of_within_ray_ends_a_build():
-    said = subprocess.run([sys.executable, "-c", SWALLOWING], cwd=ROOT, capture_output=True, text=True)
-    assert (said.stdout.splitlines(), said.stderr) == (["one", "interrupted True"], "")
-
-
 def test_without_the_package_a_build_on_ray_says_how_to_have_it(library, tmp_path, cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClusterError, match=r"pip install imgret\[ray\]"):
