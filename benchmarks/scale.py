@@ -22,9 +22,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,8 +33,8 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from benchmarks.pixels import crop, pictures, times_ms
-from benchmarks.serving import demo
-from imgret import Index, Retriever
+from benchmarks.serving import demo, memory_mb
+from imgret import Index
 from imgret import index as layout
 from imgret.build import Row, assemble, finish
 from imgret.digests import Digest
@@ -59,14 +57,9 @@ class Made:
     """The pictures of the benchmark by number: what an index keeps of each."""
 
     def __init__(self, data: Path, cache: Path) -> None:
-        self.pictures: list[Image.Image] = []
-        self.labels: list[str] = []
-        for table in sorted(data.rglob("*.parquet")):
-            if "test" in table.name:
-                continue
-            for batch in pq.ParquetFile(table).iter_batches(1024):
-                self.pictures += [Image.open(BytesIO(v["bytes"].as_py())).convert("RGB") for v in batch.column(0)]
-                self.labels += [f"class {label}" for label in batch.column(1).to_pylist()]
+        self.pictures = list(pictures(data, False))
+        tables = [table for table in sorted(data.rglob("*.parquet")) if "test" not in table.name]
+        self.labels = [f"class {label}" for table in tables for label in pq.read_table(table)[1].to_pylist()]
         self.exported = shared_export("starter", cache)
         self.encoder = load_encoder("starter", cache=cache, exported=self.exported)
         self.base = self.embedded(self.pictures[:BASE])
@@ -103,7 +96,7 @@ class Stages:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._stage, self._since = "", time.perf_counter()
+        self._stage, self._since = "rows", time.perf_counter()
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         if stage != self._stage:
@@ -141,10 +134,9 @@ def build(made: Made, folder: Path, n: int, chroma: Chroma) -> tuple[Manifest, d
         skipped=(),
         recall=recall,
         created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
-        files={},
+        files=layout.describe_files(folder, draft.name),
         vectors=Place(server.url, collection_of(content)),
     )
-    manifest = replace(manifest, files=layout.describe_files(folder, draft.name))
     layout.write_manifest(folder, manifest)
     return manifest, stages.ended()
 
@@ -163,11 +155,6 @@ def spread(ask: Callable[[Any], Any], queries: Iterable[Any]) -> tuple[float, fl
     """The median and the 95th percentile of the queries' times, in ms."""
     times = times_ms(ask, queries)
     return float(np.median(times)), float(np.percentile(times, 95))
-
-
-def memory_mb(pid: int, what: str) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(what))) / 1024
 
 
 def served(folder: Path, cache: Path) -> float:
@@ -197,7 +184,6 @@ def measure(made: Made, work: Path, n: int, cache: Path, embedded: bool) -> dict
         started = time.perf_counter()
         index = Index.open(folder, chroma.url, cache=cache)
         result["open_ms"] = (time.perf_counter() - started) * 1000
-        Retriever(index)
         for metric in METRICS:
             ask = partial(index.pixels.search, metric=metric, k=K)
             spread(ask, made.pixel_queries)  # what the system has not read yet

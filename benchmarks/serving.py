@@ -36,8 +36,13 @@ class Demo:
         return time.perf_counter() - self.started
 
     def resident_mb(self) -> float:
-        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
+        return memory_mb(self.pid, "VmRSS")
+
+
+def memory_mb(pid: int, what: str) -> float:
+    """What the system says of a process's memory; "VmRSS" is all that is resident, "RssAnon" what is its own."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(what))) / 1024
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from imgret.start import Ready, Start, StartError
 from imgret.ui.guard import Guard
+from imgret.ui.thumbnails import Thumbnails
 from tests.conftest import LIBRARY, QUERIES, ROOT
 from tests.raw import ask, listen, upload
 
@@ -251,6 +253,18 @@ def test_a_client_may_listen_for_as_long_as_it_likes(monkeypatch):
     scope = {"type": "http", "method": "GET", "path": "/gradio_api/queue/data", "headers": []}
     asyncio.run(Guard(listen_on, 1000)(scope, receive, None))
     assert heard[1]["type"] == "http.disconnect"
+
+
+def test_thumbnails_fill_no_disk(retriever, tmp_path, monkeypatch):
+    monkeypatch.setattr("imgret.ui.thumbnails.MOST", 20)
+    monkeypatch.setattr("imgret.ui.thumbnails.BETWEEN_SWEEPS", 5)
+    thumbnails = Thumbnails(tmp_path)
+    for row in range(100):
+        path = thumbnails.path(retriever, row)
+        os.utime(path, (row, row))
+    left = {thumbnails.row_of(retriever, path) for path in thumbnails.folder.iterdir()}
+    assert set(range(80, 100)) <= left <= set(range(75, 100))
+    assert thumbnails.path(retriever, 3).read_bytes() == retriever.index.thumbnail(3)
 
 
 def test_the_log_has_a_line_a_request_and_nothing_of_what_was_asked(served, picture):

@@ -27,11 +27,14 @@ class Answer:
     notice: str | None
     visited: int | None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, *, with_images: bool = True) -> dict[str, Any]:
         """The answer as the endpoints give it, each hit with its `image`, a file that the client downloads."""
-        pictures = (FileData(path=str(path), mime_type="image/webp").model_dump() for path in self.images)
+        hits = [hit.as_dict() for hit in self.hits]
+        if with_images:
+            for hit, path in zip(hits, self.images, strict=True):
+                hit["image"] = FileData(path=str(path), mime_type="image/webp").model_dump()
         return {
-            "hits": [hit.as_dict() | {"image": picture} for hit, picture in zip(self.hits, pictures, strict=True)],
+            "hits": hits,
             "method": self.method,
             "elapsed_ms": self.elapsed_ms,
             "library": self.library,

@@ -70,16 +70,17 @@ LANGUAGE_TO_ADDRESS = """(language) => {
 }"""
 
 
-def build_page(start: Start, settings: Settings) -> gr.Blocks:
+def build_page(start: Start, settings: Settings) -> "Demo":
     """The demo as Gradio Blocks, over whatever `start` makes ready."""
     thumbnails = Thumbnails(settings.cache)
     gr.set_static_paths([QUERIES])
     endpoints = Endpoints(start, thumbnails, (thumbnails.folder, QUERIES), settings.max_upload_mb * 2**20)
     seconds = CACHE_HOURS * 3600
     spoken = Spoken()
-    with _Demo(
+    with Demo(
         title="imgret: image retrieval with basic maths", analytics_enabled=False, delete_cache=(seconds, seconds)
     ) as demo:
+        demo.thumbnails = thumbnails
         with gr.Row(elem_id="top"):
             spoken(gr.Markdown, {"value": lambda words: f"# {words.title}\n{words.lead}"})
             language = gr.Radio(
@@ -153,11 +154,13 @@ def build_page(start: Start, settings: Settings) -> gr.Blocks:
     return demo
 
 
-class _Demo(gr.Blocks):
-    """Blocks that keep what a request with too few arguments asked out of the log, where Gradio prints it."""
+class Demo(gr.Blocks):
+    """The page, and the files of `thumbnails` that it shows."""
+
+    thumbnails: Thumbnails
 
     def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
-        """Raises gr.Error."""
+        """Raises gr.Error for too few arguments: Gradio's own error prints them into the log."""
         if len(inputs) < (wanted := len(block_fn.inputs)):
             raise gr.Error(f"{len(inputs)} arguments were given; {wanted} are needed.", print_exception=False)
 
@@ -237,18 +240,18 @@ class _Page:
             self._script, (self._latest, self._part, tab.picture, tab.part, self._active)
         )
         own = f"({picture}?.path ?? '')"
+        another = f"{own} !== {latest} || {own_part} !== {part}"
         fields = [tab.picture, tab.part]
         self._on(gallery.select, tab, pick, f"{active} === '{tab.name}'", [*fields, *tab.besides])
         # What is the latest picture was set and searched for by an answer. Not `input` or `clear`: when a picture is
         # taken away, they come with the one that was there.
         self._on(tab.picture.change, tab, change_picture, f"{own} !== {latest} || {own} === ''", [tab.part])
         # Gradio takes no `input` from a script.
-        self._on(tab.part.change, tab, search, f"{own} !== {latest} || {own_part} !== {part}")
+        self._on(tab.part.change, tab, search, another)
         self._on(tab.triggers, tab, search)
         tab.part.change(None, js=PART_SHOWN, api_visibility="private")
         tab.tab.select(None, None, self._active, js=f"() => '{tab.name}'", api_visibility="private")
-        new = f"{latest} && ({own} !== {latest} || {own_part} !== {part})"
-        self._on(tab.tab.select, tab, enter, new, fields)
+        self._on(tab.tab.select, tab, enter, f"{latest} && ({another})", fields)
         for hits in tab.hits:
             self._on(hits.select, tab, go_on, outputs=fields)
 
@@ -346,7 +349,7 @@ class _Page:
         return dict(zip(self.inputs[1:], values, strict=True))
 
 
-def launch(demo: gr.Blocks, start: Start, settings: Settings, *, port: int | None = None, **options: Any) -> Any:
+def launch(demo: Demo, start: Start, settings: Settings, *, port: int | None = None, **options: Any) -> Any:
     """Serves the page; host and port are Gradio's own variables where not given."""
     max_bytes = settings.max_upload_mb * 2**20
     bound_downloads(max_bytes)
@@ -355,7 +358,7 @@ def launch(demo: gr.Blocks, start: Start, settings: Settings, *, port: int | Non
         found = start.health()
         return JSONResponse({"status": found.status, "reason": found.reason}, 200 if found.searchable else 503)
 
-    middleware = [Middleware(Guard, max_bytes), Middleware(OnDemand, Thumbnails(settings.cache), start)]
+    middleware = [Middleware(Guard, max_bytes), Middleware(OnDemand, demo.thumbnails, start)]
     return demo.launch(
         css_paths=STYLE,
         js=MARKING.read_text(encoding="utf-8"),

@@ -46,8 +46,8 @@ class Results:
     def shown(self, answer: Answer, language: str, status: str) -> list[Any]:
         """The values of `outputs` for an answer, of which `status` is a line."""
         notice = translated(answer.notice, language) if answer.notice else ""
-        hits = captioned(answer, language)
-        return [f"{status} {notice}", hits, answer.as_dict(), *self._why.cleared(len(answer.hits))]
+        hits, found = captioned(answer, language), answer.as_dict(with_images=False)
+        return [f"{status} {notice}", hits, found, *self._why.cleared(len(answer.hits))]
 
     def cleared(self) -> list[Any]:
         """The values of `outputs` before a search."""

@@ -74,7 +74,8 @@ class OnDemand:
         """Hands the request on."""
         if scope["type"] == "http":
             _, _, asked = scope["path"].partition("/file=")
-            if asked.startswith(f"{self._thumbnails.folder}/") and self._start.health().searchable:
+            lacking = asked.startswith(f"{self._thumbnails.folder}/") and not os.path.exists(asked)
+            if lacking and self._start.health().searchable:
                 await asyncio.to_thread(self._write, Path(asked))
         await self._app(scope, receive, send)
 
