@@ -235,11 +235,14 @@ except LibraryError as error:
 
 
 def published(hub):
-    """The manifest of the index on the Hub; all that it names is there, whole, and nothing of an older one."""
+    """The manifest of the index on the Hub; all that it names is there, whole, and nothing of an older one.
+
+    Of one commit: what a killed client had asked for may become another one while this reads.
+    """
     files = hub.repo("models", INDEX).files
-    manifest = json.loads(hub.read("models", INDEX, "manifest.json"))
+    manifest = json.loads(files["manifest.json"].path.read_bytes())
     for name, entry in manifest["files"].items():
-        data = hub.read("models", INDEX, name)
+        data = files[name].path.read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (entry["size"], entry["sha256"])
     assert {name for name in files if name.startswith("data-")} == set(manifest["files"])
     return manifest

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -297,6 +298,15 @@ def test_the_page_speaks_vietnamese_where_the_browser_asks_for_it_and_switches(v
     page.get_by_text("Squares each difference first").wait_for()
     page.get_by_text("10 best of 545 pictures").first.wait_for()
     visit("/?lang=vi").get_by_role("tab", name="Truy vấn cơ bản").wait_for()
+
+
+def test_an_address_that_somebody_else_wrote_puts_nothing_but_words_on_the_page(visit):
+    picture = '<img src="http://127.0.0.1:1/seen">'
+    for asked in ({"tab": "pixels", "id": picture}, {"tab": "clip", "text": "a", "label": picture}):
+        page = visit("/?" + urlencode(asked))
+        told = page.locator(".toast-body")
+        told.get_by_text(picture).wait_for()
+        assert told.locator("img").count() == 0
 
 
 def test_nothing_is_asked_for_twice(page, retriever):

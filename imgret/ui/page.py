@@ -31,7 +31,7 @@ from imgret.ui.spoken import Spoken
 from imgret.ui.tab import QUIETLY, Tab
 from imgret.ui.texts import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
 from imgret.ui.thumbnails import OnDemand, Thumbnails
-from imgret.ui.told import told
+from imgret.ui.told import notice, told
 from imgret.ui.tools import AVAILABLE, Tools
 
 STYLE = Path(__file__).with_name("page.css")
@@ -226,7 +226,7 @@ class _Page:
             try:
                 return {tab.part: WHOLE} | self._found(tab, language, given | {tab.part: WHOLE})
             except ImageError as error:  # what the picture before found is not what this one finds
-                gr.Warning(translated(str(error), language))
+                gr.Warning(notice(str(error), language))
                 return self._emptied(tab, language, given)
 
         def enter(language: str, *values: Any) -> Changes:

@@ -66,7 +66,11 @@ def picture_field(spoken: Spoken, elem_id: str) -> tuple[gr.Image, gr.Textbox]:
     """A field for a query picture, from a file, the clipboard or a camera; and the part of it, as part.js marks it."""
     picture = spoken(
         gr.Image,
-        {"label": lambda words: words.query_picture, "alt_text": lambda words: words.query_picture},
+        {
+            "label": lambda words: words.query_picture,
+            "alt_text": lambda words: words.query_picture,
+            "placeholder": lambda words: words.drop,
+        },
         type="filepath",
         sources=["upload", "clipboard", "webcam"],
         height=220,

@@ -28,6 +28,7 @@ class Words:
     library_tab: str
     code_tab: str
     query_picture: str
+    drop: str
     part: str
     metric: str
     metrics: Mapping[str, str]
@@ -101,6 +102,7 @@ EN = Words(
     library_tab="Library",
     code_tab="From a program",
     query_picture="Query picture",
+    drop="Drop a picture here, or click to choose one",
     part="Drag over the picture to search with that part of it (keys: + − ← → ↑ ↓); a click, or Esc, takes the whole again.",
     metric="Metric",
     metrics={"l1": "L1", "l2": "L2", "cosine": "Cosine", "correlation": "Correlation", "clip": "CLIP"},
@@ -208,6 +210,7 @@ VI = Words(
     library_tab="Thư viện",
     code_tab="Từ chương trình",
     query_picture="Hình truy vấn",
+    drop="Thả hình vào đây, hoặc bấm để chọn",
     part="Kéo chuột trên hình để truy vấn bằng phần đó của hình (phím: + − ← → ↑ ↓); bấm vào hình, hoặc phím Esc, để lấy lại cả hình.",
     metric="Độ đo",
     metrics={"l1": "L1", "l2": "L2", "cosine": "Cosine", "correlation": "Tương quan", "clip": "CLIP"},

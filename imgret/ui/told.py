@@ -1,5 +1,6 @@
 """How does a request end? With an answer or with a sentence in the visitor's language, and with a line in the log."""
 
+import html
 import json
 import logging
 import time
@@ -12,7 +13,7 @@ from uuid import uuid4
 
 import gradio as gr
 
-from imgret.ui.texts import DEFAULT, translated
+from imgret.ui.texts import translated
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,9 +55,16 @@ def logged(function: Callable[P, R]) -> Callable[P, R]:
     return logging_it
 
 
+def notice(sentence: str, language: str) -> str:
+    """A sentence of ours as the text of a notice on the page: Gradio takes that for HTML, and the sentence may quote an
+    address that somebody else wrote.
+    """
+    return html.escape(translated(sentence, language), quote=False)
+
+
 def told(function: Callable[P, R]) -> Callable[P, R]:
     """`logged`, with each ValueError, the errors that a visitor can cause, as a `gr.Error`: its sentence reaches
-    page and client as it is, in the language that the page's handlers are given by the name of `language`.
+    client as it is, and the page in the language that its handlers are given by the name of `language`.
     """
     names, answering = list(signature(function).parameters), logged(function)
 
@@ -65,7 +73,9 @@ def told(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return answering(*args, **kwargs)
         except ValueError as error:
-            language = args[names.index("language")] if "language" in names else DEFAULT
-            raise gr.Error(translated(str(error), str(language)), print_exception=False) from error
+            if "language" not in names:
+                raise gr.Error(str(error), print_exception=False) from error
+            text = notice(str(error), str(args[names.index("language")]))
+            raise gr.Error(text, print_exception=False) from error
 
     return telling
