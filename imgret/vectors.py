@@ -7,9 +7,11 @@ finds a collection finds the whole of it.
 
 import json
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgret.errors import in_short
+from imgret.graph import METADATA, check_graph
 from imgret.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -28,8 +31,8 @@ T = TypeVar("T")
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
-COLLECTION = "embeddings"
-HNSW = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32}
+DATABASE, COLLECTION = "chroma.sqlite3", "embeddings"
+HNSW: dict[str, Any] = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32}
 FIRST_EF_SEARCH = 100
 SMALL = 1000
 """Up to so many rows the search is as wide as the collection from the start: it costs next to nothing, and Chroma makes
@@ -47,7 +50,6 @@ PROBE_SECONDS = 5.0
 CLOUD = "api.trychroma.com"
 
 _LABEL = "label"
-_SYNCED = "index_metadata.pickle"
 _MARK, _DRAFT = "imgret", "-draft"
 _AWAY = (429, 502, 503, 504)
 """What a proxy answers while the server behind it restarts."""
@@ -172,12 +174,14 @@ class VectorStore:
 
         Chroma changes its SQLite file by being opened, so it is given a working copy below `cache` that lives as long
         as this store: that file copied, the vectors linked. An emptied or damaged one it opens, too, and answers
-        wrongly: so half of some rows have to find themselves first. Raises VectorError.
+        wrongly: so half of some rows have to find themselves first. One made to end the process that opens it is not
+        opened. Raises VectorError.
         """
         scratch = Scratch(cache, "chroma")
         copy = scratch.folder / "db"
         try:
             _working_copy(folder, copy)
+            _check(copy, embeddings.shape[1])
             source = _Embedded(_client(copy), scratch)
             store = cls(source, len(embeddings))
             if (found := source.collection.count()) != len(embeddings):
@@ -634,11 +638,23 @@ def _working_copy(folder: Path, copy: Path) -> None:
     for path in folder.iterdir():
         if not path.is_dir():
             shutil.copyfile(path, copy / path.name)
-        elif (path / _SYNCED).exists():
+        elif (path / METADATA).exists():
             (copy / path.name).symlink_to(path.resolve(), target_is_directory=True)
         else:
             # Below 1,000 rows Chroma has not written its graph yet: it makes these files anew at the first query.
             shutil.copytree(path, copy / path.name)
+
+
+def _check(copy: Path, dim: int) -> None:
+    """Raises ValueError where Chroma would leave its memory: it takes the database's word for the width of a vector."""
+    with closing(sqlite3.connect(copy / DATABASE)) as database:
+        widths = database.execute("SELECT dimension FROM collections WHERE dimension IS NOT NULL").fetchall()
+        lengths = database.execute("SELECT DISTINCT length(vector) FROM embeddings_queue WHERE vector IS NOT NULL")
+        if set(widths) != {(dim,)} or not {(4 * dim,)}.issuperset(lengths):
+            raise ValueError(f"they are not {dim} numbers each")
+    for path in copy.iterdir():
+        if (path / METADATA).exists():
+            check_graph(path, dim, HNSW["max_neighbors"])
 
 
 def _client(folder: Path) -> Any:
