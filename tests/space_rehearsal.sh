@@ -62,8 +62,9 @@ fi
 
 say "build: preload what README.md says"
 unset HF_HUB_DISABLE_PROGRESS_BARS
-in_space() { env -i PATH="$venv/bin:$PATH" HOME="$work/home" HF_ENDPOINT="$HF_ENDPOINT" HF_HUB_DISABLE_XET=1 "$@"; }
-in_space python - <<'PYTHON'
+# Not a function: that would run in a shell of its own in the background, and killing it leaves the app.
+in_space=(env -i PATH="$venv/bin:$PATH" HOME="$work/home" HF_ENDPOINT="$HF_ENDPOINT" HF_HUB_DISABLE_XET=1)
+"${in_space[@]}" python - <<'PYTHON'
 from huggingface_hub import RepoCard, snapshot_download
 
 for line in RepoCard.load("README.md").data["preload_from_hub"]:
@@ -78,11 +79,11 @@ hub=
 say "start"
 began=$(date +%s.%N)
 port=$("$python" -c "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1])")
-in_space SPACE_ID=org/space GRADIO_ANALYTICS_ENABLED=False GRADIO_SERVER_PORT="$port" \
+"${in_space[@]}" SPACE_ID=org/space GRADIO_ANALYTICS_ENABLED=False GRADIO_SERVER_PORT="$port" \
   IMGRET_LIBRARY=org/pictures IMGRET_SPLIT=train IMGRET_ENCODER=starter IMGRET_INDEX=org/space-index \
   python app.py >"$work/log" 2>&1 &
 app=$!
-in_space python - "$port" "$began" "$app" <<'PYTHON' || { cat "$work/log"; exit 1; }
+"${in_space[@]}" python - "$port" "$began" "$app" <<'PYTHON' || { cat "$work/log"; exit 1; }
 import os, sys, time
 from pathlib import Path
 
