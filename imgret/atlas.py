@@ -6,7 +6,7 @@ import numpy.typing as npt
 from imgret.index import Index
 
 MAPPED = 5000
-"""Pictures on a map at most: so many take 15 s to draw on two busy cores, 545 take 2 to 4 s."""
+"""Pictures on a map at most: so many take 12 s to draw, 545 take 1 s."""
 
 # Of 1 to 10 neighbours and weights s, exp(20 s) and exp(50 s) these place a picture, itself left out, the nearest to
 # where the map has it: half of examples/library within 0.012 (of the 10 nearest weighted by s: within 0.042).
@@ -52,11 +52,15 @@ def _points(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     if float(np.ptp(embeddings, axis=0).max()) == 0:
         return np.full((count, 2), CENTRE, np.float32)
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     # 500 iterations are enough: with 1,000 no more of the neighbours are kept, in examples/library and in 2,000
     # photographs of CIFAR-10.
     model = TSNE(perplexity=min(30.0, (count - 1) / 3), max_iter=500, metric="cosine", init="pca", random_state=0)
-    flat = np.asarray(model.fit_transform(embeddings), np.float64)
+    # One thread: where others want the cores, too, its own wait for each other at each step, 4 s for 39 pictures
+    # instead of 0.1, and two alone on two cores need three quarters of the time of one.
+    with threadpool_limits(1):
+        flat = np.asarray(model.fit_transform(embeddings), np.float64)
     low, sides = flat.min(axis=0), np.ptp(flat, axis=0)
     longer = sides.max()
     return ((flat - low + (longer - sides) / 2) / longer).astype(np.float32)

@@ -15,6 +15,7 @@ from pathlib import Path
 # Before anything imports huggingface_hub: a closed port, so that whatever reached for the Hub would fail at once.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # torch's threads do not burn the core that the tests beside them want
 for name in [name for name in os.environ if name.startswith("IMGRET_") or name == "SPACE_ID"]:
     del os.environ[name]
 
@@ -36,28 +37,35 @@ QUERIES = EXAMPLES / "queries"
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """A cache folder that the whole run shares, so that the encoder is put together once."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def index_folder(tmp_path_factory, cache):
-    """The index of the embedded library; tests that change it work on a copy. Tests in several processes share it, and
-    what its build left in the cache.
+def built(tmp_path_factory):
+    """A folder with the index of the embedded library, `index`, and what its build left in the cache, `cache`: made
+    once, for the tests in all processes.
     """
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    folder, kept = shared / "built" / "index", shared / "built" / "cache"
-    with FileLock(shared / "built.lock"):
-        if kept.exists():
-            shutil.copytree(kept, cache, copy_function=os.link, dirs_exist_ok=True)
-        else:
-            build_index(ImageLibrary.load(LIBRARY), folder, "starter", cache=cache).close()
-            for path in cache.glob("starter-*"):
-                shutil.copytree(path, kept / path.name, copy_function=os.link)
+    folder = shared / "built"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            half = shared / "half-built"
+            build_index(ImageLibrary.load(LIBRARY), half / "index", "starter", cache=half / "cache").close()
+            half.rename(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def cache(built, tmp_path_factory):
+    """A cache folder for the tests of a process, in which the encoder is put together and exported."""
+    folder = tmp_path_factory.mktemp("cache")
+    for path in (built / "cache").glob("starter-*"):
+        shutil.copytree(path, folder / path.name, copy_function=os.link)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def index_folder(built):
+    """The index of the embedded library; tests that change it work on a copy."""
+    return built / "index"
 
 
 @pytest.fixture(scope="session")
