@@ -316,16 +316,19 @@ def finish(
     """Adds both searches, the map and the exported encoder, if any, to the assembled folder; the audit of its
     vectors, which `write` puts where they belong.
     """
-    matrix = open_array(draft / layout.PIXELS / layout.PIXEL_MATRIX)
-    fitted = PixelIndex.fit(matrix, lambda done, total: progress("pixel index", done, total))
-    fitted.save(draft / layout.PIXELS)
     embeddings = open_array(draft / layout.EMBEDDINGS)
-    progress("map", 0, len(labels))
-    np.save(draft / layout.MAP, draw(embeddings))
+    with ThreadPoolExecutor(1) as beside:
+        drawn = beside.submit(draw, embeddings)  # on a core of its own, which the rest does not keep busy
+        matrix = open_array(draft / layout.PIXELS / layout.PIXEL_MATRIX)
+        fitted = PixelIndex.fit(matrix, lambda done, total: progress("pixel index", done, total))
+        fitted.save(draft / layout.PIXELS)
+        if encoder is not None:
+            _link_tree(encoder, draft / layout.ENCODER)
+        audit = write(embeddings, labels, lambda done: progress("vectors", done, len(labels)))
+        progress("map", 0, len(labels))
+        np.save(draft / layout.MAP, drawn.result())
     cut(draft / layout.MAP)
-    if encoder is not None:
-        _link_tree(encoder, draft / layout.ENCODER)
-    return write(embeddings, labels, lambda done: progress("vectors", done, len(labels)))
+    return audit
 
 
 def appraise(retriever: Retriever, draft: Path, progress: Progress) -> None:
