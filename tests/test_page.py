@@ -286,6 +286,7 @@ def test_the_page_speaks_vietnamese_where_the_browser_asks_for_it_and_switches(v
     page.get_by_text("những hình giống nhất sẽ hiện ra ở đây").wait_for()
     page.get_by_text("545 hình ảnh từ").wait_for()
     page.wait_for_function("document.documentElement.lang === 'vi'")
+    page.get_by_text("Bình phương từng chênh lệch").wait_for()
     example(page, "tiger.webp").click()
     page.get_by_text("Bình phương từng chênh lệch").wait_for()
     (tmp_path / "page.png").write_text("<html>")

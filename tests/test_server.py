@@ -21,10 +21,14 @@ from gradio_client import Client, handle_file
 
 from imgret import ImageLibrary, Index, Retriever, build_index
 from imgret.hub import HubError, publish
+from imgret.images import load_image
 from imgret.index import Manifest
+from imgret.metrics import METRICS
 from imgret.settings import Settings
-from imgret.start import Start, prepare
+from imgret.start import Ready, Start, prepare
+from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.texts import translated
+from imgret.ui.thumbnails import Thumbnails
 from imgret.vectors import ChromaServer, VectorError, VectorStore
 from tests.chroma import Chroma
 from tests.conftest import QUERIES, ROOT, free_port, serving
@@ -212,7 +216,7 @@ def test_a_token_that_no_header_can_carry_is_refused():
     assert "IMGRET_CHROMA_TOKEN" in said(lambda: ChromaServer("http://a", TOKEN + "\n"))
 
 
-def test_a_server_that_is_away_or_silent_leaves_the_pixel_metrics(index_folder, cache, brief, monkeypatch):
+def test_a_server_that_is_away_or_silent_leaves_the_pixel_metrics(index_folder, cache, tmp_path, brief, monkeypatch):
     monkeypatch.setattr("imgret.vectors.PROBE_SECONDS", 1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -225,6 +229,11 @@ def test_a_server_that_is_away_or_silent_leaves_the_pixel_metrics(index_folder, 
             assert says in said(lambda retriever=retriever: retriever.by_clip(text="a bird"))
             assert time.monotonic() - started < 30
             assert len(retriever.by_pixels(TIGER)) == 10
+            endpoints = Endpoints(None, Thumbnails(tmp_path), (), 10**6)
+            *pixels, clip = endpoints.by_all(Ready(retriever, "here"), Query(load_image(TIGER)), 5)
+            assert [(answer.method, len(answer.hits)) for answer in pixels] == [(metric, 5) for metric in METRICS]
+            assert (clip.method, clip.hits, clip.as_dict()["hits"]) == ("clip", (), [])
+            assert says in clip.notice
 
 
 class Drops(http.server.BaseHTTPRequestHandler):

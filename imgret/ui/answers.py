@@ -60,6 +60,11 @@ def answer(
     )
 
 
+def no_answer(ready: Ready, method: str, why: str) -> Answer:
+    """The place of an answer that cannot be had, beside others that can."""
+    return Answer(method, (), (), 0.0, ready.retriever.index.manifest.library.name, why, None)
+
+
 def k_notice(retriever: Retriever, k: Any) -> str | None:
     """The sentence that belongs to a k above the number of pictures."""
     count = len(retriever.index)

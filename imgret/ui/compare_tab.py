@@ -13,7 +13,7 @@ from imgret.ui.examples import Example
 from imgret.ui.results import captioned, first_line, hits_gallery
 from imgret.ui.spoken import Spoken
 from imgret.ui.tab import Tab, k_from, k_slider, picture_field
-from imgret.ui.texts import WORDS, Words
+from imgret.ui.texts import WORDS, Words, translated
 
 MAX_K = 10
 
@@ -61,7 +61,10 @@ class CompareTab(Tab):
                 hit.id: ("● " if hit.id in agrees else "") + ("✓ " if label is not None and hit.label == label else "")
                 for hit in answer.hits
             }
-            values += [_title(words, answer, by_clip, label), captioned(answer, language, marks)]
+            title = _title(words, answer, by_clip, label)
+            if answer.notice and not answer.hits:
+                title += f" · {translated(answer.notice, language)}"
+            values += [title, captioned(answer, language, marks)]
         return values
 
     def cleared(self, language: str, *form: Any) -> list[Any]:
@@ -86,8 +89,8 @@ class CompareTab(Tab):
 def _title(words: Words, answer: Answer, by_clip: set[str], label: str | None) -> str:
     count = len(answer.hits)
     parts = [f"**{words.metrics[answer.method]}**"]
-    if answer.method != "clip":
+    if answer.method != "clip" and by_clip:
         parts.append(f"● {sum(hit.id in by_clip for hit in answer.hits)} / {count}")
-    if label:
-        parts.append(f"✓ precision@{count} {sum(hit.label == label for hit in answer.hits) / max(count, 1):.2f}")
+    if label and count:
+        parts.append(f"✓ precision@{count} {sum(hit.label == label for hit in answer.hits) / count:.2f}")
     return " · ".join(parts)

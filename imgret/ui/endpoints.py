@@ -12,15 +12,17 @@ from gradio.data_classes import FileData
 from gradio.utils import get_function_description, get_function_params
 from PIL import Image
 
+from imgret.encoders import EncoderError
 from imgret.images import load_image
 from imgret.search import METHODS, Found
 from imgret.start import Ready, Start
-from imgret.ui.answers import Answer, answer, k_notice, language_notice
+from imgret.ui.answers import Answer, answer, k_notice, language_notice, no_answer
 from imgret.ui.examples import QUERIES
 from imgret.ui.part import WHOLE, cut_out
 from imgret.ui.thumbnails import Thumbnails
 from imgret.ui.told import told
 from imgret.ui.uploads import uploaded_file
+from imgret.vectors import VectorError
 
 Metric = Literal["l1", "l2", "cosine", "correlation"]
 
@@ -100,7 +102,8 @@ class Endpoints:
             image: The query picture.
             k: How many pictures to return by each method, best first, at least 1.
         Returns:
-            a list of five answers like those of /search_pixels, one a method.
+            a list of five answers like those of /search_pixels, one a method; while CLIP cannot be asked, its answer
+            has no hits and a notice that says why.
         """
         return [found.as_dict() for found in self.by_all(self.start.wait(), Query(self._picture(image)), k)]
 
@@ -172,9 +175,13 @@ class Endpoints:
         return answer(ready, self.thumbnails, "clip", search, notice)
 
     def by_all(self, ready: Ready, query: Query, k: Any) -> list[Answer]:
-        """The answers by all five methods, in the order of METHODS."""
-        pixels = [self.by_pixels(ready, query, metric, k) for metric in METHODS[:-1]]
-        return [*pixels, self.by_clip(ready, query, None, None, 0.5, None, k)]
+        """The answers by all five methods, in the order of METHODS; the pixel metrics' also while CLIP has none."""
+        answers = [self.by_pixels(ready, query, metric, k) for metric in METHODS[:-1]]
+        try:
+            answers.append(self.by_clip(ready, query, None, None, 0.5, None, k))
+        except (EncoderError, VectorError) as error:
+            answers.append(no_answer(ready, "clip", str(error)))
+        return answers
 
     def _picture(self, value: Any) -> Image.Image:
         return load_image(uploaded_file(value, self._shown), max_bytes=self.max_bytes)

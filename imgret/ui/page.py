@@ -137,10 +137,10 @@ def build_page(start: Start, settings: Settings) -> "Demo":
 
         def greet(request: gr.Request) -> list[Any]:
             code = chosen_language(request)
-            return [code, *speak(code)]
+            return [code, pixels.at_first(code), *speak(code)]
 
         described = [about, timer, clip.starter, clip.labels]
-        demo.load(greet, None, [language, gallery, *spoken.components], **QUIETLY).then(
+        demo.load(greet, None, [language, pixels.about, gallery, *spoken.components], **QUIETLY).then(
             None, language, js="(language) => { document.documentElement.lang = language; }", api_visibility="private"
         ).then(told(describe), language, described, show_progress_on=about, api_visibility="private").then(
             told(page.follow), page.inputs, page.outputs, js=ONLY_IF % ADDRESSED, **QUIETLY, **IN_TURN

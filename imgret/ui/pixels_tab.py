@@ -43,15 +43,20 @@ class PixelsTab(Tab):
                     value=DEFAULT,
                     elem_id="pixel-metric",
                 )
-                about = gr.Markdown(_about("en", DEFAULT), latex_delimiters=LATEX, elem_classes="formula")
+                self.about = gr.Markdown(self.at_first("en"), latex_delimiters=LATEX, elem_classes="formula")
                 k = k_slider(spoken)
             with gr.Column(scale=5, min_width=320, elem_classes="results"):
                 self._results = Results(spoken, "pixel")
         self.form = [metric, k]
-        self.outputs = [about, *self._results.outputs]
+        self.outputs = [self.about, *self._results.outputs]
         self.hits = [self._results.hits]
         self.triggers = [metric.input, k.release]
         self._results.wire(endpoints, why_pixels, language, [self.picture, self.part], self.form)
+
+    @staticmethod
+    def at_first(language: str) -> str:
+        """What `about` says of the metric that is chosen when the page opens."""
+        return _about(language, DEFAULT)
 
     def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:
         if query is None:
