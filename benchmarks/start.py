@@ -27,7 +27,7 @@ from imgret.settings import EXAMPLES
 QUERY = str(EXAMPLES / "queries" / "tiger.webp")
 
 
-def starts(index: Path, cache: Path, code: str) -> dict[str, float]:
+def two_starts(index: Path, cache: Path, code: str) -> dict[str, float]:
     with demo(index, cache, code) as served:
         ask(served, "/search_pixels", image=handle_file(QUERY))
         found = {"page_s": served.page_s, "pixels_s": served.age()}
@@ -54,14 +54,14 @@ def main() -> None:
         for encoder in options.encoders:
             index, cache = Path(folder, encoder.replace("/", "-")), Path(folder, "cache")
             built = build_index(ImageLibrary.load(options.library), index, encoder, cache=cache)
-            export = built.manifest.encoder.export or {}
+            export = built.manifest.encoder.export
             towers = {tower: export[tower]["precision"] for tower in ("image", "text")}
             built.close()
             ways = {"exported": EXPORTED, "torch": TORCH}
             runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
             for _ in range(options.rounds):
                 for way, code in ways.items():
-                    runs[way].append(starts(index, cache, code))
+                    runs[way].append(two_starts(index, cache, code))
             figures = {
                 way: {name: statistics.median(run[name] for run in found) for name in found[0]}
                 for way, found in runs.items()

@@ -57,9 +57,9 @@ def _points(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     # 500 iterations are enough: with 1,000 no more of the neighbours are kept, in examples/library and in 2,000
     # photographs of CIFAR-10.
     model = TSNE(perplexity=min(30.0, (count - 1) / 3), max_iter=500, metric="cosine", init="pca", random_state=0)
-    # One thread: where others want the cores, too, its own wait for each other at each step, 4 s for 39 pictures
-    # instead of 0.1, and two alone on two cores need three quarters of the time of one.
-    with threadpool_limits(1):
+    # Threads wait for each other at each step: beside another process two of them take 4 s for 39 pictures, one 0.1;
+    # alone on two cores they take three quarters of the time of one.
+    with threadpool_limits(1, "openmp"):
         flat = np.asarray(model.fit_transform(embeddings), np.float64)
     low, sides = flat.min(axis=0), np.ptp(flat, axis=0)
     longer = sides.max()

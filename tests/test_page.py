@@ -119,7 +119,9 @@ def test_an_uploaded_picture_is_searched_and_one_that_is_none_is_an_error(page, 
     page.locator("#pixel-query input[type=file]").set_input_files(tmp_path / "page.png")
     page.get_by_text("is not a picture that can be read").first.wait_for()
     wait_for_hits(page, "pixel-hits", [])
-    remove.click()
+    remove.wait_for(state="detached")  # no broken picture stays, and another can be given at once
+    page.locator("#pixel-query input[type=file]").set_input_files(QUERIES / "747.webp")
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(QUERIES / "747.webp", "l2", 10), "l2"))
     example(page, "dog.webp").click()
     wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(DOG, "l2", 10), "l2"))
     remove.click()

@@ -13,7 +13,7 @@ from imgret.ui.examples import Example
 from imgret.ui.results import captioned, first_line, hits_gallery
 from imgret.ui.spoken import Spoken
 from imgret.ui.tab import Tab, k_from, k_slider, picture_field
-from imgret.ui.texts import WORDS, Words, translated
+from imgret.ui.texts import WORDS, translated
 
 MAX_K = 10
 
@@ -51,7 +51,7 @@ class CompareTab(Tab):
         label = self._label_of(ready, query)
         answers = self._endpoints.by_all(ready, query, form[0])
         by_clip = {hit.id for hit in answers[-1].hits}
-        legend = [words.compare, words.compare_agrees]
+        legend = [words.compare, *([words.compare_agrees] if by_clip else [])]
         if label:
             legend.append(words.compare_label.format(label=label))
         values: list[Any] = ["\n\n".join(legend)]
@@ -61,10 +61,7 @@ class CompareTab(Tab):
                 hit.id: ("● " if hit.id in agrees else "") + ("✓ " if label is not None and hit.label == label else "")
                 for hit in answer.hits
             }
-            title = _title(words, answer, by_clip, label)
-            if answer.notice and not answer.hits:
-                title += f" · {translated(answer.notice, language)}"
-            values += [title, captioned(answer, language, marks)]
+            values += [_title(language, answer, by_clip, label), captioned(answer, language, marks)]
         return values
 
     def cleared(self, language: str, *form: Any) -> list[Any]:
@@ -86,11 +83,13 @@ class CompareTab(Tab):
         return label if label in index.manifest.labels else None
 
 
-def _title(words: Words, answer: Answer, by_clip: set[str], label: str | None) -> str:
+def _title(language: str, answer: Answer, by_clip: set[str], label: str | None) -> str:
     count = len(answer.hits)
-    parts = [f"**{words.metrics[answer.method]}**"]
+    parts = [f"**{WORDS[language].metrics[answer.method]}**"]
     if answer.method != "clip" and by_clip:
         parts.append(f"● {sum(hit.id in by_clip for hit in answer.hits)} / {count}")
     if label and count:
         parts.append(f"✓ precision@{count} {sum(hit.label == label for hit in answer.hits) / count:.2f}")
+    if answer.notice and not count:  # why there are none; of what was found, all five say the same
+        parts.append(translated(answer.notice, language))
     return " · ".join(parts)

@@ -225,9 +225,9 @@ class _Page:
                 return self._emptied(tab, language, given)
             try:
                 return {tab.part: WHOLE} | self._found(tab, language, given | {tab.part: WHOLE})
-            except ImageError as error:  # what the picture before found is not what this one finds
+            except ImageError as error:  # the browser would show a broken one, and what the picture before it found
                 gr.Warning(notice(str(error), language))
-                return self._emptied(tab, language, given)
+                return {tab.picture: None} | self._emptied(tab, language, given)
 
         def enter(language: str, *values: Any) -> Changes:
             given = self._given(values)
@@ -245,7 +245,7 @@ class _Page:
         self._on(gallery.select, tab, pick, f"{active} === '{tab.name}'", [*fields, *tab.besides])
         # What is the latest picture was set and searched for by an answer. Not `input` or `clear`: when a picture is
         # taken away, they come with the one that was there.
-        self._on(tab.picture.change, tab, change_picture, f"{own} !== {latest} || {own} === ''", [tab.part])
+        self._on(tab.picture.change, tab, change_picture, f"{own} !== {latest} || {own} === ''", fields)
         # Gradio takes no `input` from a script.
         self._on(tab.part.change, tab, search, another)
         self._on(tab.triggers, tab, search)
