@@ -3,15 +3,17 @@
     python -m benchmarks.scale --data .../cifar10/plain_text [--sizes 10000 100000 1000000] [--plot FILE]
 
 Indexes of this many pictures, made and written by the stages of `imgret build`, with the vectors on a Chroma server of
-their own (`chroma run`), and up to `--embedded` pictures in the embedded store, too. Only the decoding and embedding of
-a million different pictures is left out, as there are none here: the data, a folder of parquet files with a picture and
-a label, gives the first rows; all others are its pictures shifted by up to an eighth and mirrored, and for the vectors
-its first 10,000 embeddings by `starter`, each moved up to half way to another one of its label, and by noise of a tenth
-of its length. Queries are pictures that are no rows (files with "test" in their name) and their embeddings.
+their own, started as the README has it for a large library, and up to `--embedded` pictures in the embedded store, too.
+Only the decoding and embedding of a million different pictures is left out, as there are none here: the data, a folder
+of parquet files with a picture and a label, gives the first rows; all others are its pictures shifted by up to an
+eighth and mirrored, and for the vectors its first 10,000 embeddings by `starter`, each moved up to half way to another
+one of its label, and by noise of a tenth of its length. Queries are pictures that are no rows (files with "test" in
+their name) and their embeddings.
 
-Prints a table: rows a second of each stage, disk, the server's memory, what `imgret serve` takes of its own (anonymous
-memory; what it maps of the index is shared and can be dropped), the median and 95th percentile of a query, and how many
-of the ten nearest the vectors' search finds. Needs faiss-cpu and scipy as benchmarks.pixels does, and matplotlib.
+Prints a table: rows a second of each stage, the seconds to replace a thousand vectors on the server, disk, the server's
+memory, what `imgret serve` takes of its own (anonymous memory; what it maps of the index is shared and can be dropped),
+the median and 95th percentile of a query, and how many of the ten nearest the vectors' search finds. Needs faiss-cpu
+and scipy as benchmarks.pixels does, and matplotlib.
 """
 
 import argparse
@@ -45,12 +47,21 @@ from imgret.library import Entry
 from imgret.metrics import METRICS
 from imgret.pixels import warm
 from imgret.settings import EXAMPLES, Settings
-from imgret.vectors import ChromaServer, VectorStore, collection_of
+from imgret.vectors import ChromaServer, VectorStore, collection_of, keys_of
 from tests.chroma import Chroma
 
+CHROMA_CONFIG = """persist_path: {folder}
+port: {port}
+listen_address: 127.0.0.1
+collections_with_segments_provider:
+  cache: {{memory: {{capacity: 1000}}}}
+  cache_ttl_secs: 3600
+  permitted_parallelism: 32
+"""
 SIDE, K, BASE = 32, 10, 10_000
 QUERIES, VECTOR_QUERIES = 60, 200
 NOISE = 0.1
+REPLACED = 1000
 
 
 class Made:
@@ -120,7 +131,8 @@ def build(made: Made, folder: Path, n: int, chroma: Chroma) -> tuple[Manifest, d
     rows = [made.row(number) for number in range(n)]
     assemble(rows, made.digest, made.base.shape[1], SIDE, draft, stages)
     labels = [row.entry.label for row in rows]
-    write = partial(VectorStore.write, server, collection_of(content), "benchmark")
+    keys = keys_of((row.content for row in rows), labels)
+    write = partial(VectorStore.write, server, collection_of(content), "benchmark", keys)
     recall = finish(draft, labels, made.exported, write, stages)
     manifest = Manifest(
         format=layout.FORMAT,
@@ -139,6 +151,18 @@ def build(made: Made, folder: Path, n: int, chroma: Chroma) -> tuple[Manifest, d
     )
     layout.write_manifest(folder, manifest)
     return manifest, stages.ended()
+
+
+def replace_some(made: Made, index: Index) -> float:
+    """The seconds it takes to bring the server's collection from `index` to a library with REPLACED other pictures."""
+    rows = [made.row(number) for number in range(REPLACED, len(index) + REPLACED)]
+    new = [made.digest(row.content).embedding for row in rows[-REPLACED:]]
+    embeddings, labels = np.concatenate([index.embeddings[REPLACED:], new]), [row.entry.label for row in rows]
+    started = time.perf_counter()
+    keys = keys_of((row.content for row in rows), labels)
+    place = index.manifest.vectors
+    VectorStore.write(ChromaServer(place.url), place.collection, "benchmark", keys, embeddings, labels)
+    return time.perf_counter() - started
 
 
 def found_of_nearest(store: VectorStore, embeddings: np.ndarray, queries: np.ndarray) -> float:
@@ -176,10 +200,13 @@ def measure(made: Made, work: Path, n: int, cache: Path, embedded: bool) -> dict
     """All figures of one size."""
     folder = work / "index"
     folder.mkdir()
-    chroma = Chroma(work / "chroma").start()
+    chroma, config = Chroma(work / "chroma"), work / "chroma.yaml"
+    config.write_text(CHROMA_CONFIG.format(folder=chroma.folder, port=chroma.port))
+    chroma.start(str(config), GLIBC_TUNABLES="glibc.malloc.hugetlb=1")
     try:
         manifest, seconds = build(made, folder, n, chroma)
         result: dict[str, Any] = {"pictures": n, "seconds": seconds, "index_GB": on_disk(folder)}
+        result["ef_search"] = manifest.recall.ef_search
         result |= {"server_GB_on_disk": on_disk(chroma.folder), "server_MB": memory_mb(chroma.process.pid, "VmRSS")}
         started = time.perf_counter()
         index = Index.open(folder, chroma.url, cache=cache)
@@ -201,9 +228,10 @@ def measure(made: Made, work: Path, n: int, cache: Path, embedded: bool) -> dict
             result[name] = spread(partial(store.query, k=K), made.vector_queries)
             result[f"{name}_recall"] = found_of_nearest(store, index.embeddings, made.vector_queries)
             store.close()
-        index.close()
         os.environ["IMGRET_CHROMA_URL"] = chroma.url
         result["page_MB"] = served(folder, cache)
+        result["replaced_s"] = replace_some(made, index)
+        index.close()
         return result
     finally:
         chroma.kill()
@@ -235,6 +263,7 @@ def table(results: list[dict[str, Any]]) -> str:
                 "vectors to the embedded store, likewise",
                 lambda r: f"{r['pictures'] / r['embedded_s']:,.0f}" if "embedded_s" in r else "-",
             ),
+            line(f"{REPLACED:,} vectors replaced on the server, seconds", lambda r: f"{r['replaced_s']:.1f}"),
             line("GB on disk: index; server", lambda r: f"{r['index_GB']:.2f}; {r['server_GB_on_disk']:.2f}"),
             line("MB of memory: page, its own; server", lambda r: f"{r['page_MB']:,.0f}; {r['server_MB']:,.0f}"),
             line("opened in ms", lambda r: f"{r['open_ms']:.0f}"),

@@ -56,7 +56,7 @@ from imgret.library import Entry, ImageLibrary
 from imgret.pixels import PixelIndex, new_array, open_array
 from imgret.search import Retriever
 from imgret.shards import cut
-from imgret.vectors import ChromaServer, RecallAudit, VectorStore, collection_of, drop, reach
+from imgret.vectors import ChromaServer, RecallAudit, VectorStore, can_grow, collection_of, drop, keys_of, reach
 
 BATCH = 16
 AHEAD = 4 * BATCH
@@ -134,8 +134,10 @@ def build_index(
         lock.acquire(timeout=0)
         _build(library, folder, work, encoder, pixel_size, progress, cache, engine or in_threads, chroma)
         if prune and chroma is not None:
-            dropped = drop(chroma, _owner(folder), collection_of(Manifest.read(folder).content))
-            progress("collections dropped", len(dropped), len(dropped))
+            with closing(Index.open(folder, chroma, cache=cache)) as built:
+                assert built.manifest.vectors is not None
+                dropped = drop(chroma, _owner(folder), built.manifest.vectors.collection, built.keys)
+            progress("dropped", dropped, dropped)
         shutil.rmtree(work)
     except Timeout:
         raise BuildError(f"Another build is writing to {folder}; wait for it to end.") from None
@@ -193,10 +195,15 @@ def _build(
             raise BuildError(f"{library.source} has no picture that can be used{first}")
         content, draft = _identity(rows, uri, pixel_size), work / "data"
         data = f"data-{content}{layout.SERVED if chroma else ''}"
-        place = Place(chroma.url, collection_of(content)) if chroma else None
+        labels = [row.entry.label for row in rows]
         write: Write = partial(VectorStore.create, draft / layout.VECTORS)
+        place = None
         if chroma is not None:
-            write = partial(VectorStore.write, chroma, collection_of(content), _owner(folder))
+            keys = keys_of((row.content for row in rows), labels)
+            before = old.manifest.vectors if old is not None else None
+            grows = old is not None and before is not None and can_grow(chroma, before.collection, old.keys, keys)
+            place = Place(chroma.url, before.collection if before and grows else collection_of(content))
+            write = partial(VectorStore.write, chroma, place.collection, _owner(folder), keys)
         of_this_build: dict[str, Any] = {
             "library": LibraryInfo.of(library),
             "skipped_count": len(skipped),
@@ -209,7 +216,7 @@ def _build(
                 recall = write(old.embeddings, old.column("label"), lambda done: progress("vectors", done, len(rows)))
                 manifest = replace(manifest, recall=recall, vectors=place)
         else:
-            info, labels = maker.info(), [row.entry.label for row in rows]
+            info = maker.info()
             assemble(rows, _finder(digests, old), info.dim, pixel_size, draft, progress)
             manifest = Manifest(
                 format=layout.FORMAT,

@@ -35,7 +35,7 @@ from imgret.errors import in_short
 from imgret.library import ImageLibrary, Record, is_commit
 from imgret.pixels import PixelIndex, open_array
 from imgret.shards import mapped
-from imgret.vectors import ChromaServer, RecallAudit, VectorError, VectorStore, collection_of
+from imgret.vectors import ChromaServer, Keys, RecallAudit, VectorError, VectorStore, collection_of, keys_of
 
 FORMAT = 1
 MAX_JSON = 64 * 2**20
@@ -123,7 +123,7 @@ class Place:
     """Where the vectors of an index are that does not hold them: a Chroma server's address, and a collection's name."""
 
     url: str
-    collection: str
+    collection: Annotated[str, Field(pattern="^imgret-[0-9a-f]+$")]
 
 
 @dataclass(frozen=True)
@@ -325,9 +325,11 @@ class Index:
         return rows, placed
 
     def _open_vectors(self) -> VectorStore:
+        place = self.manifest.vectors
         if self._chroma is not None:
-            return VectorStore.connect(self._chroma, collection_of(self.manifest.content), len(self))
-        if (place := self.manifest.vectors) is not None:
+            name = place.collection if place else collection_of(self.manifest.content)
+            return VectorStore.connect(self._chroma, name, self.keys)
+        if place is not None:
             raise VectorError(
                 f"The vectors of this index are on the Chroma server at {place.url}; "
                 "set IMGRET_CHROMA_URL to it, or build the index again without it."
@@ -339,7 +341,12 @@ class Index:
     ) -> RecallAudit:
         """Writes the embeddings to a server, where `open` finds them, unless it has them. Raises VectorError."""
         name, labels = collection_of(self.manifest.content), self.column("label")
-        return VectorStore.write(server, name, owner, self.embeddings, labels, progress)
+        return VectorStore.write(server, name, owner, self.keys, self.embeddings, labels, progress)
+
+    @property
+    def keys(self) -> Keys:
+        """What the rows are called on a Chroma server. (N,) uint64."""
+        return keys_of(self.column("content"), self.column("label"))
 
     @property
     def encoder_folder(self) -> Path | None:

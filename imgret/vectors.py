@@ -2,15 +2,17 @@
 
 The collection lies in the index folder, in Chroma's embedded store, or on a Chroma server under the name of what it
 holds. On a server it is written under another name, is counted and audited there, and gets its own name last: whoever
-finds a collection finds the whole of it.
+finds a collection finds the whole of it. What a library that grew lacks there is added to the collection that it had:
+its vectors are named after what they are of, so that others may be among them, which a reader passes over.
 """
 
+import hashlib
 import json
 import math
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
 
 DATABASE, COLLECTION = "chroma.sqlite3", "embeddings"
 HNSW: dict[str, Any] = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32}
@@ -41,6 +44,8 @@ such a graph anew at each open, not always the same one. Texts lie further from 
 """
 AUDIT_QUERIES, AUDIT_K, AUDIT_RECALL, AUDIT_TOLERANCE = 256, 10, 0.99, 1e-6
 BATCH = 1000
+MAX_STRANGE = 0.25
+"""How much of a library may be new to a collection on a server, or of no more use there, for it to be written to."""
 PROBES, PROBE_TOLERANCE = 16, 1e-4
 """A graph may miss a row or two of these, a strange or a damaged one misses all."""
 
@@ -118,14 +123,40 @@ def collection_of(content: str) -> str:
     return f"imgret-{content}"
 
 
+def keys_of(contents: Iterable[str], labels: Sequence[str | None]) -> Keys:
+    """What the vectors of pictures are called on a server, by their content's hash and label: (N,) uint64, no two the
+    same, whatever else is in the library. Raises VectorError.
+    """
+    hashes = (
+        hashlib.blake2b(repr(pair).encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        for pair in zip(contents, labels, strict=True)
+    )
+    keys = np.frombuffer(b"".join(hashes), np.uint64)
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    # The same picture twice is two rows: the second one of a kind gets a key further on.
+    firsts = np.flatnonzero(np.diff(ordered, prepend=~ordered[:1]))
+    repeats = np.arange(len(keys)) - np.repeat(firsts, np.diff(firsts, append=len(keys)))
+    found = np.empty_like(keys)
+    found[order] = ordered + repeats.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    if len(np.unique(found)) < len(found):
+        raise VectorError(
+            "Two pictures of the library would have one name on the Chroma server; leave one of them out."
+        )
+    return found
+
+
 class VectorStore:
     """A Chroma collection of N embeddings, numbered by row.
 
     Opened with `open`, made with `create`; on a server with `connect` and `write`. Safe to ask from several threads.
     """
 
-    def __init__(self, source: "_Embedded | _Served", count: int) -> None:
+    def __init__(self, source: "_Embedded | _Served", count: int, keys: Keys | None = None) -> None:
+        """`keys`: what the rows are called in the collection, if not by their number; others may be in it then."""
         self._source, self._count = source, count
+        self._order = None if keys is None else np.argsort(keys)
+        self._keys = None if keys is None else keys[self._order]
 
     @classmethod
     def create(
@@ -154,9 +185,11 @@ class VectorStore:
         client = _client(folder)
         ef_search = _first_ef_search(len(embeddings))
         collection = client.create_collection(COLLECTION, **_made(ef_search))
-        for batch in _batches(embeddings, labels, min(client.get_max_batch_size(), BATCH)):
-            collection.add(**batch)
-            progress(int(batch["ids"][-1]) + 1)
+        step = min(client.get_max_batch_size(), BATCH)
+        for first in range(0, len(embeddings), step):
+            rows = np.arange(first, min(first + step, len(embeddings)))
+            collection.add(**_batch(rows, _names(rows), embeddings, labels))
+            progress(first + len(rows))
         client.close()
         while True:
             source = _Embedded(_client(folder))
@@ -199,11 +232,11 @@ class VectorStore:
             ) from error
 
     @classmethod
-    def connect(cls, server: ChromaServer, name: str, count: int) -> "VectorStore":
-        """The collection `name` of `count` rows on `server`, which is asked for it by the first query, and anew by each
-        that finds it gone.
+    def connect(cls, server: ChromaServer, name: str, keys: Keys) -> "VectorStore":
+        """The rows called `keys` (N,) in the collection `name` on `server`, which is asked for it by the first query,
+        and anew by each that finds it gone.
         """
-        return cls(_Served(server, name, count), count)
+        return cls(_Served(server, name, len(keys)), len(keys), keys)
 
     @classmethod
     def write(
@@ -211,27 +244,30 @@ class VectorStore:
         server: ChromaServer,
         name: str,
         owner: str,
+        keys: Keys,
         embeddings: Floats,
         labels: Sequence[str | None],
         progress: Callable[[int], None] = lambda done: None,
     ) -> RecallAudit:
-        """`create` on a server, in the collection `name`; one that is there and whole is taken as it is.
+        """`create` on a server, in the collection `name`, with the rows called `keys` (N,); what a collection that is
+        there lacks is added to it.
 
-        It gets that name once it is counted and audited. Until then it is a draft, whose rows are the first ones at any
-        moment: a later call goes on where one was cut off, and two at once write the same rows. `owner` is added to
-        those that `drop` asks. Raises VectorError.
+        A new one gets that name once it is counted and audited. Until then it is a draft, whose rows are the first ones
+        at any moment: a later call goes on where one was cut off, and two at once write the same rows. `owner` is added
+        to those that `drop` asks. Raises VectorError.
         """
         final, draft = (
             _Served(server, called, len(embeddings), BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
             for called in (name, name + _DRAFT)
         )
         try:
-            if final.is_whole(embeddings.shape[1]):
-                progress(len(embeddings))
-                audit = final.widened(embeddings)
+            lacking = final.lacks(keys, embeddings.shape[1])
+            if lacking is not None:
+                final.add(lacking, keys, embeddings, labels, progress)
+                audit = final.widened(keys, embeddings)
             else:
-                draft.fill(owner, embeddings, labels, progress)
-                audit = draft.widened(embeddings)
+                draft.fill(owner, keys, embeddings, labels, progress)
+                audit = draft.widened(keys, embeddings)
                 draft.rename(name)
             final.add_owner(owner)
             return audit
@@ -245,12 +281,25 @@ class VectorStore:
         At most (k,) int64.
         """
         where = None if labels is None else {_LABEL: {"$in": list(labels)}}
-        names = self._source.nearest([np.asarray(vector, dtype=np.float32)], k, where)[:k]
-        rows = np.array([int(name) if name.isdecimal() else -1 for name in names], dtype=np.int64)
-        short = labels is None and len(rows) < min(k, self._count)
+        wanted, asked = min(k, self._count), k
+        while True:
+            names = self._source.nearest([np.asarray(vector, dtype=np.float32)], asked, where)
+            rows = self._rows_of(names)[:k]
+            if len(rows) >= wanted or len(names) < asked:
+                break
+            asked *= 2  # what another index has in the collection stood among them
+        short = labels is None and len(rows) < wanted
         if short or len(np.unique(rows)) < len(rows) or (rows < 0).any() or (rows >= self._count).any():
             raise VectorError("The embeddings cannot be searched (rows are missing or unknown); build it anew.")
         return rows
+
+    def _rows_of(self, names: list[str]) -> Rows:
+        """The rows called so; without those that are of another index."""
+        if self._keys is None or self._order is None:
+            return np.array([int(name) if name.isdecimal() else -1 for name in names], dtype=np.int64)
+        keys = np.array([int(name) for name in names if name.isdecimal()], dtype=np.uint64)
+        at = np.minimum(np.searchsorted(self._keys, keys), self._count - 1)
+        return np.asarray(self._order[at[self._keys[at] == keys]], dtype=np.int64)
 
     def audit(self, embeddings: Floats, ef_search: int) -> RecallAudit:
         """Recall@10 of this collection against exact search over `embeddings` (N, d), the rows it was made from.
@@ -288,42 +337,62 @@ def reach(server: ChromaServer) -> None:
         asked.close()
 
 
-def drop(server: ChromaServer, owner: str, keep: str) -> list[str]:
-    """Drops what `owner` wrote on `server`, whole or cut off, besides the collection `keep`; their names.
-
-    A collection that others wrote, too, stays for them. Raises VectorError.
+def can_grow(server: ChromaServer, name: str, old: Keys, new: Keys) -> bool:
+    """Whether the rows called `new` should be written to the collection `name`, where `old` are, rather than to a new
+    one: not where too many are new, or too many that are there are of no more use to them. Raises VectorError.
     """
-    asked = _Served(server, keep, 0)
+    if len(new) <= SMALL:  # anew in a second
+        return False
+    asked = _Served(server, name, 0)
+    try:
+        there = asked.size()
+    finally:
+        asked.close()
+    stay = int(np.isin(new, old).sum())
+    return there >= stay > 0 and max(len(new), there) - stay <= MAX_STRANGE * len(new)
 
-    def request(client: Any) -> list[str]:
-        dropped = []
+
+def drop(server: ChromaServer, owner: str, keep: str, keys: Keys) -> int:
+    """Drops what `owner` wrote on `server`, whole or cut off, besides the rows called `keys` in the collection `keep`;
+    how many collections and rows that were.
+
+    What others wrote, too, stays for them. Raises VectorError.
+    """
+    asked = _Served(server, keep, 0, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
+
+    def request(client: Any) -> tuple[int, bool]:
+        dropped, alone = 0, False
         for collection in _every_collection(client):
             mark = _Mark.of(collection)
-            if mark is None or owner not in mark.owners or collection.name == keep:
+            if mark is None or owner not in mark.owners:
                 continue
             others = tuple(other for other in mark.owners if other != owner)
-            if others:
+            if collection.name == keep:
+                alone = not others
+            elif others:
                 collection.modify(metadata=replace(mark, owners=others).as_metadata())
             else:
                 client.delete_collection(collection.name)
-                dropped.append(collection.name)
-        return dropped
+                dropped += 1
+        return dropped, alone
 
     try:
-        return asked.ask(request)
+        dropped, alone = asked.ask(request)
+        return dropped + (asked.drop_others(keys) if alone else 0)
     finally:
         asked.close()
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """What imgret notes in the metadata of a collection on a server: its width, for whom it is, and the `ef_search` it
-    was made with, which the server keeps until it is restarted.
+    """What imgret notes in the metadata of a collection on a server: its width, for whom it is, the `ef_search` it was
+    made with, which the server keeps until it is restarted, and whether its rows are called by their keys.
     """
 
     dim: int
     owners: tuple[str, ...]
-    ef_search: int = FIRST_EF_SEARCH
+    ef_search: int
+    keyed: bool
 
     def as_metadata(self) -> dict[str, str]:
         return {_MARK: json.dumps(asdict(self))}
@@ -332,7 +401,7 @@ class _Mark:
     def of(cls, collection: Any) -> "_Mark | None":
         try:
             values = json.loads((collection.metadata or {})[_MARK])
-            return cls(values["dim"], tuple(values["owners"]), int(values.get("ef_search", FIRST_EF_SEARCH)))
+            return cls(values["dim"], tuple(values["owners"]), int(values.get("ef_search", 0)), "keyed" in values)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -361,6 +430,19 @@ class _Embedded:
                 self._scratch.close()
 
 
+@dataclass(frozen=True)
+class _Open:
+    """A collection on a server; how many neighbours to ask it for at least, and whether it has other rows, too.
+
+    A server keeps the `ef_search` that it first opened a collection with; to ask for more neighbours widens the search
+    alike, and costs 4 microseconds each.
+    """
+
+    collection: Any
+    width: int
+    shared: bool
+
+
 class _Served:
     """The collection `name` on a server.
 
@@ -374,7 +456,7 @@ class _Served:
         self._seconds = ANSWER_SECONDS if seconds is None else seconds
         self._patience = PATIENCE_SECONDS if patience is None else patience
         self._client: Any = None
-        self._found: tuple[Any, int] | None = None
+        self._found: _Open | None = None
 
     def ask(self, request: Callable[[Any], T]) -> T:
         """What `request` gets from the client. Raises VectorError."""
@@ -398,9 +480,10 @@ class _Served:
 
         def request(client: Any) -> list[str]:
             known = self._found
-            collection, width = self._opened(client)
+            opened = self._opened(client)
+            asked = max(2 * k if opened.shared else k, opened.width)
             try:
-                found = collection.query(query_embeddings=vectors, n_results=max(k, width), where=where, include=[])
+                found = opened.collection.query(query_embeddings=vectors, n_results=asked, where=where, include=[])
             except NotFoundError:
                 if known is None:
                     raise
@@ -410,60 +493,117 @@ class _Served:
 
         return self.ask(request)
 
-    def is_whole(self, dim: int) -> bool:
-        """Whether the collection is there; one that was damaged is dropped."""
+    def size(self) -> int:
+        """How many rows the collection has, 0 where there is none."""
         from chromadb.errors import NotFoundError
 
-        def request(client: Any) -> bool:
+        def request(client: Any) -> int:
             try:
-                collection = client.get_collection(self._name, embedding_function=None)
+                return int(self._get(client).count())
             except NotFoundError:
-                return False
-            if (collection.count(), self._mark_of(collection).dim) == (self._count, dim):
-                return True
-            client.delete_collection(self._name)
-            return False
+                return 0
 
         return self.ask(request)
 
+    def lacks(self, keys: Keys, dim: int) -> Rows | None:
+        """The rows called `keys` that the collection lacks. None where there is none, or one that lacks so many that a
+        new one is better, which is dropped.
+        """
+        from chromadb.errors import NotFoundError
+
+        def find(client: Any) -> Any:
+            try:
+                collection = client.get_collection(self._name, embedding_function=None)
+            except NotFoundError:
+                return None
+            mark = self._mark_of(collection)
+            if mark.keyed and mark.dim == dim:
+                return collection
+            client.delete_collection(self._name)
+            return None
+
+        collection = self.ask(find)
+        if collection is None:
+            return None
+        there: list[str] = []
+        for first in range(0, len(keys), BATCH):
+            names = _names(keys[first : first + BATCH])
+            there += self.ask(lambda _, names=names: collection.get(ids=names, include=[])["ids"])  # type: ignore[misc]
+        rows = np.flatnonzero(~np.isin(keys, np.array([int(name) for name in there], np.uint64)))
+        if len(rows) <= MAX_STRANGE * len(keys):
+            return rows
+        self.ask(lambda client: client.delete_collection(self._name))
+        return None
+
     def fill(
-        self, owner: str, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
+        self,
+        owner: str,
+        keys: Keys,
+        embeddings: Floats,
+        labels: Sequence[str | None],
+        progress: Callable[[int], None],
     ) -> None:
-        """Writes what the collection lacks, made if it is not there."""
+        """Writes what the collection lacks at its end, made if it is not there."""
         count, dim = embeddings.shape
 
-        def begin(client: Any) -> tuple[Any, int, int]:
+        def begin(client: Any) -> int:
             ef_search = _served_ef_search(count)
-            mark = _Mark(dim, (owner,), ef_search)
+            mark = _Mark(dim, (owner,), ef_search, keyed=True)
             collection = client.get_or_create_collection(self._name, **_made(ef_search), metadata=mark.as_metadata())
-            there = collection.count()
-            if there > count or self._mark_of(collection).dim != dim:
+            there, found = int(collection.count()), self._mark_of(collection)
+            if there > count or found.dim != dim or not found.keyed:
                 client.delete_collection(self._name)
                 return begin(client)
             self._note(collection, owner)
-            return collection, there, min(client.get_max_batch_size(), BATCH)
+            return there
 
-        collection, there, step = self.ask(begin)
-        for batch in _batches(embeddings, labels, step, there):
-            # Not `add`: what is repeated may have been written already.
-            self.ask(lambda _, batch=batch: collection.upsert(**batch))  # type: ignore[misc]
-            progress(int(batch["ids"][-1]) + 1)
-        if (written := self.ask(lambda _: int(collection.count()))) != count:
+        self.add(np.arange(self.ask(begin), count), keys, embeddings, labels, progress)
+        if (written := self.ask(lambda client: int(self._get(client).count()))) != count:
             raise VectorError(self._unlike(f"it holds {written} vectors instead of {count}"))
-        self._found = collection, 0
 
-    def widened(self, embeddings: Floats) -> RecallAudit:
+    def add(
+        self,
+        rows: Rows,
+        keys: Keys,
+        embeddings: Floats,
+        labels: Sequence[str | None],
+        progress: Callable[[int], None],
+    ) -> None:
+        """Writes these rows of all; `progress` hears how many are there."""
+        collection = self.ask(self._get)
+        step = self.ask(lambda client: min(client.get_max_batch_size(), BATCH))
+        done = len(keys) - len(rows)
+        for part in (rows[first : first + step] for first in range(0, len(rows), step)):
+            # Not `add`: what is repeated may have been written already.
+            batch = _batch(part, _names(keys[part]), embeddings, labels)
+            self.ask(lambda _, batch=batch: collection.upsert(**batch))  # type: ignore[misc]
+            done += len(part)
+            progress(done)
+
+    def drop_others(self, keys: Keys) -> int:
+        """Removes the rows that are not called one of `keys`; how many they were."""
+        collection, others = self.ask(self._get), []
+        page = 10 * BATCH
+        for first in range(0, self.ask(lambda _: int(collection.count())), page):
+            names = self.ask(lambda _, first=first: collection.get(limit=page, offset=first, include=[])["ids"])  # type: ignore[misc]
+            strange = ~np.isin(np.array([int(name) for name in names], np.uint64), keys)
+            others += [name for name, is_strange in zip(names, strange, strict=True) if is_strange]
+        for first in range(0, len(others), BATCH):
+            self.ask(lambda _, first=first: collection.delete(ids=others[first : first + BATCH]))  # type: ignore[misc]
+        return len(others)
+
+    def widened(self, keys: Keys, embeddings: Floats) -> RecallAudit:
         """The audit of the collection, whose search is widened until it is passed."""
-        collection, width = self.ask(self._opened)
-        ef_search = width or min(self._mark_of(collection).ef_search, self._count)
+        found = self.ask(self._opened)
+        ef_search = found.width or min(self._mark_of(found.collection).ef_search, self._count)
         while True:
-            audit = VectorStore(self, len(embeddings)).audit(embeddings, ef_search)
+            audit = VectorStore(self, len(embeddings), keys).audit(embeddings, ef_search)
             if audit.recall >= AUDIT_RECALL or ef_search >= self._count:
                 return audit
             ef_search = min(2 * ef_search, self._count)
-            self._found = collection, ef_search
+            self._found = replace(found, width=ef_search)
             changed = {"hnsw": {"ef_search": ef_search}}
-            self.ask(lambda _, changed=changed: collection.modify(configuration=changed))  # type: ignore[misc]
+            self.ask(lambda _, changed=changed: found.collection.modify(configuration=changed))  # type: ignore[misc]
 
     def rename(self, name: str) -> None:
         """Gives the filled collection its own name, unless another build was first with the same content."""
@@ -499,19 +639,21 @@ class _Served:
             self._client = _http_client(self._server, self._seconds)
         return self._client
 
-    def _opened(self, client: Any) -> tuple[Any, int]:
-        """The collection, and how many neighbours to ask it for at least.
+    def _get(self, client: Any) -> Any:
+        collection = client.get_collection(self._name, embedding_function=None)
+        self._mark_of(collection)
+        return collection
 
-        A server keeps the `ef_search` that it first opened a collection with; to ask for more neighbours widens the
-        search alike, and costs 4 microseconds each.
-        """
+    def _opened(self, client: Any) -> "_Open":
         if self._found is None:
-            collection = client.get_collection(self._name, embedding_function=None)
-            mark = self._mark_of(collection)
-            if (count := collection.count()) != self._count:
+            collection = self._get(client)
+            mark, count = self._mark_of(collection), collection.count()
+            if not mark.keyed:
+                raise VectorError(self._unlike("an earlier release of imgret wrote it"))
+            if count < self._count:
                 raise VectorError(self._unlike(f"it holds {count} vectors instead of {self._count}"))
             ef_search = (collection.configuration_json.get("hnsw") or {}).get("ef_search", 0)
-            self._found = collection, 0 if ef_search <= mark.ef_search else ef_search
+            self._found = _Open(collection, 0 if ef_search <= mark.ef_search else ef_search, count > self._count)
         return self._found
 
     def _mark_of(self, collection: Any) -> _Mark:
@@ -626,24 +768,27 @@ def _first_ef_search(count: int) -> int:
 
 
 def _served_ef_search(count: int) -> int:
-    """What a collection on a server is made with, as it cannot be raised there without a restart: what the audit asked
-    for of 100,000 and 1,000,000 embeddings, twice as much for ten times as many rows.
+    """What a collection on a server is made with, as it cannot be raised there without a restart: a little more than
+    the audit asked for of 10,000, 100,000 and 1,000,000 embeddings by `starter`.
     """
-    return _first_ef_search(count) if count <= SMALL else round(FIRST_EF_SEARCH * 2 ** math.log10(count / SMALL))
+    return max(_first_ef_search(count), round(1.3 * math.sqrt(count)))
 
 
 def _made(ef_search: int) -> dict[str, Any]:
     return {"embedding_function": None, "configuration": {"hnsw": HNSW | {"ef_search": ef_search}}}
 
 
-def _batches(embeddings: Floats, labels: Sequence[str | None], step: int, start: int = 0) -> Iterator[dict[str, Any]]:
-    for first in range(start, len(embeddings), step):
-        part = embeddings[first : first + step]
-        yield {
-            "ids": [str(row) for row in range(first, first + len(part))],
-            "embeddings": np.asarray(part),
-            "metadatas": [None if label is None else {_LABEL: label} for label in labels[first : first + len(part)]],
-        }
+def _batch(rows: Rows, names: list[str], embeddings: Floats, labels: Sequence[str | None]) -> dict[str, Any]:
+    of_rows = (labels[row] for row in rows)
+    return {
+        "ids": names,
+        "embeddings": np.asarray(embeddings[rows]),
+        "metadatas": [None if label is None else {_LABEL: label} for label in of_rows],
+    }
+
+
+def _names(keys: Keys | Rows) -> list[str]:
+    return [str(key) for key in keys]
 
 
 def _working_copy(folder: Path, copy: Path) -> None:

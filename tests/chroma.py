@@ -21,10 +21,12 @@ class Chroma:
         self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> Self:
+    def start(self, *options: str, **environment: str) -> Self:
+        """Runs it, with these options instead of the folder and the port, if any are given."""
         command = [os.path.join(os.path.dirname(sys.executable), "chroma"), "run"]
-        command += ["--path", str(self.folder), "--port", str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command += options or ["--path", str(self.folder), "--port", str(self.port)]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, env=os.environ | environment, **quiet)
         for _ in range(600):
             try:
                 urllib.request.urlopen(f"{self.url}/api/v2/heartbeat", timeout=1).close()

@@ -15,7 +15,6 @@ from pathlib import Path
 # Before anything imports huggingface_hub: a closed port, so that whatever reached for the Hub would fail at once.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # torch's threads do not burn the core that the tests beside them want
 for name in [name for name in os.environ if name.startswith("IMGRET_") or name == "SPACE_ID"]:
     del os.environ[name]
 

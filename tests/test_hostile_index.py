@@ -88,6 +88,7 @@ MANIFESTS = {
     "data is absolute": {"data": "/etc"},
     "data is here": {"data": "."},
     "data has a nul": {"data": "data\0"},
+    "the collection leads up": {"vectors": {"url": "http://127.0.0.1:8000", "collection": "../../version"}},
     "files lead up": {"files": {"../../etc/passwd": {"size": 1, "sha256": ""}}},
     "files are none": {"files": {}},
 }
