@@ -112,8 +112,9 @@ def build_index(
     again. Rows that cannot be decoded are skipped and listed in the manifest. `cache` is for working copies and
     encoders. `engine` is what decodes and embeds: threads of this process, or `imgret.distributed.on_ray`, with the
     same index. With `chroma`, a server or its address, the vectors go there instead of into the folder: into a
-    collection named after the content, so those who search the index that was there still find theirs, until a build
-    with `prune` drops what builds in this folder wrote there before, whole or cut off, and no other folder's did.
+    collection of their own, or what is new of them into that of the index there. Those who search the latter find what
+    it holds until a build with `prune` drops what builds in this folder wrote there before, whole or cut off, and no
+    other folder's did.
     Raises BuildError, VectorError, and what the library, the encoder and the engine raise; the index that was there
     then still is.
     """
@@ -199,11 +200,11 @@ def _build(
         write: Write = partial(VectorStore.create, draft / layout.VECTORS)
         place = None
         if chroma is not None:
-            keys = keys_of((row.content for row in rows), labels)
-            before = old.manifest.vectors if old is not None else None
-            grows = old is not None and before is not None and can_grow(chroma, before.collection, old.keys, keys)
-            place = Place(chroma.url, before.collection if before and grows else collection_of(content))
-            write = partial(VectorStore.write, chroma, place.collection, _owner(folder), keys)
+            name, keys = collection_of(content), keys_of((row.content for row in rows), labels)
+            if old is not None and (its := old.manifest.vectors) and can_grow(chroma, its.collection, old.keys, keys):
+                name = its.collection
+            place = Place(chroma.url, name)
+            write = partial(VectorStore.write, chroma, name, _owner(folder), keys)
         of_this_build: dict[str, Any] = {
             "library": LibraryInfo.of(library),
             "skipped_count": len(skipped),

@@ -12,6 +12,7 @@ import math
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
@@ -55,8 +56,14 @@ BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS = 120.0, 60.0
 PROBE_SECONDS = 5.0
 CLOUD = "api.trychroma.com"
 
+REOPENED_SECONDS = 60.0
+"""How long a reader may not notice that rows of its index were dropped."""
+
+_NO_KEYS = np.empty(0, np.uint64)
 _LABEL = "label"
 _MARK, _DRAFT = "imgret", "-draft"
+_NOTED = 100
+"""How many indexes of one collection are kept in mind."""
 _AWAY = (429, 502, 503, 504)
 """What a proxy answers while the server behind it restarts."""
 
@@ -128,8 +135,7 @@ def keys_of(contents: Iterable[str], labels: Sequence[str | None]) -> Keys:
     library: (N,) uint64, no two the same, but for a chance of one in ten million where there are a million.
     """
     hashes = (
-        hashlib.blake2b(repr(pair).encode("utf-8", "surrogateescape"), digest_size=8).digest()
-        for pair in zip(contents, labels, strict=True)
+        hashlib.blake2b(ascii(pair).encode(), digest_size=8).digest() for pair in zip(contents, labels, strict=True)
     )
     keys = np.frombuffer(b"".join(hashes), np.uint64)
     order = np.argsort(keys, kind="stable")
@@ -140,6 +146,11 @@ def keys_of(contents: Iterable[str], labels: Sequence[str | None]) -> Keys:
     found = np.empty_like(keys)
     found[order] = ordered + repeats.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return found
+
+
+def _hash_of(keys: Keys) -> str:
+    """What stands for rows with these keys, in any order."""
+    return hashlib.blake2b(np.sort(keys).tobytes(), digest_size=8).hexdigest()
 
 
 class VectorStore:
@@ -232,7 +243,7 @@ class VectorStore:
         """The rows called `keys` (N,) in the collection `name` on `server`, which is asked for it by the first query,
         and anew by each that finds it gone.
         """
-        return cls(_Served(server, name, len(keys)), len(keys), keys)
+        return cls(_Served(server, name, keys), len(keys), keys)
 
     @classmethod
     def write(
@@ -253,20 +264,18 @@ class VectorStore:
         to those that `drop` asks. Raises VectorError.
         """
         final, draft = (
-            _Served(server, called, len(embeddings), BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
+            _Served(server, called, keys, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
             for called in (name, name + _DRAFT)
         )
         try:
-            lacking = final.lacks(keys, embeddings.shape[1])
-            if lacking is not None:
-                final.add(lacking, keys, embeddings, labels, progress)
-                audit = final.widened(keys, embeddings)
-            else:
-                draft.fill(owner, keys, embeddings, labels, progress)
-                audit = draft.widened(keys, embeddings)
-                draft.rename(name)
-            final.add_owner(owner)
-            return audit
+            if not final.is_there(embeddings.shape[1]):
+                draft.fill(owner, embeddings, labels, progress)
+                audit = draft.widened(embeddings)
+                if draft.rename(name):
+                    final.note(owner)
+                    return audit
+            final.complete(owner, embeddings, labels, progress)
+            return final.widened(embeddings)
         finally:
             final.close()
             draft.close()
@@ -293,7 +302,7 @@ class VectorStore:
         """The rows called so; without those that are of another index."""
         if self._keys is None or self._order is None:
             return np.array([int(name) if name.isdecimal() else -1 for name in names], dtype=np.int64)
-        keys = np.array([int(name) for name in names if name.isdecimal()], dtype=np.uint64)
+        keys = _keys(names)
         at = np.minimum(np.searchsorted(self._keys, keys), self._count - 1)
         return np.asarray(self._order[at[self._keys[at] == keys]], dtype=np.int64)
 
@@ -326,7 +335,7 @@ class VectorStore:
 
 def reach(server: ChromaServer) -> None:
     """Raises VectorError if `server` does not answer."""
-    asked = _Served(server, "", 0)
+    asked = _Served(server, "")
     try:
         asked.ask(lambda client: client.heartbeat())
     finally:
@@ -335,17 +344,18 @@ def reach(server: ChromaServer) -> None:
 
 def can_grow(server: ChromaServer, name: str, old: Keys, new: Keys) -> bool:
     """Whether the rows called `new` should be written to the collection `name`, where `old` are, rather than to a new
-    one: not where too many are new, or too many that are there are of no more use to them. Raises VectorError.
+    one: not where too many are new, or too many that were written there are of no more use. Raises VectorError.
     """
     if len(new) <= SMALL:  # anew in a second
         return False
-    asked = _Served(server, name, 0)
+    asked = _Served(server, name, old, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
     try:
-        there = asked.size()
+        mark = asked.mark()
     finally:
         asked.close()
     stay = int(np.isin(new, old).sum())
-    return there >= stay > 0 and max(len(new), there) - stay <= MAX_STRANGE * len(new)
+    whole = mark is not None and _hash_of(old) in mark.indexes
+    return mark is not None and whole and max(len(new), mark.written) - stay <= MAX_STRANGE * len(new)
 
 
 def drop(server: ChromaServer, owner: str, keep: str, keys: Keys) -> int:
@@ -354,41 +364,41 @@ def drop(server: ChromaServer, owner: str, keep: str, keys: Keys) -> int:
 
     What others wrote, too, stays for them. Raises VectorError.
     """
-    asked = _Served(server, keep, 0, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
+    asked = _Served(server, keep, keys, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
 
-    def request(client: Any) -> tuple[int, bool]:
-        dropped, alone = 0, False
+    def request(client: Any) -> int:
+        dropped = 0
         for collection in _every_collection(client):
             mark = _Mark.of(collection)
-            if mark is None or owner not in mark.owners:
+            if mark is None or owner not in mark.owners or collection.name == keep:
                 continue
             others = tuple(other for other in mark.owners if other != owner)
-            if collection.name == keep:
-                alone = not others
-            elif others:
+            if others:
                 collection.modify(metadata=replace(mark, owners=others).as_metadata())
             else:
                 client.delete_collection(collection.name)
                 dropped += 1
-        return dropped, alone
+        return dropped
 
     try:
-        dropped, alone = asked.ask(request)
-        return dropped + (asked.drop_others(keys) if alone else 0)
+        return asked.ask(request) + asked.drop_others(owner)
     finally:
         asked.close()
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """What imgret notes in the metadata of a collection on a server: its width, for whom it is, the `ef_search` it was
-    made with, which the server keeps until it is restarted, and whether its rows are called by their keys.
+    """What imgret notes in the metadata of a collection on a server.
+
+    Its width; for whom it is; the `ef_search` it was made with, which the server keeps until it is restarted; which
+    sets of keys are whole in it, the latest ones; how many rows were ever written to it.
     """
 
     dim: int
     owners: tuple[str, ...]
-    ef_search: int
-    keyed: bool
+    ef_search: int = 0
+    indexes: tuple[str, ...] = ()
+    written: int = 0
 
     def as_metadata(self) -> dict[str, str]:
         return {_MARK: json.dumps(asdict(self))}
@@ -397,7 +407,7 @@ class _Mark:
     def of(cls, collection: Any) -> "_Mark | None":
         try:
             values = json.loads((collection.metadata or {})[_MARK])
-            return cls(values["dim"], tuple(values["owners"]), int(values.get("ef_search", 0)), "keyed" in values)
+            return cls(**values | {"owners": tuple(values["owners"]), "indexes": tuple(values.get("indexes", ()))})
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -437,6 +447,7 @@ class _Open:
     collection: Any
     width: int
     shared: bool
+    at: float = field(default_factory=time.monotonic)
 
 
 class _Served:
@@ -446,9 +457,15 @@ class _Served:
     """
 
     def __init__(
-        self, server: ChromaServer, name: str, count: int, seconds: float | None = None, patience: float | None = None
+        self,
+        server: ChromaServer,
+        name: str,
+        keys: Keys = _NO_KEYS,
+        seconds: float | None = None,
+        patience: float | None = None,
     ) -> None:
-        self._server, self._name, self._count = server, name, count
+        self._server, self._name, self._keys, self._count = server, name, keys, len(keys)
+        self._index = _hash_of(keys)
         self._seconds = ANSWER_SECONDS if seconds is None else seconds
         self._patience = PATIENCE_SECONDS if patience is None else patience
         self._client: Any = None
@@ -475,6 +492,8 @@ class _Served:
         from chromadb.errors import NotFoundError
 
         def request(client: Any) -> list[str]:
+            if self._found is not None and time.monotonic() - self._found.at > REOPENED_SECONDS:
+                self._found = None
             known = self._found
             opened = self._opened(client)
             asked = max(2 * k if opened.shared else k, opened.width)
@@ -489,111 +508,122 @@ class _Served:
 
         return self.ask(request)
 
-    def size(self) -> int:
-        """How many rows the collection has, 0 where there is none."""
+    def mark(self) -> _Mark | None:
+        """What is noted in the collection, None where there is none of imgret's."""
         from chromadb.errors import NotFoundError
 
-        def request(client: Any) -> int:
+        def request(client: Any) -> _Mark | None:
             try:
-                return int(self._get(client).count())
+                return _Mark.of(client.get_collection(self._name, embedding_function=None))
             except NotFoundError:
-                return 0
+                return None
 
         return self.ask(request)
 
-    def lacks(self, keys: Keys, dim: int) -> Rows | None:
-        """The rows called `keys` that the collection lacks. None where there is none, or one that lacks so many that a
-        new one is better, which is dropped.
-        """
+    def is_there(self, dim: int) -> bool:
+        """Whether the collection is; one that cannot take these rows is dropped."""
         from chromadb.errors import NotFoundError
 
-        def find(client: Any) -> Any:
+        def request(client: Any) -> bool:
             try:
-                collection = client.get_collection(self._name, embedding_function=None)
+                mark = self._mark_of(client.get_collection(self._name, embedding_function=None))
             except NotFoundError:
-                return None
-            mark = self._mark_of(collection)
-            if mark.keyed and mark.dim == dim:
-                return collection
+                return False
+            if mark.indexes and mark.dim == dim:
+                return True
             client.delete_collection(self._name)
-            return None
+            return False
 
-        collection = self.ask(find)
-        if collection is None:
-            return None
-        there: list[str] = []
-        for first in range(0, len(keys), BATCH):
-            names = _names(keys[first : first + BATCH])
-            there += self.ask(lambda _, names=names: collection.get(ids=names, include=[])["ids"])  # type: ignore[misc]
-        rows = np.flatnonzero(~np.isin(keys, np.array([int(name) for name in there], np.uint64)))
-        if len(rows) <= MAX_STRANGE * len(keys):
-            return rows
-        self.ask(lambda client: client.delete_collection(self._name))
-        return None
+        return self.ask(request)
 
     def fill(
-        self,
-        owner: str,
-        keys: Keys,
-        embeddings: Floats,
-        labels: Sequence[str | None],
-        progress: Callable[[int], None],
+        self, owner: str, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
     ) -> None:
         """Writes what the collection lacks at its end, made if it is not there."""
         count, dim = embeddings.shape
+        ef_search = _served_ef_search(count)
+        made = _Mark(dim, (owner,), ef_search, (self._index,), count)
 
-        def begin(client: Any) -> int:
-            ef_search = _served_ef_search(count)
-            mark = _Mark(dim, (owner,), ef_search, keyed=True)
-            collection = client.get_or_create_collection(self._name, **_made(ef_search), metadata=mark.as_metadata())
-            there, found = int(collection.count()), self._mark_of(collection)
-            if there > count or found.dim != dim or not found.keyed:
+        def begin(client: Any) -> tuple[Any, int]:
+            collection = client.get_or_create_collection(self._name, **_made(ef_search), metadata=made.as_metadata())
+            there, mark = int(collection.count()), self._mark_of(collection)
+            if there > count or (mark.dim, mark.indexes) != (dim, made.indexes):
                 client.delete_collection(self._name)
                 return begin(client)
             self._note(collection, owner)
-            return there
+            return collection, there
 
-        self.add(np.arange(self.ask(begin), count), keys, embeddings, labels, progress)
-        if (written := self.ask(lambda client: int(self._get(client).count()))) != count:
+        collection, there = self.ask(begin)
+        self._add(collection, np.arange(there, count), embeddings, labels, progress)
+        if (written := self.ask(lambda _: int(collection.count()))) != count:
             raise VectorError(self._unlike(f"it holds {written} vectors instead of {count}"))
+        self._found = _Open(collection, 0, False)
 
-    def add(
+    def complete(
+        self, owner: str, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
+    ) -> None:
+        """Adds what the collection lacks, among rows of other indexes."""
+        self.note(owner)  # first: what is added is not dropped by another owner then
+        collection = self.ask(self._get)
+        lacking = self._lacking(collection, np.arange(self._count))
+        added = len(lacking)
+        while len(lacking):  # a second time if another build dropped them at the same moment
+            self._add(collection, lacking, embeddings, labels, progress)
+            lacking = self._lacking(collection, lacking)
+        self.note(owner, self._index, added)
+
+    def _lacking(self, collection: Any, rows: Rows) -> Rows:
+        there: list[str] = []
+        for first in range(0, len(rows), BATCH):
+            names = _names(self._keys[rows[first : first + BATCH]])
+            there += self.ask(lambda _, names=names: collection.get(ids=names, include=[])["ids"])  # type: ignore[misc]
+        return rows[~np.isin(self._keys[rows], _keys(there))]
+
+    def _add(
         self,
+        collection: Any,
         rows: Rows,
-        keys: Keys,
         embeddings: Floats,
         labels: Sequence[str | None],
         progress: Callable[[int], None],
     ) -> None:
-        """Writes these rows of all; `progress` hears how many are there."""
-        collection = self.ask(self._get)
         step = self.ask(lambda client: min(client.get_max_batch_size(), BATCH))
-        done = len(keys) - len(rows)
+        done = self._count - len(rows)
         for part in (rows[first : first + step] for first in range(0, len(rows), step)):
             # Not `add`: what is repeated may have been written already.
-            batch = _batch(part, _names(keys[part]), embeddings, labels)
+            batch = _batch(part, _names(self._keys[part]), embeddings, labels)
             self.ask(lambda _, batch=batch: collection.upsert(**batch))  # type: ignore[misc]
             done += len(part)
             progress(done)
 
-    def drop_others(self, keys: Keys) -> int:
-        """Removes the rows that are not called one of `keys`; how many they were."""
-        collection, others = self.ask(self._get), []
+    def drop_others(self, owner: str) -> int:
+        """Removes the rows that are not of this index, if it is nobody's but the owner's; how many they were."""
+
+        def begin(client: Any) -> Any:
+            collection = self._get(client)
+            mark = self._mark_of(collection)
+            if mark.owners != (owner,):
+                return None
+            collection.modify(metadata=replace(mark, indexes=(self._index,)).as_metadata())
+            return collection
+
+        collection, others = self.ask(begin), []
+        if collection is None:
+            return 0
         page = 10 * BATCH
         for first in range(0, self.ask(lambda _: int(collection.count())), page):
             names = self.ask(lambda _, first=first: collection.get(limit=page, offset=first, include=[])["ids"])  # type: ignore[misc]
-            strange = ~np.isin(np.array([int(name) for name in names], np.uint64), keys)
-            others += [name for name, is_strange in zip(names, strange, strict=True) if is_strange]
+            others += _names(np.setdiff1d(_keys(names), self._keys))
         for first in range(0, len(others), BATCH):
             self.ask(lambda _, first=first: collection.delete(ids=others[first : first + BATCH]))  # type: ignore[misc]
         return len(others)
 
-    def widened(self, keys: Keys, embeddings: Floats) -> RecallAudit:
+    def widened(self, embeddings: Floats) -> RecallAudit:
         """The audit of the collection, whose search is widened until it is passed."""
         found = self.ask(self._opened)
         ef_search = found.width or min(self._mark_of(found.collection).ef_search, self._count)
         while True:
-            audit = VectorStore(self, len(embeddings), keys).audit(embeddings, ef_search)
+            audit = VectorStore(self, self._count, self._keys).audit(embeddings, ef_search)
             if audit.recall >= AUDIT_RECALL or ef_search >= self._count:
                 return audit
             ef_search = min(2 * ef_search, self._count)
@@ -601,28 +631,28 @@ class _Served:
             changed = {"hnsw": {"ef_search": ef_search}}
             self.ask(lambda _, changed=changed: found.collection.modify(configuration=changed))  # type: ignore[misc]
 
-    def rename(self, name: str) -> None:
-        """Gives the filled collection its own name, unless another build was first with the same content."""
+    def rename(self, name: str) -> bool:
+        """Gives the filled collection its own name, unless another build was first; whether it did."""
         from chromadb.errors import NotFoundError
 
-        def request(client: Any) -> None:
+        def request(client: Any) -> bool:
             try:
                 collection = client.get_collection(self._name, embedding_function=None)
             except NotFoundError:  # it has its name already, by another build that wrote the same rows into it
-                return
+                return False
             try:
-                first = client.get_collection(name, embedding_function=None)
+                client.get_collection(name, embedding_function=None)
             except NotFoundError:
                 collection.modify(name=name)
-                return
-            if first.id != collection.id:
-                client.delete_collection(self._name)
+                return True
+            client.delete_collection(self._name)
+            return False
 
-        self.ask(request)
+        return self.ask(request)
 
-    def add_owner(self, owner: str) -> None:
-        """Notes in the collection that it is for `owner`, too."""
-        self.ask(lambda client: self._note(client.get_collection(self._name, embedding_function=None), owner))
+    def note(self, owner: str, index: str | None = None, added: int = 0) -> None:
+        """Notes in the collection that it is for `owner`, too, and which index is whole in it, after how many rows."""
+        self.ask(lambda client: self._note(self._get(client), owner, index, added))
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -640,14 +670,14 @@ class _Served:
         self._mark_of(collection)
         return collection
 
-    def _opened(self, client: Any) -> "_Open":
+    def _opened(self, client: Any) -> _Open:
         if self._found is None:
             collection = self._get(client)
             mark, count = self._mark_of(collection), collection.count()
-            if not mark.keyed:
-                raise VectorError(self._unlike("an earlier release of imgret wrote it"))
             if count < self._count:
                 raise VectorError(self._unlike(f"it holds {count} vectors instead of {self._count}"))
+            if self._index not in mark.indexes:
+                raise VectorError(self._unlike("it holds the vectors of another one"))
             ef_search = (collection.configuration_json.get("hnsw") or {}).get("ef_search", 0)
             self._found = _Open(collection, 0 if ef_search <= mark.ef_search else ef_search, count > self._count)
         return self._found
@@ -658,12 +688,15 @@ class _Served:
             raise VectorError(self._unlike("imgret did not write it, and leaves it alone"))
         return mark
 
-    def _note(self, collection: Any, owner: str) -> None:
+    def _note(self, collection: Any, owner: str, index: str | None = None, added: int = 0) -> None:
         # Chroma replaces metadata as a whole, so of two who do this in the same moment one may be lost: hence when the
         # writing begins and when it is done.
         mark = self._mark_of(collection)
-        if owner not in mark.owners:
-            collection.modify(metadata=replace(mark, owners=(*mark.owners, owner)).as_metadata())
+        owners = mark.owners if owner in mark.owners else (*mark.owners, owner)
+        indexes = mark.indexes if index is None or index in mark.indexes else (*mark.indexes, index)[-_NOTED:]
+        noted = replace(mark, owners=owners, indexes=indexes, written=mark.written + added)
+        if noted != mark:
+            collection.modify(metadata=noted.as_metadata())
 
     def _unlike(self, why: str) -> str:
         return (
@@ -785,6 +818,10 @@ def _batch(rows: Rows, names: list[str], embeddings: Floats, labels: Sequence[st
 
 def _names(keys: Keys | Rows) -> list[str]:
     return [str(key) for key in keys]
+
+
+def _keys(names: list[str]) -> Keys:
+    return np.array([int(name) for name in names], np.uint64)
 
 
 def _working_copy(folder: Path, copy: Path) -> None:

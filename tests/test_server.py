@@ -376,7 +376,7 @@ def test_two_builds_of_the_same_content_at_once_write_it_once(chroma, monkeypatc
     assert chroma.names() == ["imgret-both"]
     noted = json.loads(chroma.client().get_collection("imgret-both", embedding_function=None).metadata["imgret"])
     assert sorted(noted["owners"]) == ["a", "b", "c"]
-    monkeypatch.setattr("imgret.vectors._Served.lacks", lambda *_: None)  # as one that looked a moment too early
+    monkeypatch.setattr("imgret.vectors._Served.is_there", lambda *_: False)  # as one that looked a moment too early
     VectorStore.write(server, "imgret-both", "d", numbered(1500), rows, [None] * 1500)
     assert chroma.names() == ["imgret-both"]
 
@@ -511,11 +511,48 @@ def test_a_collection_is_not_grown_where_a_new_one_is_better(chroma, monkeypatch
         assert can_grow(server, "imgret-a", keys[:1200], new) == grows
     assert not can_grow(server, "imgret-b", keys[:1200], keys[:1200])
     VectorStore.write(server, "imgret-a", "two", keys[100:1300], rows, [None] * 1200)
-    assert not can_grow(server, "imgret-a", keys[100:1300], keys[310:1300])  # together with what is of no use already
+    assert can_grow(server, "imgret-a", keys[100:1300], keys[200:1350])
+    assert not can_grow(server, "imgret-a", keys[50:1300], keys[200:1350])  # what was never whole there
+    assert not can_grow(server, "imgret-a", keys[100:1300], keys[330:1400])  # with what is of no use already
     assert drop(server, "one", "imgret-a", keys[100:1300]) == 0  # it is another's, too
-    drop(server, "two", "imgret-b", keys)
+    VectorStore.write(server, "imgret-b", "two", keys[:20], rows[:20], [None] * 20)
+    assert drop(server, "two", "imgret-b", keys[:20]) == 0
     assert drop(server, "one", "imgret-a", keys[100:1300]) == 100
-    assert can_grow(server, "imgret-a", keys[100:1300], keys[310:1400])
+    assert not can_grow(server, "imgret-a", keys[100:1300], keys[330:1400])  # what was dropped is still in the graph
+
+
+def test_readers_of_rows_that_were_dropped_are_told_and_whoever_needs_them_writes_them_again(chroma, monkeypatch):
+    server, rows, keys = ChromaServer(chroma.url), unit_rows(1300), numbered(1300)
+    VectorStore.write(server, "imgret-a", "one", keys[:1200], rows[:1200], [None] * 1200)
+    early = VectorStore.connect(server, "imgret-a", keys[:1200])
+    assert early.query(rows[3], 1).tolist() == [3]
+    VectorStore.write(server, "imgret-a", "one", keys[100:], rows[100:], [None] * 1200)
+    assert drop(server, "one", "imgret-a", keys[100:]) == 100
+    monkeypatch.setattr("imgret.vectors.REOPENED_SECONDS", 0)
+    late = VectorStore.connect(server, "imgret-a", keys[:1200])
+    for reader in (early, late):
+        assert "it holds the vectors of another one" in said(lambda reader=reader: reader.query(rows[3], 1))
+    heard = []
+    VectorStore.write(server, "imgret-a", "two", keys[:1200], rows[:1200], [None] * 1200, heard.append)
+    assert heard == [1200]
+    assert chroma.client().get_collection("imgret-a", embedding_function=None).count() == 1300
+    assert late.query(rows[3], 1).tolist() == [3]
+    assert VectorStore.connect(server, "imgret-a", keys[100:]).query(rows[1299], 1).tolist() == [1199]
+
+
+def test_rows_that_another_build_drops_while_they_are_written_are_written_again(chroma):
+    server, rows, keys = ChromaServer(chroma.url), unit_rows(1300), numbered(1300)
+    VectorStore.write(server, "imgret-a", "one", keys[:1200], rows[:1200], [None] * 1200)
+    heard = []
+
+    def meanwhile(done):
+        heard.append(done)
+        if len(heard) == 1:
+            chroma.client().get_collection("imgret-a", embedding_function=None).delete(ids=["1250"])
+
+    VectorStore.write(server, "imgret-a", "two", keys[100:], rows[100:], [None] * 1200, meanwhile)
+    assert heard == [1200, 1200]
+    assert VectorStore.connect(server, "imgret-a", keys[100:]).query(rows[1250], 1).tolist() == [1150]
 
 
 def test_pictures_have_the_same_names_on_a_server_wherever_they_stand():
