@@ -555,6 +555,29 @@ def test_rows_that_another_build_drops_while_they_are_written_are_written_again(
     assert VectorStore.connect(server, "imgret-a", keys[100:]).query(rows[1250], 1).tolist() == [1150]
 
 
+def test_what_was_left_of_another_library_or_by_an_earlier_release_is_written_anew(chroma):
+    server, rows, keys = ChromaServer(chroma.url), unit_rows(1300), numbered(1300)
+
+    def cut(done):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        VectorStore.write(server, "imgret-a", "one", keys[:1200], rows[:1200], [None] * 1200, cut)
+    assert chroma.names() == ["imgret-a-draft"]
+    VectorStore.write(server, "imgret-a", "one", keys[100:], rows[100:], [None] * 1200)
+    store = VectorStore.connect(server, "imgret-a", keys[100:])
+    assert [store.query(rows[row], 1).tolist() for row in (100, 1299)] == [[0], [1199]]
+
+    metadata = {"imgret": json.dumps({"dim": 32, "owners": ["one"]})}
+    early = chroma.client().create_collection("imgret-b", embedding_function=None, metadata=metadata)
+    early.add(ids=["0", "1", "2"], embeddings=rows[:3])
+    store = VectorStore.connect(server, "imgret-b", keys[7:10])
+    assert "it holds the vectors of another one" in said(lambda: store.query(rows[0], 1))
+    VectorStore.write(server, "imgret-b", "one", keys[7:10], rows[:3], [None] * 3)
+    assert store.query(rows[2], 1).tolist() == [2]
+    assert chroma.client().get_collection("imgret-b", embedding_function=None).count() == 3
+
+
 def test_pictures_have_the_same_names_on_a_server_wherever_they_stand():
     contents, labels = ["a", "b", "a", "a", "b"], ["x", None, "x", "y", "None"]
     keys = keys_of(contents, labels)
