@@ -133,12 +133,7 @@ def build_index(
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-        _build(library, folder, work, encoder, pixel_size, progress, cache, engine or in_threads, chroma)
-        if prune and chroma is not None:
-            with closing(Index.open(folder, chroma, cache=cache)) as built:
-                assert built.manifest.vectors is not None
-                dropped = drop(chroma, _owner(folder), built.manifest.vectors.collection, built.keys)
-            progress("dropped", dropped, dropped)
+        _build(library, folder, work, encoder, pixel_size, progress, cache, engine or in_threads, chroma, prune)
         shutil.rmtree(work)
     except Timeout:
         raise BuildError(f"Another build is writing to {folder}; wait for it to end.") from None
@@ -172,6 +167,7 @@ def _build(
     cache: Path | None,
     engine: Engine,
     chroma: ChromaServer | None,
+    prune: bool,
 ) -> None:
     uri = encoder if isinstance(encoder, str) else encoder.uri
     kind = hashlib.sha256(f"{uri}\0{pixel_size}".encode()).hexdigest()[:12]
@@ -241,6 +237,9 @@ def _build(
     for path in folder.glob("data-*"):
         if path.name != data:
             shutil.rmtree(path)
+    if prune and chroma is not None:
+        dropped = drop(chroma, _owner(folder), name, keys)
+        progress("dropped", dropped, dropped)
 
 
 def in_threads(library: ImageLibrary, digester: Digester) -> Generator[Outcome]:

@@ -57,7 +57,7 @@ PROBE_SECONDS = 5.0
 CLOUD = "api.trychroma.com"
 
 REOPENED_SECONDS = 60.0
-"""How long a reader may not notice that rows of its index were dropped."""
+"""How long a reader may not notice that rows of its index were dropped, or that those of others are among them."""
 
 _NO_KEYS = np.empty(0, np.uint64)
 _LABEL = "label"
@@ -353,9 +353,10 @@ def can_grow(server: ChromaServer, name: str, old: Keys, new: Keys) -> bool:
         mark = asked.mark()
     finally:
         asked.close()
+    if mark is None or _hash_of(old) not in mark.indexes:
+        return False
     stay = int(np.isin(new, old).sum())
-    whole = mark is not None and _hash_of(old) in mark.indexes
-    return mark is not None and whole and max(len(new), mark.written) - stay <= MAX_STRANGE * len(new)
+    return max(len(new), mark.written) - stay <= MAX_STRANGE * len(new)
 
 
 def drop(server: ChromaServer, owner: str, keep: str, keys: Keys) -> int:
@@ -438,7 +439,7 @@ class _Embedded:
 
 @dataclass(frozen=True)
 class _Open:
-    """A collection on a server; how many neighbours to ask it for at least, and whether it has other rows, too.
+    """A collection on a server; how many neighbours to ask it for at least, and whether other indexes are in it.
 
     A server keeps the `ef_search` that it first opened a collection with; to ask for more neighbours widens the search
     alike, and costs 4 microseconds each.
@@ -492,8 +493,6 @@ class _Served:
         from chromadb.errors import NotFoundError
 
         def request(client: Any) -> list[str]:
-            if self._found is not None and time.monotonic() - self._found.at > REOPENED_SECONDS:
-                self._found = None
             known = self._found
             opened = self._opened(client)
             asked = max(2 * k if opened.shared else k, opened.width)
@@ -622,8 +621,9 @@ class _Served:
         """The audit of the collection, whose search is widened until it is passed."""
         found = self.ask(self._opened)
         ef_search = found.width or min(self._mark_of(found.collection).ef_search, self._count)
+        store = VectorStore(self, self._count, self._keys)
         while True:
-            audit = VectorStore(self, self._count, self._keys).audit(embeddings, ef_search)
+            audit = store.audit(embeddings, ef_search)
             if audit.recall >= AUDIT_RECALL or ef_search >= self._count:
                 return audit
             ef_search = min(2 * ef_search, self._count)
@@ -671,16 +671,18 @@ class _Served:
         return collection
 
     def _opened(self, client: Any) -> _Open:
-        if self._found is None:
+        found = self._found
+        if found is None or time.monotonic() - found.at > REOPENED_SECONDS:
             collection = self._get(client)
-            mark, count = self._mark_of(collection), collection.count()
-            if count < self._count:
+            mark = self._mark_of(collection)
+            if found is None and (count := collection.count()) < self._count:
                 raise VectorError(self._unlike(f"it holds {count} vectors instead of {self._count}"))
             if self._index not in mark.indexes:
                 raise VectorError(self._unlike("it holds the vectors of another one"))
             ef_search = (collection.configuration_json.get("hnsw") or {}).get("ef_search", 0)
-            self._found = _Open(collection, 0 if ef_search <= mark.ef_search else ef_search, count > self._count)
-        return self._found
+            width = 0 if ef_search <= mark.ef_search else ef_search
+            found = self._found = _Open(collection, width, len(mark.indexes) > 1)
+        return found
 
     def _mark_of(self, collection: Any) -> _Mark:
         mark = _Mark.of(collection)

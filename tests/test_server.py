@@ -436,7 +436,7 @@ def test_a_reader_keeps_its_collection_until_it_is_pruned_and_others_keep_theirs
 
 
 def test_a_library_that_changed_a_little_writes_what_is_new_into_the_collection_it_had(
-    chroma, build, library, small_library, tmp_path, cache, monkeypatch
+    chroma, build, library, tmp_path, cache, monkeypatch
 ):
     monkeypatch.setattr("imgret.vectors.SMALL", 4)  # below it, all is written anew
     folder = build(chroma.url)
@@ -497,7 +497,7 @@ def test_readers_of_a_collection_that_grows_each_find_their_own_rows(chroma):
         assert len(store.query(here[0], len(here), ["a"])) == len(here)
 
 
-def test_a_collection_is_not_grown_where_a_new_one_is_better(chroma, monkeypatch):
+def test_a_collection_is_not_grown_where_a_new_one_is_better(chroma):
     server, rows, keys = ChromaServer(chroma.url), unit_rows(1200), numbered(3000)
     VectorStore.write(server, "imgret-a", "one", keys[:1200], rows, [None] * 1200)
     for new, grows in (
