@@ -11,7 +11,8 @@ import time
 
 import numpy as np
 
-from imgret import pixels
+from imgret import sketches
+from imgret.arrays import read_only
 from imgret.pixels import PixelIndex
 from tests.test_pixels import KINDS, library
 
@@ -24,25 +25,25 @@ def seconds(start: float) -> float:
 
 
 def main() -> None:
-    pixels.warm()
+    sketches.Sketches.warm()
     rows, no_bound = np.arange(N), np.full(N, np.float32(-np.inf))
     worst = 0.0
-    print("| values a row | library |" + "".join(f" {metric} |" for metric in pixels._CODES))
-    print("|---" * (2 + len(pixels._CODES)) + "|")
+    print("| values a row | library |" + "".join(f" {metric} |" for metric in sketches.CODES))
+    print("|---" * (2 + len(sketches.CODES)) + "|")
     for dim in DIMS:
         for kind in KINDS:
             rng = np.random.default_rng(1)
             index = PixelIndex.fit(library(kind, rng, N, dim))
-            query = pixels._read_only(library(kind, rng, 1, dim)[0])
+            query = read_only(library(kind, rng, 1, dim)[0])
             cells = []
-            for metric, code in pixels._CODES.items():
+            for metric, code in sketches.CODES.items():
                 searches, scans = [], []
                 for _ in range(ROUNDS):
                     start = time.perf_counter()
                     answer = index.answer(query, metric, K)
                     searches.append(seconds(start))
                     start = time.perf_counter()
-                    pixels._visit(index._pixels, query, code, np.full(K, np.inf), np.full(K, N), rows, no_bound)
+                    sketches._visit(index._pixels, query, code, np.full(K, np.inf), np.full(K, N), rows, no_bound)
                     scans.append(seconds(start))
                 ratio = min(searches) / min(scans)
                 worst = max(worst, ratio)

@@ -32,7 +32,8 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from imgret.metrics import LARGER_IS_CLOSER, METRICS
-from imgret.pixels import PixelIndex, warm
+from imgret.pixels import PixelIndex
+from imgret.sketches import Sketches
 
 K = 10
 THREADS = range(1, (os.cpu_count() or 1) + 1)
@@ -321,7 +322,7 @@ def main() -> None:
         "--plot", type=Path, help="measure 1,000 rows up to N and draw the cost against the number of rows"
     )
     options = parser.parse_args()
-    warm()
+    Sketches.warm()
     machine = {
         "cpu": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),

@@ -45,8 +45,8 @@ from imgret.images import thumbnail
 from imgret.index import EncoderInfo, LibraryInfo, Manifest, Place
 from imgret.library import Entry
 from imgret.metrics import METRICS
-from imgret.pixels import warm
 from imgret.settings import EXAMPLES, Settings
+from imgret.sketches import Sketches
 from imgret.vectors import ChromaServer, VectorStore, collection_of, keys_of
 from tests.chroma import Chroma
 
@@ -302,7 +302,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    warm()
+    Sketches.warm()
     cache = Settings.read().cache
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     made, results = Made(options.data, cache), []

@@ -38,6 +38,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from imgret import index as layout
+from imgret.arrays import new_array, open_array
 from imgret.atlas import draw
 from imgret.digests import Digest, Digester, Digests, Outcome
 from imgret.encoders import (
@@ -53,7 +54,7 @@ from imgret.evaluate import EvaluationError, evaluate
 from imgret.images import ImageError, load_image
 from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest, Place
 from imgret.library import Entry, ImageLibrary
-from imgret.pixels import PixelIndex, new_array, open_array
+from imgret.pixels import PixelIndex, is_small
 from imgret.search import Retriever
 from imgret.shards import cut
 from imgret.vectors import ChromaServer, RecallAudit, VectorStore, can_grow, collection_of, drop, keys_of, reach
@@ -70,7 +71,7 @@ MOST_QUERIES, FEWEST_QUERIES, COMPARISONS = 1000, 100, 2_000_000
 below a number, as each query ranks the whole library.
 """
 
-COMPILE = "import os; getattr(os, 'nice', int)(15); from imgret.pixels import warm; warm()"
+COMPILE = "import os; getattr(os, 'nice', int)(15); from imgret.sketches import Sketches; Sketches.warm()"
 
 Progress = Callable[[str, int, int | None], None]
 """Hears (stage, done, total); the total is None while nobody knows it."""
@@ -175,11 +176,13 @@ def _build(
         old = _open_if_alike(folder, uri, pixel_size, cache)
         if old is not None:
             stack.enter_context(closing(old))
-        # A new installation compiles for 11 s, once: here, so that no query has to wait for it, and in a process of its
-        # own that gives way, as exporting an encoder meanwhile holds this one's interpreter.
-        compiling = stack.enter_context(
-            subprocess.Popen([sys.executable, "-c", COMPILE], stderr=subprocess.DEVNULL)  # at worst, a query compiles
-        )
+        compiling = None
+        if library.count is None or not is_small(library.count, 3 * pixel_size**2):
+            # A new installation compiles for 11 s, once: here, so that no query has to wait for it, and in a process of
+            # its own that gives way, as exporting an encoder meanwhile holds this one's interpreter.
+            compiling = stack.enter_context(
+                subprocess.Popen([sys.executable, "-c", COMPILE], stderr=subprocess.DEVNULL)  # at worst, a query does
+            )
         in_old = old.column("content") if old else ()
         digests = stack.enter_context(closing(Digests(work / f"digests-{kind}.sqlite3", in_old)))
         maker = _Maker(encoder, library, work / f"encoder-{kind}", old, cache)
@@ -227,7 +230,8 @@ def _build(
                 vectors=place,
                 **of_this_build,
             )
-            compiling.wait()
+            if compiling is not None:
+                compiling.wait()
             with closing(Index(work, manifest, work)) as unfinished:
                 appraise(Retriever(unfinished, lambda: maker.encoder), draft, progress)
             shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's

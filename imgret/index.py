@@ -31,9 +31,10 @@ import pyarrow.compute as pc
 from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from imgret.arrays import open_array
 from imgret.errors import in_short
 from imgret.library import ImageLibrary, Record, is_commit
-from imgret.pixels import PixelIndex, open_array
+from imgret.pixels import PixelIndex
 from imgret.shards import mapped
 from imgret.vectors import ChromaServer, Keys, RecallAudit, VectorError, VectorStore, collection_of, keys_of
 

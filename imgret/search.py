@@ -19,7 +19,6 @@ from imgret.images import ImageSource, PixelVector, load_image, pixel_vector
 from imgret.index import Index
 from imgret.library import Record
 from imgret.metrics import METRICS
-from imgret.pixels import warm
 
 METHODS = (*METRICS, "clip")
 """The five methods by name, in the order they are shown."""
@@ -96,7 +95,7 @@ class Retriever:
 
     def warm_pixels(self) -> None:
         """Does what the first pixel query of a process would otherwise have to wait for."""
-        warm()
+        self.index.pixels.warm()
 
     def warm_clip(self) -> None:
         """Does what the first CLIP query of a process would have to wait for. Raises EncoderError, VectorError."""

@@ -17,8 +17,8 @@ ROWS = [
     {"imgret.search", "imgret.explain", "imgret.atlas", "imgret.hub"},
     {"imgret.index"},
     {"imgret.pixels", "imgret.vectors", "imgret.digests"},
-    {"imgret.library", "imgret.metrics"},
-    {"imgret.images", "imgret.encoders", "imgret.settings", "imgret.scratch"},
+    {"imgret.library", "imgret.metrics", "imgret.sketches"},
+    {"imgret.images", "imgret.encoders", "imgret.settings", "imgret.scratch", "imgret.arrays"},
     {"imgret.reach", "imgret.errors", "imgret.graph", "imgret.costs", "imgret.shards"},
 ]
 ALONE = {
@@ -28,6 +28,7 @@ ALONE = {
     "onnxruntime": {"imgret.encoders"},
     "torch": {"imgret.encoders"},
     "datasets": {"imgret.library"},
+    "numba": {"imgret.sketches"},
     "ray": {"imgret.distributed"},
     "sklearn": {"imgret.atlas"},
     "pydantic_settings": {"imgret.settings"},

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgret import pixels
+from imgret import pixels, sketches
+from imgret.arrays import read_only
 from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
 from imgret.pixels import PixelIndex
 
@@ -73,9 +74,10 @@ KINDS = ("smooth", "noise", "black", "equal", "constant", "two values", "outlier
     k=st.sampled_from((1, 3, 10, 40, 3000)),
     asked=st.sampled_from(("row", "near", "noise", "black", "constant")),
     seed=st.integers(0, 2**32 - 1),
+    small_rows=st.sampled_from((0, pixels.SMALL_ROWS)),
 )
 def test_every_library_gives_the_answers_of_brute_force(
-    kind: str, n: int, dim: int, k: int, asked: str, seed: int
+    kind: str, n: int, dim: int, k: int, asked: str, seed: int, small_rows: int
 ) -> None:
     rng = np.random.default_rng(seed)
     vectors = library(kind, rng, n, dim)
@@ -84,16 +86,58 @@ def test_every_library_gives_the_answers_of_brute_force(
         query = np.clip(query.astype(int) + rng.integers(-3, 4, dim), 0, 255).astype(np.uint8)
     elif asked != "row":
         query = library(asked, rng, 1, dim)[0]
-    index = PixelIndex.fit(vectors)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pixels, "SMALL_ROWS", small_rows)
+        index = PixelIndex.fit(vectors)
     for metric in METRICS:
         assert_exact(index.search(query, metric, k), query, vectors, metric, k)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_sums_over_large_pictures_do_not_overflow(metric: str) -> None:
+@pytest.mark.parametrize("small_rows", [0, pixels.SMALL_ROWS])
+def test_sums_over_large_pictures_do_not_overflow(
+    metric: str, small_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixels, "SMALL_ROWS", small_rows)
     vectors = np.repeat(np.array([[0], [255], [254], [1]], np.uint8), 160 * 160 * 3, axis=1)
     vectors[2, :9] = vectors[3, :7] = 100
     assert_exact(PixelIndex.fit(vectors).search(vectors[1], metric, 4), vectors[1], vectors, metric, 4)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_longest_small_row_does_not_overflow(metric: str) -> None:
+    vectors = np.full((1, pixels.SMALL_BYTES), 255, np.uint8)
+    vectors[0, ::3] = 128
+    query = vectors[0] - np.arange(pixels.SMALL_BYTES, dtype=np.uint8) % 2
+    _, scores = PixelIndex.fit(vectors).search(query, metric, 1)
+    # On so many values it is the float64 sums of `imgret.metrics` that are off by 1e-12; whole numbers are not.
+    np.testing.assert_allclose(scores, METRICS[metric](query, vectors), rtol=1e-11)
+
+
+def test_a_small_library_needs_no_compiled_code_and_a_large_one_does(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np; from imgret.pixels import PixelIndex;"
+        "PixelIndex.fit(np.zeros((int(sys.argv[1]), int(sys.argv[2])), np.uint8)).save(sys.argv[3]);"
+        "index = PixelIndex.load(sys.argv[3]); index.warm();"
+        "[index.search(index.vectors[0], metric, 3) for metric in ('l1', 'l2', 'cosine', 'correlation')];"
+        "print('numba' in sys.modules)"
+    )
+    for rows, dim, compiled in ((1024, 8192, False), (1025, 3, True), (1024, 8193, True)):
+        command = [sys.executable, "-c", code, str(rows), str(dim), str(tmp_path)]
+        assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == f"{compiled}\n"
+
+
+def test_sketches_that_an_earlier_release_wrote_of_a_small_library_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = smooth(np.random.default_rng(0), 600, 2700)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(pixels, "SMALL_ROWS", 0)
+        PixelIndex.fit(vectors).save(tmp_path)
+    PixelIndex.load(tmp_path).save(tmp_path)
+    loaded = PixelIndex.load(tmp_path)
+    for metric in METRICS:
+        assert_exact(loaded.search(vectors[7], metric, 10), vectors[7], vectors, metric, 10)
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +165,18 @@ def test_most_rows_are_never_read(index: PixelIndex, vectors: np.ndarray, querie
 
 def bounds_of(index: PixelIndex, query: np.ndarray, metric: str) -> list[np.ndarray]:
     """The bounds on all keys, level by level."""
-    code, query = pixels._CODES[metric], pixels._read_only(query)
+    code, query = sketches.CODES[metric], read_only(query)
     weights, blocks = np.empty(0, np.float32), np.empty(0, np.uint8)
+    its = index._sketches
+    assert its is not None
     if metric == "l1":
-        blocks, terms = index._blocks.asked(query)
-        levels = [pixels._scan_blocks(index._blocks.coarse, blocks, terms[0], index._blocks.slacks[0])]
+        blocks, terms = its.blocks.asked(query)
+        levels = [sketches._scan_blocks(its.blocks.coarse, blocks, terms[0], its.blocks.slacks[0])]
     else:
-        weights, terms = index._directions.asked(query, code)
-        levels = [pixels._scan_dots(index._directions, weights, terms[0], code)]
-    asked = (index._directions, index._blocks, weights, blocks, terms, np.arange(len(index)), np.float32(np.inf))
-    return levels + [pixels._level(level, code, *asked)[1] for level in range(1, len(terms))]
+        weights, terms = its.directions.asked(query, code)
+        levels = [sketches._scan_dots(its.directions, weights, terms[0], code)]
+    asked = (its.directions, its.blocks, weights, blocks, terms, np.arange(len(index)), np.float32(np.inf))
+    return levels + [sketches._level(level, code, *asked)[1] for level in range(1, len(terms))]
 
 
 def keys_of(query: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
@@ -179,7 +225,7 @@ def test_the_answer_depends_on_the_bounds_being_widened_by_their_rounding(monkey
         return count
 
     assert wrong() == 0
-    monkeypatch.setattr(pixels, "_ROUNDING", 0.0)
+    monkeypatch.setattr(sketches, "_ROUNDING", 0.0)
     assert wrong() > 0
 
 

@@ -1,0 +1,684 @@
+"""Which few rows of a large uint8 matrix have to be read, to know the best under one of the four metrics exactly?
+
+Bound, then refine. Beside the matrix lies a sketch of every row: a few numbers that already say "no closer than this".
+A search scans the shortest sketches of all rows, looks at longer ones of the rows that these could not rule out, and
+reads pixels only of what is left, in the order of the bound. A bound never exceeds the true distance: none is lost.
+
+- L1 sketches a row by sums over blocks of its values, a coarser picture.
+- L2, cosine and correlation share one sketch: the coefficients of the mean-centred row in principal directions, and
+  the norm of what these leave over. It bounds the covariance with the query; the row's mean and norms do the rest.
+
+A row's "key" is what a search makes small: the L1 distance, the squared L2 distance, or minus the similarity.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from imgret.arrays import CHUNK_VALUES, forget_pages, read_only
+
+Array = npt.NDArray[Any]
+Vectors = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]
+Function = TypeVar("Function", bound=Callable[..., Any])
+Part = tuple[type[np.generic], tuple[int, ...]]
+
+_L1, _L2, _COSINE, _CORRELATION = range(4)
+CODES = {"l1": _L1, "l2": _L2, "cosine": _COSINE, "correlation": _CORRELATION}
+
+_DIRECTIONS = (32, 128, 256)
+"""Principal directions in the sketches of L2, cosine and correlation, level by level; 2 bytes each."""
+
+_BLOCKS = (16, 64, 256, 768)
+"""Blocks in the sketches of L1, likewise; 1 byte each. Each level divides the blocks of the one before."""
+
+_ROUNDING = 2.0**-15
+"""Share of its largest term by which a float32 bound may be off, and by which it is therefore widened.
+
+A sum of m products in float32, in whatever order, is off by at most (m + 1) 2^-24 of the sum of their magnitudes
+(Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); with m = 256 and a dozen operations around it,
+below 2^-15.9. That the directions are stored in float32 adds 2 sqrt(m) 2^-24 < 2^-18."""
+
+_RESIDUAL = 2.0**-17
+"""The same for the squared norm of what the directions leave over, as |c|^2 - |P c|^2 takes P for orthonormal."""
+
+_FIRST = 32
+"""Rows read before all others, for a first idea of the k-th best: so many that it is nearly the final one."""
+
+_SAMPLE = 4096
+"""Rows that the directions are learned from."""
+
+
+class Sketches:
+    """The sketches of all rows of a uint8 matrix (N, D), and the search that they make short. Threads may share it."""
+
+    def __init__(self, vectors: Vectors, arena: Vectors) -> None:
+        """The matrix, and `Sketches.bytes_of(N, D)` bytes: those that `fit` has written, or that it is to write."""
+        self.pixels, self.arena = read_only(vectors), arena
+        n, dim = vectors.shape
+        views, start = [], 0
+        for dtype, shape in _parts(n, dim):
+            values = np.asarray(arena)[start : start + math.prod(shape) * np.dtype(dtype).itemsize]
+            views.append(values.view(dtype).reshape(shape))
+            start += _part_bytes(dtype, shape)
+        basis, moments, residuals, coarse_codes, fine_codes, slacks, coarse_blocks, fine_blocks = views
+        self.directions = _Directions(basis, moments, residuals, coarse_codes, fine_codes)
+        self.blocks = _Blocks(_block_labels(dim, _BLOCKS[len(slacks) - 1]), slacks, coarse_blocks, fine_blocks)
+
+    @staticmethod
+    def bytes_of(n: int, dim: int) -> int:
+        """How long the sketches of a matrix (N, D) are: at most 1.7 kB a row."""
+        return sum(_part_bytes(*part) for part in _parts(n, dim))
+
+    def fit(self, vectors: Vectors, progress: Progress) -> None:
+        """Write the sketches, reading the matrix (the one this was made of) in pieces; hears (rows done, N)."""
+        n, dim = vectors.shape
+        self.directions.learn(vectors)
+        step = max(1, CHUNK_VALUES // dim)
+        for start in range(0, n, step):
+            rows = slice(start, min(start + step, n))
+            self.directions.write(rows, vectors[rows])
+            self.blocks.write(rows, vectors[rows])
+            forget_pages(vectors)
+            forget_pages(self.arena)
+            progress(rows.stop, n)
+
+    def nearest(self, query: Vectors, metric: str, k: int) -> tuple[Rows, Keys, int]:
+        """The k rows of the smallest keys, by number; their keys (k,); and how many rows were read for it."""
+        query, code = read_only(query), CODES[metric]
+        weights, blocks = np.empty(0, np.float32), np.empty(0, np.uint8)
+        if code == _L1:
+            blocks, terms = self.blocks.asked(query)
+        else:
+            weights, terms = self.directions.asked(query, code)
+        sketches = self.directions, self.blocks
+        keys, rows, visited = _find(self.pixels, query, code, k, max(_FIRST, 2 * k), *sketches, weights, blocks, terms)
+        by_row = np.argsort(rows)
+        return rows[by_row], keys[by_row], visited
+
+    @classmethod
+    def warm(cls) -> None:
+        """Compile the kernels, or read them from numba's cache, by one small search for each metric.
+
+        About 10 s on a machine's first time, then 0.3 s a process. The cache is `NUMBA_CACHE_DIR` if set, else
+        `__pycache__` beside this file or, where that cannot be written, the user's cache folder; with none of them,
+        every process compiles anew.
+        """
+        vectors = np.random.default_rng(0).integers(0, 256, (2048, 512), np.uint8)
+        sketches = cls(vectors, np.empty(cls.bytes_of(*vectors.shape), np.uint8))
+        sketches.fit(vectors, lambda done, total: None)
+        for metric in CODES:
+            sketches.nearest(vectors[0], metric, 1)
+
+
+def _parts(n: int, dim: int) -> list[Part]:
+    return [*_Directions.parts(n, dim), *_Blocks.parts(n, dim)]
+
+
+def _part_bytes(dtype: type[np.generic], shape: tuple[int, ...]) -> int:
+    return -(-math.prod(shape) * np.dtype(dtype).itemsize // 64) * 64
+
+
+class _Directions(NamedTuple):
+    """The sketch for L2, cosine and correlation.
+
+    Here and in _Blocks the first level lies transposed, so that a scan runs along memory for many rows at once.
+    """
+
+    basis: Array  # (m, D) float32, orthonormal, orthogonal to the constant vector; m is the last level's width
+    moments: Array  # (4, N) float32, see `_moments`
+    residuals: Array  # (levels, N) float32, norm of what a level's directions leave over of the centred row
+    coarse: Array  # (first width, N) int16, coefficients in `unit`
+    fine: Array  # (N, m) int16, likewise; each level takes the first ones
+
+    @staticmethod
+    def parts(n: int, dim: int) -> list[Part]:
+        # Levels that pay: codes much shorter than their row, and a basis smaller than the matrix and than memory.
+        widths = [width for width in _DIRECTIONS if width * 16 <= dim and width * 32 <= n and width * dim <= 1 << 24]
+        return [
+            (np.float32, (max(widths, default=0), dim)),
+            (np.float32, (4, n if widths else 0)),
+            (np.float32, (len(widths), n)),
+            (np.int16, (min(widths, default=0), n)),
+            (np.int16, (n, max(widths[1:], default=0))),
+        ]
+
+    @property
+    def unit(self) -> float:
+        """What 1 stands for in a code, as |c| <= 127.5 sqrt(D) for the centred row c: codes fit into 16 bits."""
+        return 127.5 * math.sqrt(self.basis.shape[1]) / 32766
+
+    def learn(self, vectors: Vectors) -> None:
+        if len(self.basis):
+            self.basis[:] = _principal_directions(vectors, len(self.basis))
+
+    def write(self, rows: slice, vectors: Vectors) -> None:
+        if not len(self.basis):
+            return
+        values = vectors.astype(np.float64)
+        # Sums of whole numbers are exact in float64 below 2^53, in whatever order.
+        totals, squares = values.sum(axis=1), np.einsum("ij,ij->i", values, values)
+        values -= totals[:, None] / values.shape[1]
+        coefficients = values @ self.basis.T.astype(np.float64)
+        codes = np.rint(coefficients / self.unit)
+        moments = _moments(totals.astype(np.int64), squares.astype(np.int64), values.shape[1])
+        self.moments[:, rows] = moments
+        self.residuals[:, rows] = self._residuals(moments[1], coefficients)
+        self.coarse[:, rows] = codes[:, : len(self.coarse)].T
+        self.fine[rows] = codes[:, : self.fine.shape[1]]
+
+    def asked(self, query: Vectors, code: int) -> tuple[Array, Array]:
+        """A query's weights (m,) float32 for the codes, and for each level what `_dot_bound` needs to know of it."""
+        levels = len(self.residuals)
+        terms = np.empty((levels, 6), np.float32)
+        if not levels:
+            return np.empty(0, np.float32), terms
+        total, square = _total_and_square(query)
+        coefficients = _project(self.basis, query, total / query.size)
+        moments = _moments(np.array([total]), np.array([square]), query.size)
+        weights = coefficients * self.unit
+        terms[:, :3] = moments[[0, 1, _inverse(code)], 0]
+        terms[:, 3:4] = self._residuals(moments[1], coefficients[None])
+        # A code is off by at most one half, so the sum of products by at most half the sum of the weights' magnitudes.
+        terms[:, 4] = np.cumsum(np.abs(weights))[_ENDS[:levels]] / 2
+        terms[:, 5] = _ROUNDING
+        return weights.astype(np.float32), terms
+
+    def _residuals(self, spreads: Array, coefficients: Array) -> Array:
+        squares = np.cumsum(coefficients**2, axis=1)[:, _ENDS[: len(self.residuals)]].T
+        return np.asarray(np.sqrt(np.maximum(spreads**2 - squares, 0) + _RESIDUAL * spreads**2))
+
+
+_ENDS = np.array(_DIRECTIONS) - 1
+
+
+def _principal_directions(vectors: Vectors, m: int) -> Array:
+    """(m, D) float64: orthonormal, orthogonal to the constant vector, those first in which centred rows vary most.
+
+    By subspace iteration on a sample (Halko, Martinsson, Tropp 2011, algorithm 4.4). Any orthonormal directions give
+    valid bounds, good ones tight bounds.
+    """
+    n, dim = vectors.shape
+    rng = np.random.default_rng(0)
+    chosen = np.sort(rng.choice(n, min(n, _SAMPLE), replace=False))
+    step = max(1, CHUNK_VALUES // dim)
+    sample = np.empty((len(chosen), dim), np.uint8)
+    for start in range(0, len(chosen), step):
+        sample[start : start + step] = vectors[chosen[start : start + step]]
+        forget_pages(vectors)  # the system maps more pages around each row than were asked for
+
+    def centred() -> Iterator[Array]:
+        for start in range(0, len(sample), step):
+            rows = sample[start : start + step].astype(np.float32)
+            yield rows - rows.mean(axis=1, keepdims=True)
+
+    directions = rng.standard_normal((dim, m + 8)).astype(np.float32)
+    for _ in range(3):
+        directions = np.linalg.qr(sum(rows.T @ (rows @ directions) for rows in centred()))[0]
+    squares = sum((rows @ directions).T @ (rows @ directions) for rows in centred())
+    directions = directions @ np.linalg.eigh(squares)[1][:, : -m - 1 : -1]
+    # The constant direction goes in first and is taken off again: so the others are orthogonal to it, come what may.
+    with_constant = np.column_stack([np.ones(dim), directions]).astype(np.float64)
+    return np.asarray(np.linalg.qr(with_constant)[0][:, 1:].T)
+
+
+class _Blocks(NamedTuple):
+    """The sketch for L1."""
+
+    labels: Rows  # (D,), see `_block_labels`
+    slacks: Array  # (levels, N) float32, sum over blocks of |sum - code * size|
+    coarse: Array  # (first width, N) uint8, block sums in units of the largest block's size
+    fine: Array  # (N, sum of the other widths) uint8, likewise; level beside level
+
+    @staticmethod
+    def parts(n: int, dim: int) -> list[Part]:
+        widths = [width for width in _BLOCKS if width * 8 <= dim]
+        return [
+            (np.float32, (len(widths), n)),
+            (np.uint8, (min(widths, default=0), n)),
+            (np.uint8, (n, sum(widths[1:]))),
+        ]
+
+    def write(self, rows: slice, vectors: Vectors) -> None:
+        codes, slacks, _ = self._summed(vectors)
+        width = len(self.coarse)
+        self.slacks[:, rows] = slacks
+        self.coarse[:, rows] = codes[:, :width].T
+        self.fine[rows] = codes[:, width:]
+
+    def asked(self, query: Vectors) -> tuple[Vectors, Array]:
+        """A query's codes, level after level, and for each level what `_block_bound` needs to know of it."""
+        codes, slacks, sizes = self._summed(query[None])
+        terms = np.empty((len(sizes), 3), np.float32)
+        terms[:, 0], terms[:, 1], terms[:, 2] = sizes, slacks[:, 0], _ROUNDING
+        return codes[0], terms
+
+    def _summed(self, vectors: Vectors) -> tuple[Vectors, Array, list[int]]:
+        """Codes (n, sum of widths), slacks (levels, n), and the sizes of the levels' largest blocks."""
+        n, widths = len(vectors), _BLOCKS[: len(self.slacks)]
+        codes, slacks = np.empty((n, sum(widths)), np.uint8), np.empty((len(widths), n), np.int64)
+        sizes = [0] * len(widths)
+        sums, counts = _sums_by_label(read_only(vectors), self.labels, widths[-1] if widths else 0)
+        end = codes.shape[1]
+        for level in reversed(range(len(widths))):
+            width = widths[level]
+            sums, counts = sums.reshape(n, width, -1).sum(axis=2), counts.reshape(width, -1).sum(axis=1)
+            sizes[level] = size = int(counts.max())
+            rounded = (2 * sums + size) // (2 * size)
+            codes[:, end - width : end] = rounded
+            slacks[level] = np.abs(sums - rounded * size).sum(axis=1)
+            end -= width
+        return codes, slacks, sizes
+
+
+def _block_labels(dim: int, blocks: int) -> Rows:
+    """Which block each of the D values is in, (D,) int64, such that neighbours make up the blocks of a coarser level.
+
+    A square RGB picture is cut into squares, across its channels but at the last level, as these mostly differ with one
+    sign; anything else into runs.
+    """
+    side = math.isqrt(dim // 3)
+    if 3 * side * side != dim:
+        return np.arange(dim) * blocks // dim
+    channels = 3 if blocks == _BLOCKS[-1] else 1
+    grid = math.isqrt(blocks // channels)
+    place = np.arange(side) * grid // side
+    # Morton order, in which the bits of a square's row and column take turns: four in a row are one coarser square.
+    spread = np.array([sum((i >> bit & 1) << 2 * bit for bit in range(8)) for i in range(grid)])
+    squares = (2 * spread[place][:, None] + spread[place]).reshape(-1, 1)
+    labels: Rows = (squares * channels + np.arange(3) * channels // 3).reshape(-1)
+    return labels
+
+
+# --- Kernels ---
+#
+# They release the interpreter, so several may run at once, and never divide their work: numba's own threads abort a
+# process that enters them twice. numba widens whole numbers to 64 bits at each operation; casting back keeps vector
+# lanes short.
+#
+# Why numba: reading all rows of 50,000 x 3,072 takes it 8.7 (L1) to 13.7 ms (correlation) on one thread where one full
+# read takes 6.3 (Zen 4); FAISS flat 27 to 34 ms on two; numpy 340 to 1,900. simsimd (2 MB), numkong (46 MB) take 6 ms
+# for dot products, but know no L1 of uint8, no scan of sketches, and no rows out of turn: an L1 scan that takes numba
+# 0.03 ms takes numpy 3. The price is 208 MB on disk, 0.2 to 0.35 s to import, and `warm`.
+
+
+def _compiled(function: Function, **options: Any) -> Function:
+    options |= {"nogil": True, "error_model": "numpy"}
+    try:
+        compiled: Function = numba.njit(function, cache=True, **options)
+    except RuntimeError:  # numba has nowhere to write its cache
+        compiled = numba.njit(function, **options)
+    return compiled
+
+
+_reordered = partial(_compiled, fastmath={"reassoc", "contract"})
+"""For float sums that are widened by their rounding in any order."""
+
+
+def _prefetch_intrinsic(_: Any, array: Any, offset: Any) -> Any:
+    """Ask for the memory at `offset` items after the array's first."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        builder.call(prefetch, [pointer, flag(0), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), emit
+
+
+_prefetch: Any = intrinsic(_prefetch_intrinsic)
+
+
+@_compiled
+def _prefetch_row(array: Any, rows: Any, i: int, start: int, width: int) -> None:
+    """Have the i-th row on its way while others are worked on: makes rows out of turn up to 1.8 times as fast."""
+    if i < rows.size:
+        for at in range(start, start + width, 64 // array.itemsize):
+            _prefetch(array, rows[i] * array.shape[1] + at)
+
+
+@_compiled
+def _find(
+    pixels: Any,
+    query: Any,
+    code: int,
+    k: int,
+    first: int,
+    directions: Any,
+    blocks: Any,
+    weights: Any,
+    query_blocks: Any,
+    terms: Any,
+) -> Any:
+    """Keys and rows of the k best, in no order, and how many rows were read."""
+    n, levels = len(pixels), len(terms)
+    keys, best = np.full(k, np.inf), np.full(k, n)
+    if levels == 0 or 8 * first >= n:  # too short for a sketch, or too few to be worth one
+        return keys, best, _visit(pixels, query, code, keys, best, np.arange(n), np.full(n, np.float32(-np.inf)))
+    if code == _L1:
+        bounds = _scan_blocks(blocks.coarse, query_blocks, terms[0], blocks.slacks[0])
+    else:
+        bounds = _scan_dots(directions, weights, terms[0], code)
+    left, left_bounds = _smallest(bounds, 2 * first)
+    if levels > 1:
+        everything = np.float32(np.inf)
+        left, left_bounds = _level(levels - 1, code, directions, blocks, weights, query_blocks, terms, left, everything)
+    left = left[np.argsort(left_bounds)][:first]
+    visited = _visit(pixels, query, code, keys, best, left, np.full(first, np.float32(-np.inf)))
+    for row in left:
+        bounds[row] = np.inf
+    # Rounded up: the row of an equal key may come first, so the limit must not be below the k-th best key in float32.
+    limit = np.nextafter(np.float32(keys[0]), np.float32(np.inf))
+    left, left_bounds = _within(bounds, limit)
+    before = n
+    for level in range(1, levels):
+        if left.size > 0.9 * before:
+            break  # these sketches hardly tell rows apart, and longer ones would cost more than they save
+        before = left.size
+        left, left_bounds = _level(level, code, directions, blocks, weights, query_blocks, terms, left, limit)
+    if 4 * left.size < n:  # else memory gives rows so much faster as they lie that order by bound does not pay
+        order = np.argsort(left_bounds)
+        left, left_bounds = left[order], left_bounds[order]
+    return keys, best, visited + _visit(pixels, query, code, keys, best, left, left_bounds)
+
+
+@_compiled
+def _level(
+    level: int,
+    code: int,
+    directions: Any,
+    blocks: Any,
+    weights: Any,
+    query_blocks: Any,
+    terms: Any,
+    rows: Any,
+    limit: Any,
+) -> Any:
+    """Of the rows, those whose bounds at a finer level are within the limit, and these bounds."""
+    if code != _L1:
+        return _bound_dots(directions, weights[: _DIRECTIONS[level]], terms[level], level, code, rows, limit)
+    start = 0
+    for before in range(1, level):
+        start += _BLOCKS[before]
+    codes = query_blocks[_BLOCKS[0] + start :][: _BLOCKS[level]]
+    return _bound_blocks(blocks.fine, start, codes, terms[level], blocks.slacks[level], rows, limit)
+
+
+@_compiled
+def _dot_bound(code: int, terms: Any, products: Any, residual: Any, mean: Any, spread: Any, inverse: Any) -> Any:
+    q_mean, q_spread, q_inverse, q_residual, off, rounding = terms
+    # The centred row is c = P p + r with P orthonormal: c_q.c_x = p_q.p_x + r_q.r_x, and r_q.r_x <= |r_q| |r_x| by
+    # Cauchy and Schwarz. p_q.p_x is at most its sum with the codes (`products`) plus what rounding can add (`off`).
+    covariance = products + off + q_residual * residual
+    # With a = mean sqrt(D) and u the constant unit vector, the row is a u + c, and u.c = 0. So
+    # |q - x|^2 = (a_q - a_x)^2 + |c_q|^2 + |c_x|^2 - 2 c_q.c_x and q.x = a_q a_x + c_q.c_x: a covariance c_q.c_x that
+    # is too large makes the squared distance too small and the similarities too large, hence the key too small.
+    if code == _L2:
+        apart, squares = q_mean - mean, q_spread * q_spread + spread * spread
+        rounding *= squares + q_mean * q_mean + mean * mean
+        return apart * apart + (squares - covariance - covariance) - rounding
+    if code == _COSINE:
+        covariance += q_mean * mean
+    return -covariance * q_inverse * inverse - rounding
+
+
+@_reordered
+def _scan_dots(directions: Any, weights: Any, terms: Any, code: int) -> Any:
+    """Bounds (N,) float32 of all rows at the coarsest level."""
+    inverses = directions.moments[_inverse(code)]
+    bounds = np.empty(inverses.size, np.float32)
+    for start in range(0, bounds.size, 1024):
+        here = slice(start, start + 1024)
+        tile, inverse, residual = bounds[here], inverses[here], directions.residuals[0, here]
+        mean, spread = directions.moments[0, here], directions.moments[1, here]
+        tile[:] = 0
+        for j in range(0, directions.coarse.shape[0], 4):
+            a, b = directions.coarse[j, here], directions.coarse[j + 1, here]
+            c, d = directions.coarse[j + 2, here], directions.coarse[j + 3, here]
+            for i in range(tile.size):
+                ab = weights[j] * np.float32(a[i]) + weights[j + 1] * np.float32(b[i])
+                tile[i] += ab + weights[j + 2] * np.float32(c[i]) + weights[j + 3] * np.float32(d[i])
+        for i in range(tile.size):
+            tile[i] = _dot_bound(code, terms, tile[i], residual[i], mean[i], spread[i], inverse[i])
+    return bounds
+
+
+@_reordered
+def _bound_dots(directions: Any, weights: Any, terms: Any, level: int, code: int, rows: Any, limit: Any) -> Any:
+    """Of the rows, those whose bounds with a finer level's weights are within the limit, and these bounds."""
+    means, spreads = directions.moments[0], directions.moments[1]
+    inverses, residuals = directions.moments[_inverse(code)], directions.residuals[level]
+    left, bounds, count = np.empty_like(rows), np.empty(rows.size, np.float32), 0
+    for i in range(rows.size):
+        _prefetch_row(directions.fine, rows, i + 8, 0, weights.size)
+        row = rows[i]
+        codes, products = directions.fine[row], np.float32(0)
+        for j in range(weights.size):
+            products += weights[j] * np.float32(codes[j])
+        bound = _dot_bound(code, terms, products, residuals[row], means[row], spreads[row], inverses[row])
+        left[count], bounds[count] = row, bound
+        count += bound <= limit
+    return left[:count], bounds[:count]
+
+
+@_compiled
+def _block_bound(terms: Any, differences: Any, slack: Any) -> Any:
+    size, q_slack, rounding = terms
+    # Within a block sum |a_i - b_i| >= |sum a_i - sum b_i|, and a block's sum is size * code up to its share of the
+    # slack: by the triangle inequality the L1 distance is at least size * sum |code_q - code_x| - slack_q - slack_x.
+    # All are whole numbers, exact in float32 up to 2^24; `rounding` is for rows of more than 65,000 values.
+    return size * differences * (np.float32(1) - rounding) - slack - q_slack
+
+
+@_compiled
+def _scan_blocks(coarse: Any, codes: Any, terms: Any, slacks: Any) -> Any:
+    """Bounds (N,) float32 of all rows at the coarsest level."""
+    bounds, sums = np.empty(slacks.size, np.float32), np.empty(1024, np.uint16)  # sums are at most 16 * 255
+    for start in range(0, bounds.size, 1024):
+        here = slice(start, start + 1024)
+        tile, slack = bounds[here], slacks[here]
+        sums[:] = 0
+        for j in range(coarse.shape[0]):
+            code, column = codes[j], coarse[j, here]
+            for i in range(column.size):
+                sums[i] += np.uint8(max(code, column[i]) - min(code, column[i]))
+        for i in range(tile.size):
+            tile[i] = _block_bound(terms, np.float32(sums[i]), slack[i])
+    return bounds
+
+
+@_compiled
+def _bound_blocks(fine: Any, start: int, codes: Any, terms: Any, slacks: Any, rows: Any, limit: Any) -> Any:
+    """Of the rows, those whose bounds with a finer level's codes are within the limit, and these bounds."""
+    left, bounds, count = np.empty_like(rows), np.empty(rows.size, np.float32), 0
+    for i in range(rows.size):
+        _prefetch_row(fine, rows, i + 8, start, codes.size)
+        row = rows[i]
+        differences = _absolute_difference(codes, fine[row, start : start + codes.size])
+        bound = _block_bound(terms, np.float32(differences), slacks[row])
+        left[count], bounds[count] = row, bound
+        count += bound <= limit
+    return left[:count], bounds[:count]
+
+
+@_compiled
+def _within(bounds: Any, limit: Any) -> Any:
+    """The rows whose bounds are within the limit, and these bounds."""
+    left, kept, count = np.empty(bounds.size, np.int64), np.empty_like(bounds), 0
+    for row in range(bounds.size):
+        left[count], kept[count] = row, bounds[row]
+        count += bounds[row] <= limit
+    return left[:count], kept[:count]
+
+
+@_compiled
+def _smallest(bounds: Any, count: int) -> Any:
+    """The rows of the `count` smallest bounds, in no order, and these bounds."""
+    keys, rows = np.full(count, np.float32(np.inf)), np.full(count, bounds.size)
+    for start in range(0, bounds.size, 64):
+        tile, worst, better = bounds[start : start + 64], keys[0], np.int32(0)
+        for i in range(tile.size):
+            better = np.int32(better + np.int32(tile[i] < worst))
+        if better:
+            for i in range(tile.size):
+                if tile[i] < keys[0]:
+                    _offer(keys, rows, tile[i], start + i)
+    return rows, keys
+
+
+@_compiled
+def _offer(keys: Any, rows: Any, key: Any, row: Any) -> None:
+    """Put a row into the heap of the best in place of its root, the worst, if it is better, or equal and earlier."""
+    if not _worse(keys[0], rows[0], key, row):
+        return
+    at = 0
+    while 2 * at + 1 < keys.size:
+        child = 2 * at + 1
+        if child + 1 < keys.size and _worse(keys[child + 1], rows[child + 1], keys[child], rows[child]):
+            child += 1
+        if not _worse(keys[child], rows[child], key, row):
+            break
+        keys[at], rows[at] = keys[child], rows[child]
+        at = child
+    keys[at], rows[at] = key, row
+
+
+@_compiled
+def _worse(key: Any, row: Any, than_key: Any, than_row: Any) -> bool:
+    return bool(key > than_key or (key == than_key and row > than_row))
+
+
+@_compiled
+def _visit(pixels: Any, query: Any, code: int, keys: Any, best: Any, rows: Any, bounds: Any) -> int:
+    """Offer the rows to the heap of the best ones with exact keys. How many were read, the others being ruled out."""
+    q_total, q_square = _total_and_square(query)
+    visited = 0
+    for i in range(rows.size):
+        _prefetch_row(pixels, rows, i + 2, 0, min(query.size, 4096))
+        # No key is below its bound, so a row whose bound is above the worst of the k best has no place among them. One
+        # with an equal bound may have: of equal keys that of the smaller row is better.
+        if bounds[i] <= keys[0]:
+            visited += 1
+            _offer(keys, best, _exact_key(code, query, pixels[rows[i]], q_square, q_total), rows[i])
+    return visited
+
+
+@_compiled
+def _exact_key(code: int, query: Any, row: Any, q_square: int, q_total: int) -> float:
+    """The key, in whole numbers up to the last step, as `imgret.metrics` has it."""
+    dot, square, total, distance = 0, 0, 0, 0
+    for start in range(0, row.size, 16384):  # in 32 bits, as 16384 * 255^2 < 2^31
+        a, b = query[start : start + 16384], row[start : start + 16384]
+        if code == _L1:
+            distance += _absolute_difference(a, b)
+        elif code == _L2:
+            distance += _squared_difference(a, b)
+        else:
+            sums = _sums(a, b)
+            dot, square, total = dot + sums[0], square + sums[1], total + sums[2]
+    if code in (_L1, _L2):
+        return float(distance)
+    if code == _CORRELATION:
+        dot = row.size * dot - q_total * total
+        square, q_square = row.size * square - total * total, row.size * q_square - q_total * q_total
+    norms = math.sqrt(q_square) * math.sqrt(square)
+    return -dot / norms if norms > 0 else 0.0
+
+
+@_compiled
+def _absolute_difference(a: Any, b: Any) -> Any:
+    total = np.int32(0)
+    for i in range(b.size):
+        total = np.int32(total + abs(np.int32(np.int32(a[i]) - np.int32(b[i]))))
+    return total
+
+
+@_compiled
+def _squared_difference(a: Any, b: Any) -> Any:
+    total = np.int32(0)
+    for i in range(b.size):
+        difference = np.int32(np.int32(a[i]) - np.int32(b[i]))
+        total = np.int32(total + np.int32(difference * difference))
+    return total
+
+
+@_compiled
+def _sums(a: Any, b: Any) -> Any:
+    """Of a * b, of b * b, and of b."""
+    dot, square, total = np.int32(0), np.int32(0), np.int32(0)
+    for i in range(b.size):
+        value = np.int32(b[i])
+        dot = np.int32(dot + np.int32(np.int32(a[i]) * value))
+        square = np.int32(square + np.int32(value * value))
+        total = np.int32(total + value)
+    return dot, square, total
+
+
+@_compiled
+def _total_and_square(values: Any) -> Any:
+    total, square = 0, 0
+    for start in range(0, values.size, 16384):
+        sums = _sums(values[start : start + 16384], values[start : start + 16384])
+        total, square = total + sums[2], square + sums[1]
+    return total, square
+
+
+@_compiled
+def _moments(totals: Any, squares: Any, dim: int) -> Any:
+    """mean sqrt(D), norm of the centred row, inverses of the norm and of that (0 of 0); (4, n) from int64 sums (n,)."""
+    moments = np.zeros((4, totals.size))
+    for i in range(totals.size):
+        norm, spread = math.sqrt(squares[i]), math.sqrt((squares[i] * dim - totals[i] * totals[i]) / dim)
+        moments[0, i], moments[1, i] = totals[i] / math.sqrt(dim), spread
+        moments[2, i], moments[3, i] = 1 / norm if norm > 0 else 0.0, 1 / spread if spread > 0 else 0.0
+    return moments
+
+
+@_compiled
+def _inverse(code: int) -> int:
+    """Which of the moments the similarity is divided by."""
+    return 2 if code == _COSINE else 3
+
+
+@_reordered
+def _project(basis: Any, query: Any, mean: float) -> Any:
+    """The coefficients (m,) of the centred query, summed in float64; m is a multiple of 4."""
+    centred, coefficients = query - mean, np.empty(len(basis))
+    for j in range(0, len(basis), 4):
+        a, b, c, d = basis[j], basis[j + 1], basis[j + 2], basis[j + 3]
+        sum_a, sum_b, sum_c, sum_d = 0.0, 0.0, 0.0, 0.0
+        for i in range(centred.size):
+            sum_a += np.float64(a[i]) * centred[i]
+            sum_b += np.float64(b[i]) * centred[i]
+            sum_c += np.float64(c[i]) * centred[i]
+            sum_d += np.float64(d[i]) * centred[i]
+        coefficients[j], coefficients[j + 1], coefficients[j + 2], coefficients[j + 3] = sum_a, sum_b, sum_c, sum_d
+    return coefficients
+
+
+@_compiled
+def _sums_by_label(vectors: Any, labels: Any, blocks: int) -> Any:
+    """The sum of each row's values in each block, (n, blocks), and how many values a block has, (blocks,)."""
+    sums, counts = np.zeros((len(vectors), blocks), np.int64), np.zeros(blocks, np.int64)
+    if blocks:
+        for j in range(labels.size):
+            counts[labels[j]] += 1
+        for i in range(len(vectors)):
+            row, own = vectors[i], sums[i]
+            for j in range(row.size):
+                own[labels[j]] += row[j]
+    return sums, counts
