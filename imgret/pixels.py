@@ -8,10 +8,10 @@ A row's "key" is what a search makes small: the L1 distance, the squared L2 dist
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -33,13 +33,19 @@ Scores = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
-SMALL_ROWS, SMALL_BYTES = 1024, 1 << 23
-"""A matrix of no more is small: numpy reads it in 2 ms where compiled code takes 0.5, 125 MB of memory, 0.7 s of each
+SMALL_BYTES = 1 << 23
+SMALL_ROWS = SMALL_BYTES // (3 * 64 * 64)
+"""A matrix of no more is small, 682 pictures of 64 px: numpy reads it in 2 ms. Compiled code takes 0.5, but 125 MB of memory, 0.7 s of each
 process and, on a new installation, 11 s of compiling.
 """
 
-_WIDENED = 1 << 19
-"""Values of a small matrix that are widened at once: 4 MiB as float64, which stay in the processor's cache."""
+_WIDENED = 1 << 17
+"""Values of a small matrix that are widened at once: 1 MiB as float64, as malloc gives more back to the system each
+time, and a query alone then takes up to five times as long.
+"""
+
+_TOGETHER = 128
+"""Queries that are asked at once, where many are."""
 
 _FORMAT = 1
 _HEADER_BYTES = 64
@@ -155,20 +161,20 @@ class PixelIndex:
         asked = len(queries) if isinstance(queries, np.ndarray) and queries.ndim else 0
         k = self._checked(queries, "queries", (asked, self.dim), metric, k)
         rows, scores = np.empty((asked, k), np.int64), np.empty((asked, k), np.float64)
-        workers = os.cpu_count() or 1
 
         def ask(first: int) -> None:
-            for i in range(first, asked, workers):
-                answer = self._answer(queries[i], metric, k)
+            some = slice(first, first + _TOGETHER)
+            for i, answer in enumerate(self._answers(queries[some], metric, k), first):
                 rows[i], scores[i] = answer.rows, answer.scores
 
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(ask, range(workers)))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(ask, range(0, asked, _TOGETHER)))
         return rows, scores
 
     def answer(self, query: Vectors, metric: str, k: int) -> Answer:
         """`search`, and how many rows it read."""
-        return self._answer(query, metric, self._checked(query, "query", (self.dim,), metric, k))
+        k = self._checked(query, "query", (self.dim,), metric, k)
+        return next(self._answers(query[None], metric, k))
 
     def _checked(self, asked: Vectors, name: str, shape: tuple[int, ...], metric: str, k: int) -> int:
         if not isinstance(metric, str) or metric not in METRICS:
@@ -179,51 +185,62 @@ class PixelIndex:
             raise ValueError(f"The {name} must be uint8 of shape {shape}, not {_described(asked)}.")
         return min(int(k), len(self))
 
-    def _answer(self, query: Vectors, metric: str, k: int) -> Answer:
-        query = np.ascontiguousarray(query)
+    def _answers(self, queries: Vectors, metric: str, k: int) -> Iterator[Answer]:
+        queries = np.ascontiguousarray(queries)
+        found: Iterable[tuple[Rows, Keys, int]]
         if self._sketches is None:
-            rows, keys, visited = np.arange(len(self)), self._keys(query, metric), len(self)
+            every = np.arange(len(self))
+            found = ((every, keys, len(self)) for keys in self._keys(queries, metric))
         else:
-            rows, keys, visited = self._sketches.nearest(query, metric, k)
-        scores = np.sqrt(keys) if metric == "l2" else 0.0 - keys if metric in LARGER_IS_CLOSER else keys
-        order = best_first(scores, metric)[:k]
-        return Answer(rows[order], scores[order], visited)
+            found = (self._sketches.nearest(query, metric, k) for query in queries)
+        for rows, keys, visited in found:
+            scores = np.sqrt(keys) if metric == "l2" else 0.0 - keys if metric in LARGER_IS_CLOSER else keys
+            order = best_first(scores, metric)[:k]
+            yield Answer(rows[order], scores[order], visited)
 
     def warm(self) -> None:
         """Do what the first search of a process would have to wait for."""
         if self._sketches is not None:
             self._sketches.warm()
 
-    def _keys(self, query: Vectors, metric: str) -> Keys:
-        """The keys (N,) of all rows, in whole numbers up to the last step, as `imgret.metrics` has them."""
+    def _keys(self, queries: Vectors, metric: str) -> Keys:
+        """The keys (Q, N) of all rows, in whole numbers up to the last step, as `imgret.metrics` has them."""
         if metric == "l1":
-            differences = self._of_each(lambda rows: (np.maximum(rows, query) - np.minimum(rows, query)).sum(axis=1))
-            return differences.astype(np.float64)
-        a = query.astype(np.float64)
-        dots, (totals, squares) = self._of_each(lambda rows: rows.astype(np.float64) @ a), self._sums
-        total, square = int(query.sum()), int(a @ a)
+            return self._of_each(len(queries), partial(_absolute_differences, queries)).astype(np.float64)
+        a = queries.astype(np.float64)
+        dots = self._of_each(len(a), lambda rows: a @ rows.astype(np.float64).T)
+        (totals, squares), (q_totals, q_squares) = self._sums, _sums(queries)[:, :, None]
         if metric == "l2":
-            return (squares + square - 2 * dots).astype(np.float64)
+            return (q_squares + squares - 2 * dots).astype(np.float64)
         if metric == "correlation":
-            dots = self.dim * dots - total * totals
-            squares, square = self.dim * squares - totals**2, self.dim * square - total**2
-        norms = np.sqrt(square) * np.sqrt(squares)
-        return np.divide(-dots, norms, out=np.zeros(len(self)), where=norms > 0)
+            dots = self.dim * dots - q_totals * totals
+            squares, q_squares = self.dim * squares - totals**2, self.dim * q_squares - q_totals**2
+        norms = np.sqrt(q_squares) * np.sqrt(squares)
+        return np.divide(-dots, norms, out=np.zeros(norms.shape), where=norms > 0)
 
     @cached_property
-    def _sums(self) -> tuple[Rows, Rows]:
-        """Of each row's values, and of their squares, (N,) int64."""
-        return (
-            self._of_each(lambda rows: rows.sum(axis=1)),
-            self._of_each(lambda rows: (rows.astype(np.float64) ** 2).sum(axis=1)),
-        )
+    def _sums(self) -> Rows:
+        """Of each row's values, and of their squares, (2, N) int64."""
+        return self._of_each(2, _sums)
 
-    def _of_each(self, said: Callable[[Vectors], Array]) -> Rows:
-        """What `said` makes of each row, (N,) int64, a few rows at a time; sums below 2^53 are exact in float64."""
-        values, step = np.empty(len(self), np.int64), max(1, _WIDENED // self.dim)
+    def _of_each(self, count: int, said: Callable[[Vectors], Array]) -> Rows:
+        """What `said` makes of each row, (count, N) int64, a few rows at a time; more of them for many queries."""
+        values, step = np.empty((count, len(self)), np.int64), max(1, _WIDENED * min(count, 8) // self.dim)
         for start in range(0, len(self), step):
-            values[start : start + step] = said(self._pixels[start : start + step])
+            some = slice(start, start + step)
+            values[:, some] = said(self._pixels[some])
         return values
+
+
+def _absolute_differences(queries: Vectors, rows: Vectors) -> Array:
+    """(Q, n) uint32."""
+    return np.array([(np.maximum(a, rows) - np.minimum(a, rows)).sum(axis=1, dtype=np.uint32) for a in queries])
+
+
+def _sums(rows: Vectors) -> Array:
+    """Of each row's values, and of their squares, (2, n) int64: whole numbers below 2^53, so exact in float64."""
+    values = rows.astype(np.float64)
+    return np.array([values.sum(axis=1), np.einsum("ij,ij->i", values, values)], np.int64)
 
 
 def _arena_bytes(n: int, dim: int) -> int:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from imgret.graph import GraphError, check_graph
-from imgret.vectors import HNSW, VectorError, VectorStore
+from imgret.vectors import VectorError, VectorStore
+from imgret.vectors.base import HNSW
 
 COUNT, DIM = 2500, 64
 NODES, LINKS = 2000, HNSW["max_neighbors"]  # Chroma writes a graph every 1,000 rows, and keeps the rest as rows

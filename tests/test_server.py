@@ -80,7 +80,7 @@ def build(library, tmp_path, cache, monkeypatch):
 @pytest.fixture
 def brief(monkeypatch):
     """Less patience with a server that is away, so that a test need not wait for it to end."""
-    monkeypatch.setattr("imgret.vectors.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("imgret.vectors.served.PATIENCE_SECONDS", 0.5)
 
 
 def numbered(count):
@@ -147,8 +147,8 @@ def test_a_build_leaves_the_vectors_on_the_server_and_says_where(shared, build, 
 
 
 def test_the_search_on_a_server_is_widened_until_the_neighbours_are_found(shared, monkeypatch):
-    monkeypatch.setattr("imgret.vectors.HNSW", {"space": "cosine", "ef_construction": 8, "max_neighbors": 3})
-    monkeypatch.setattr("imgret.vectors.FIRST_EF_SEARCH", 64)
+    monkeypatch.setattr("imgret.vectors.base.HNSW", {"space": "cosine", "ef_construction": 8, "max_neighbors": 3})
+    monkeypatch.setattr("imgret.vectors.base.FIRST_EF_SEARCH", 64)
     rows = unit_rows(1200)
     audit = VectorStore.write(ChromaServer(shared.url), "imgret-narrow", "a test", numbered(1200), rows, [None] * 1200)
     assert audit.ef_search > 64
@@ -160,7 +160,7 @@ def test_the_search_on_a_server_is_widened_until_the_neighbours_are_found(shared
 
 
 def test_a_search_that_is_wide_enough_from_the_start_asks_for_no_more_than_it_needs(shared, monkeypatch):
-    monkeypatch.setattr("imgret.vectors.FIRST_EF_SEARCH", 10)
+    monkeypatch.setattr("imgret.vectors.base.FIRST_EF_SEARCH", 10)
     rows = unit_rows(1500)
     audit = VectorStore.write(ChromaServer(shared.url), "imgret-wide", "a test", numbered(1500), rows, [None] * 1500)
     made = shared.client().get_collection("imgret-wide", embedding_function=None).configuration_json["hnsw"]
@@ -233,7 +233,7 @@ def test_a_token_that_no_header_can_carry_is_refused():
 
 
 def test_a_server_that_is_away_or_silent_leaves_the_pixel_metrics(index_folder, cache, tmp_path, brief, monkeypatch):
-    monkeypatch.setattr("imgret.vectors.PROBE_SECONDS", 1)
+    monkeypatch.setattr("imgret.vectors.server.PROBE_SECONDS", 1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -267,7 +267,7 @@ class Drops(http.server.BaseHTTPRequestHandler):
 
 
 def test_an_answer_that_comes_in_drops_is_not_waited_for_without_end(monkeypatch):
-    monkeypatch.setattr("imgret.vectors.ANSWER_SECONDS", 1)
+    monkeypatch.setattr("imgret.vectors.served.ANSWER_SECONDS", 1)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Drops)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     store = VectorStore.connect(ChromaServer(f"http://127.0.0.1:{server.server_port}"), "imgret-drops", numbered(5))
@@ -276,7 +276,7 @@ def test_an_answer_that_comes_in_drops_is_not_waited_for_without_end(monkeypatch
 
 
 def test_a_server_that_falls_silent_is_waited_for_and_asked_again(chroma, index_folder, cache, monkeypatch):
-    monkeypatch.setattr("imgret.vectors.ANSWER_SECONDS", 4)
+    monkeypatch.setattr("imgret.vectors.served.ANSWER_SECONDS", 4)
     retriever = fill(chroma, index_folder, cache)
     before = found(retriever, text="a bird")
     chroma.process.send_signal(signal.SIGSTOP)
@@ -293,7 +293,7 @@ def test_queries_go_on_over_a_restart_and_say_so_when_it_takes_too_long(chroma, 
     retriever = fill(chroma, index_folder, cache)
     queries = [{"text": text, "k": 5} for text in ("a bird", "a red flower", "sails on the sea")]
     before = [found(retriever, **query) for query in queries]
-    monkeypatch.setattr("imgret.vectors.PATIENCE_SECONDS", 60)
+    monkeypatch.setattr("imgret.vectors.served.PATIENCE_SECONDS", 60)
     patient = Retriever(Index.open(index_folder, chroma.url, cache=cache), retriever.encoder)
     with ThreadPoolExecutor(3) as pool:
         stop = time.monotonic() + 3
@@ -305,7 +305,7 @@ def test_queries_go_on_over_a_restart_and_say_so_when_it_takes_too_long(chroma, 
             every = answers.result()
             assert all(answer == expected for answer in every)
     chroma.kill()
-    monkeypatch.setattr("imgret.vectors.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("imgret.vectors.served.PATIENCE_SECONDS", 0.5)
     brief = Retriever(Index.open(index_folder, chroma.url, cache=cache), retriever.encoder)
     for _ in range(2):
         assert "cannot be reached" in said(lambda: brief.by_clip(text="a bird", k=5))
@@ -376,7 +376,7 @@ def test_two_builds_of_the_same_content_at_once_write_it_once(chroma, monkeypatc
     assert chroma.names() == ["imgret-both"]
     noted = json.loads(chroma.client().get_collection("imgret-both", embedding_function=None).metadata["imgret"])
     assert sorted(noted["owners"]) == ["a", "b", "c"]
-    monkeypatch.setattr("imgret.vectors._Served.is_there", lambda *_: False)  # as one that looked a moment too early
+    monkeypatch.setattr("imgret.vectors.served.Served.is_there", lambda *_: False)  # looked too early
     VectorStore.write(server, "imgret-both", "d", numbered(1500), rows, [None] * 1500)
     assert chroma.names() == ["imgret-both"]
 
@@ -438,7 +438,7 @@ def test_a_reader_keeps_its_collection_until_it_is_pruned_and_others_keep_theirs
 def test_a_library_that_changed_a_little_writes_what_is_new_into_the_collection_it_had(
     chroma, build, library, tmp_path, cache, monkeypatch
 ):
-    monkeypatch.setattr("imgret.vectors.SMALL", 4)  # below it, all is written anew
+    monkeypatch.setattr("imgret.vectors.served.SMALL", 4)  # below it, all is written anew
     folder = build(chroma.url)
     (name,) = chroma.names()
     reader = Retriever(Index.open(folder, chroma.url, cache=cache), cache=cache)
@@ -528,7 +528,7 @@ def test_readers_of_rows_that_were_dropped_are_told_and_whoever_needs_them_write
     assert early.query(rows[3], 1).tolist() == [3]
     VectorStore.write(server, "imgret-a", "one", keys[100:], rows[100:], [None] * 1200)
     assert drop(server, "one", "imgret-a", keys[100:]) == 100
-    monkeypatch.setattr("imgret.vectors.REOPENED_SECONDS", 0)
+    monkeypatch.setattr("imgret.vectors.served.REOPENED_SECONDS", 0)
     late = VectorStore.connect(server, "imgret-a", keys[:1200])
     for reader in (early, late):
         assert "it holds the vectors of another one" in said(lambda reader=reader: reader.query(rows[3], 1))

@@ -36,8 +36,8 @@ def test_the_nearest_rows_come_first_and_the_folder_stays_as_it_was(count, tmp_p
 
 
 def test_the_audit_raises_ef_search_until_the_neighbours_are_found(tmp_path, monkeypatch):
-    monkeypatch.setattr("imgret.vectors.HNSW", {"space": "cosine", "ef_construction": 8, "max_neighbors": 3})
-    monkeypatch.setattr("imgret.vectors.FIRST_EF_SEARCH", 4)
+    monkeypatch.setattr("imgret.vectors.base.HNSW", {"space": "cosine", "ef_construction": 8, "max_neighbors": 3})
+    monkeypatch.setattr("imgret.vectors.base.FIRST_EF_SEARCH", 4)
     rows = unit_rows(3000, dim=64)
     audit = VectorStore.create(tmp_path / "db", rows, [None] * len(rows))
     assert audit.ef_search > 4

@@ -1,0 +1,22 @@
+"""Which embeddings are nearest to a vector? One Chroma collection, in an index folder or on a Chroma server.
+
+Alone knows Chroma, which is not imported before a collection is opened or written.
+"""
+
+from imgret.vectors.base import Keys, RecallAudit, VectorError
+from imgret.vectors.served import can_grow, collection_of, drop, keys_of, reach
+from imgret.vectors.server import ChromaServer
+from imgret.vectors.store import VectorStore
+
+__all__ = [
+    "ChromaServer",
+    "Keys",
+    "RecallAudit",
+    "VectorError",
+    "VectorStore",
+    "can_grow",
+    "collection_of",
+    "drop",
+    "keys_of",
+    "reach",
+]

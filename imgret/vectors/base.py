@@ -1,0 +1,61 @@
+"""What is true of a Chroma collection of embeddings, wherever it lies?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
+
+HNSW: dict[str, Any] = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32}
+FIRST_EF_SEARCH = 100
+SMALL = 1000
+"""Up to so many rows the search is as wide as the collection from the start: it costs next to nothing, and Chroma makes
+such a graph anew at each open, not always the same one. Texts lie further from pictures than the audit's queries do.
+"""
+BATCH = 1000
+AUDIT_RECALL = 0.99
+LABEL = "label"
+
+
+class VectorError(ValueError):
+    """The collection cannot be opened, asked or written; the text says why."""
+
+
+@dataclass(frozen=True)
+class RecallAudit:
+    """What share of the true `k` nearest neighbours the collection finds, and the `ef_search` that it took."""
+
+    queries: int
+    k: int
+    recall: float
+    ef_search: int
+
+
+def first_ef_search(count: int) -> int:
+    return count if FIRST_EF_SEARCH < count <= SMALL else FIRST_EF_SEARCH
+
+
+def configured(ef_search: int) -> dict[str, Any]:
+    return {"embedding_function": None, "configuration": {"hnsw": HNSW | {"ef_search": ef_search}}}
+
+
+def batch_of(rows: Rows, names: list[str], embeddings: Floats, labels: Sequence[str | None]) -> dict[str, Any]:
+    of_rows = (labels[row] for row in rows)
+    return {
+        "ids": names,
+        "embeddings": np.asarray(embeddings[rows]),
+        "metadatas": [None if label is None else {LABEL: label} for label in of_rows],
+    }
+
+
+def names_of(keys: Keys | Rows) -> list[str]:
+    return [str(key) for key in keys]
+
+
+def keys_from(names: list[str]) -> Keys:
+    return np.array([int(name) for name in names], np.uint64)

@@ -1,0 +1,71 @@
+"""How does a collection lie in a folder, in Chroma's embedded store, and how is it opened there without harm?"""
+
+import shutil
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from imgret.errors import in_short
+from imgret.graph import METADATA, check_graph
+from imgret.scratch import Scratch
+from imgret.vectors import base
+from imgret.vectors.base import Floats, VectorError
+
+DATABASE, COLLECTION = "chroma.sqlite3", "embeddings"
+
+
+class Embedded:
+    """The collection in a folder."""
+
+    def __init__(self, client: Any, scratch: Scratch | None = None) -> None:
+        self._client, self._scratch = client, scratch
+        self.collection = client.get_collection(COLLECTION, embedding_function=None)
+        self._closing = threading.Lock()
+
+    def nearest(self, vectors: list[Floats], k: int, where: Any) -> list[str]:
+        try:
+            found = self.collection.query(query_embeddings=vectors, n_results=k, where=where, include=[])
+        except Exception as error:
+            raise VectorError(f"The embeddings cannot be searched ({in_short(error)}).") from error
+        return list(found["ids"][0])
+
+    def close(self) -> None:
+        with self._closing:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+            if self._scratch is not None:
+                self._scratch.close()
+
+
+def working_copy(folder: Path, copy: Path) -> None:
+    copy.mkdir()
+    for path in folder.iterdir():
+        if not path.is_dir():
+            shutil.copyfile(path, copy / path.name)
+        elif (path / METADATA).exists():
+            (copy / path.name).symlink_to(path.resolve(), target_is_directory=True)
+        else:
+            # Below 1,000 rows Chroma has not written its graph yet: it makes these files anew at the first query.
+            shutil.copytree(path, copy / path.name)
+
+
+def check(copy: Path, dim: int) -> None:
+    """Raises ValueError where Chroma would leave its memory: it takes the database's word for the width of a vector."""
+    with closing(sqlite3.connect(copy / DATABASE)) as database:
+        widths = database.execute("SELECT dimension FROM collections WHERE dimension IS NOT NULL").fetchall()
+        lengths = database.execute("SELECT DISTINCT length(vector) FROM embeddings_queue WHERE vector IS NOT NULL")
+        if set(widths) != {(dim,)} or not {(4 * dim,)}.issuperset(lengths):
+            raise ValueError(f"they are not {dim} numbers each")
+    for path in copy.iterdir():
+        if (path / METADATA).exists():
+            check_graph(path, dim, base.HNSW["max_neighbors"])
+
+
+def client_of(folder: Path) -> Any:
+    import chromadb
+    from chromadb.config import Settings
+
+    return chromadb.PersistentClient(str(folder), settings=Settings(anonymized_telemetry=False))

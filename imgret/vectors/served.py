@@ -1,0 +1,464 @@
+"""What lies on a Chroma server, under which names, for whom, and how does it grow?
+
+A collection is written under another name, is counted and audited there, and gets its own name last: whoever finds a
+collection finds the whole of it. What a library that grew lacks there is added to the collection that it had: its
+vectors are named after what they are of, so that others may be among them, which a reader passes over.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from imgret.errors import in_short
+from imgret.vectors.base import (
+    AUDIT_RECALL,
+    BATCH,
+    SMALL,
+    Floats,
+    Keys,
+    RecallAudit,
+    Rows,
+    VectorError,
+    batch_of,
+    configured,
+    first_ef_search,
+    keys_from,
+    names_of,
+)
+from imgret.vectors.server import ChromaServer, cause_of, http_client, is_away, within
+
+T = TypeVar("T")
+
+DRAFT = "-draft"
+MAX_STRANGE = 0.25
+"""How much of a library may be new to a collection on a server, or of no more use there, for it to be written to."""
+
+ANSWER_SECONDS, PATIENCE_SECONDS = 10.0, 4.0
+"""How long a server may take to answer a query, and how long one that is away is asked again: a restart takes less."""
+BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS = 120.0, 60.0
+
+REOPENED_SECONDS = 60.0
+"""How long a reader may not notice that rows of its index were dropped, or that those of others are among them."""
+
+_NO_KEYS = np.empty(0, np.uint64)
+_MARK = "imgret"
+_NOTED = 100
+"""How many indexes of one collection are kept in mind."""
+
+
+def collection_of(content: str) -> str:
+    """The name, on any server, of the collection for an index whose data hash to `content`."""
+    return f"imgret-{content}"
+
+
+def keys_of(contents: Iterable[str], labels: Sequence[str | None]) -> Keys:
+    """What the vectors of pictures are called on a server, by their content's hash and label, whatever else is in the
+    library: (N,) uint64, no two the same, but for a chance of one in ten million where there are a million.
+    """
+    hashes = (
+        hashlib.blake2b(ascii(pair).encode(), digest_size=8).digest() for pair in zip(contents, labels, strict=True)
+    )
+    keys = np.frombuffer(b"".join(hashes), np.uint64)
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    # The same picture twice is two rows: the second one of a kind gets a key further on.
+    firsts = np.flatnonzero(np.diff(ordered, prepend=~ordered[:1]))
+    repeats = np.arange(len(keys)) - np.repeat(firsts, np.diff(firsts, append=len(keys)))
+    found = np.empty_like(keys)
+    found[order] = ordered + repeats.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return found
+
+
+def _hash_of(keys: Keys) -> str:
+    """What stands for rows with these keys, in any order."""
+    return hashlib.blake2b(np.sort(keys).tobytes(), digest_size=8).hexdigest()
+
+
+def reach(server: ChromaServer) -> None:
+    """Raises VectorError if `server` does not answer."""
+    asked = Served(server, "")
+    try:
+        asked.ask(lambda client: client.heartbeat())
+    finally:
+        asked.close()
+
+
+def can_grow(server: ChromaServer, name: str, old: Keys, new: Keys) -> bool:
+    """Whether the rows called `new` should be written to the collection `name`, where `old` are, rather than to a new
+    one: not where too many are new, or too many that were written there are of no more use. Raises VectorError.
+    """
+    if len(new) <= SMALL:  # anew in a second
+        return False
+    asked = Served(server, name, old, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
+    try:
+        mark = asked.mark()
+    finally:
+        asked.close()
+    if mark is None or _hash_of(old) not in mark.indexes:
+        return False
+    stay = int(np.isin(new, old).sum())
+    return max(len(new), mark.written) - stay <= MAX_STRANGE * len(new)
+
+
+def drop(server: ChromaServer, owner: str, keep: str, keys: Keys) -> int:
+    """Drops what `owner` wrote on `server`, whole or cut off, besides the rows called `keys` in the collection `keep`;
+    how many collections and rows that were.
+
+    What others wrote, too, stays for them. Raises VectorError.
+    """
+    asked = Served(server, keep, keys, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
+
+    def request(client: Any) -> int:
+        dropped = 0
+        for collection in _every_collection(client):
+            mark = _Mark.of(collection)
+            if mark is None or owner not in mark.owners or collection.name == keep:
+                continue
+            others = tuple(other for other in mark.owners if other != owner)
+            if others:
+                collection.modify(metadata=replace(mark, owners=others).as_metadata())
+            else:
+                client.delete_collection(collection.name)
+                dropped += 1
+        return dropped
+
+    try:
+        return asked.ask(request) + asked.drop_others(owner)
+    finally:
+        asked.close()
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What imgret notes in the metadata of a collection on a server.
+
+    Its width; for whom it is; the `ef_search` it was made with, which the server keeps until it is restarted; which
+    sets of keys are whole in it, the latest ones; how many rows were ever written to it.
+    """
+
+    dim: int
+    owners: tuple[str, ...]
+    ef_search: int = 0
+    indexes: tuple[str, ...] = ()
+    written: int = 0
+
+    def as_metadata(self) -> dict[str, str]:
+        return {_MARK: json.dumps(asdict(self))}
+
+    @classmethod
+    def of(cls, collection: Any) -> "_Mark | None":
+        try:
+            values = json.loads((collection.metadata or {})[_MARK])
+            return cls(**values | {"owners": tuple(values["owners"]), "indexes": tuple(values.get("indexes", ()))})
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A collection on a server; how many neighbours to ask it for at least, and whether other indexes are in it.
+
+    A server keeps the `ef_search` that it first opened a collection with; to ask for more neighbours widens the search
+    alike, and costs 4 microseconds each.
+    """
+
+    collection: Any
+    width: int
+    shared: bool
+    at: float = field(default_factory=time.monotonic)
+
+
+class Served:
+    """The collection `name` on a server.
+
+    Connected to when first asked; each request is bounded in time, and repeated while the server is away.
+    """
+
+    def __init__(
+        self,
+        server: ChromaServer,
+        name: str,
+        keys: Keys = _NO_KEYS,
+        seconds: float | None = None,
+        patience: float | None = None,
+    ) -> None:
+        self._server, self._name, self._keys, self._count = server, name, keys, len(keys)
+        self._index = _hash_of(keys)
+        self._seconds = ANSWER_SECONDS if seconds is None else seconds
+        self._patience = PATIENCE_SECONDS if patience is None else patience
+        self._client: Any = None
+        self._found: _Open | None = None
+
+    def ask(self, request: Callable[[Any], T]) -> T:
+        """What `request` gets from the client. Raises VectorError."""
+        from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+
+        patient = Retrying(
+            retry=retry_if_exception(is_away),
+            stop=stop_after_delay(self._patience),
+            wait=wait_exponential(0.1, max=1),
+            reraise=True,
+        )
+        try:
+            return patient(within, self._seconds, lambda: request(self._connected()))
+        except VectorError:
+            raise
+        except Exception as error:
+            raise VectorError(self._told(error)) from error
+
+    def nearest(self, vectors: list[Floats], k: int, where: Any) -> list[str]:
+        from chromadb.errors import NotFoundError
+
+        def request(client: Any) -> list[str]:
+            known = self._found
+            opened = self._opened(client)
+            asked = max(2 * k if opened.shared else k, opened.width)
+            try:
+                found = opened.collection.query(query_embeddings=vectors, n_results=asked, where=where, include=[])
+            except NotFoundError:
+                if known is None:
+                    raise
+                self._found = None  # dropped, and perhaps written anew
+                return request(client)
+            return list(found["ids"][0])
+
+        return self.ask(request)
+
+    def mark(self) -> _Mark | None:
+        """What is noted in the collection, None where there is none of imgret's."""
+        from chromadb.errors import NotFoundError
+
+        def request(client: Any) -> _Mark | None:
+            try:
+                return _Mark.of(client.get_collection(self._name, embedding_function=None))
+            except NotFoundError:
+                return None
+
+        return self.ask(request)
+
+    def is_there(self, dim: int) -> bool:
+        """Whether the collection is; one that cannot take these rows is dropped."""
+        from chromadb.errors import NotFoundError
+
+        def request(client: Any) -> bool:
+            try:
+                mark = self._mark_of(client.get_collection(self._name, embedding_function=None))
+            except NotFoundError:
+                return False
+            if mark.indexes and mark.dim == dim:
+                return True
+            client.delete_collection(self._name)
+            return False
+
+        return self.ask(request)
+
+    def fill(
+        self, owner: str, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
+    ) -> None:
+        """Writes what the collection lacks at its end, made if it is not there."""
+        count, dim = embeddings.shape
+        ef_search = _served_ef_search(count)
+        made = _Mark(dim, (owner,), ef_search, (self._index,), count)
+
+        def begin(client: Any) -> tuple[Any, int]:
+            collection = client.get_or_create_collection(
+                self._name, **configured(ef_search), metadata=made.as_metadata()
+            )
+            there, mark = int(collection.count()), self._mark_of(collection)
+            if there > count or (mark.dim, mark.indexes) != (dim, made.indexes):
+                client.delete_collection(self._name)
+                return begin(client)
+            self._note(collection, owner)
+            return collection, there
+
+        collection, there = self.ask(begin)
+        self._add(collection, np.arange(there, count), embeddings, labels, progress)
+        if (written := self.ask(lambda _: int(collection.count()))) != count:
+            raise VectorError(self._unlike(f"it holds {written} vectors instead of {count}"))
+        self._found = _Open(collection, 0, False)
+
+    def complete(
+        self, owner: str, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
+    ) -> None:
+        """Adds what the collection lacks, among rows of other indexes."""
+        self.note(owner)  # first: what is added is not dropped by another owner then
+        collection = self.ask(self._get)
+        lacking = self._lacking(collection, np.arange(self._count))
+        added = len(lacking)
+        while len(lacking):  # a second time if another build dropped them at the same moment
+            self._add(collection, lacking, embeddings, labels, progress)
+            lacking = self._lacking(collection, lacking)
+        self.note(owner, self._index, added)
+
+    def _lacking(self, collection: Any, rows: Rows) -> Rows:
+        there: list[str] = []
+        for first in range(0, len(rows), BATCH):
+            names = names_of(self._keys[rows[first : first + BATCH]])
+            there += self.ask(lambda _, names=names: collection.get(ids=names, include=[])["ids"])  # type: ignore[misc]
+        return rows[~np.isin(self._keys[rows], keys_from(there))]
+
+    def _add(
+        self,
+        collection: Any,
+        rows: Rows,
+        embeddings: Floats,
+        labels: Sequence[str | None],
+        progress: Callable[[int], None],
+    ) -> None:
+        step = self.ask(lambda client: min(client.get_max_batch_size(), BATCH))
+        done = self._count - len(rows)
+        for part in (rows[first : first + step] for first in range(0, len(rows), step)):
+            # Not `add`: what is repeated may have been written already.
+            batch = batch_of(part, names_of(self._keys[part]), embeddings, labels)
+            self.ask(lambda _, batch=batch: collection.upsert(**batch))  # type: ignore[misc]
+            done += len(part)
+            progress(done)
+
+    def drop_others(self, owner: str) -> int:
+        """Removes the rows that are not of this index, if it is nobody's but the owner's; how many they were."""
+
+        def begin(client: Any) -> Any:
+            collection = self._get(client)
+            mark = self._mark_of(collection)
+            if mark.owners != (owner,):
+                return None
+            collection.modify(metadata=replace(mark, indexes=(self._index,)).as_metadata())
+            return collection
+
+        collection, others = self.ask(begin), []
+        if collection is None:
+            return 0
+        page = 10 * BATCH
+        for first in range(0, self.ask(lambda _: int(collection.count())), page):
+            names = self.ask(lambda _, first=first: collection.get(limit=page, offset=first, include=[])["ids"])  # type: ignore[misc]
+            others += names_of(np.setdiff1d(keys_from(names), self._keys))
+        for first in range(0, len(others), BATCH):
+            self.ask(lambda _, first=first: collection.delete(ids=others[first : first + BATCH]))  # type: ignore[misc]
+        return len(others)
+
+    def widened(self, audit: Callable[[int], RecallAudit]) -> RecallAudit:
+        """The audit of the collection by the `ef_search` it has, which is widened until it is passed."""
+        found = self.ask(self._opened)
+        ef_search = found.width or min(self._mark_of(found.collection).ef_search, self._count)
+        while True:
+            audited = audit(ef_search)
+            if audited.recall >= AUDIT_RECALL or ef_search >= self._count:
+                return audited
+            ef_search = min(2 * ef_search, self._count)
+            self._found = replace(found, width=ef_search)
+            changed = {"hnsw": {"ef_search": ef_search}}
+            self.ask(lambda _, changed=changed: found.collection.modify(configuration=changed))  # type: ignore[misc]
+
+    def rename(self, name: str) -> bool:
+        """Gives the filled collection its own name, unless another build was first; whether it did."""
+        from chromadb.errors import NotFoundError
+
+        def request(client: Any) -> bool:
+            try:
+                collection = client.get_collection(self._name, embedding_function=None)
+            except NotFoundError:  # it has its name already, by another build that wrote the same rows into it
+                return False
+            try:
+                client.get_collection(name, embedding_function=None)
+            except NotFoundError:
+                collection.modify(name=name)
+                return True
+            client.delete_collection(self._name)
+            return False
+
+        return self.ask(request)
+
+    def note(self, owner: str, index: str | None = None, added: int = 0) -> None:
+        """Notes in the collection that it is for `owner`, too, and which index is whole in it, after how many rows."""
+        self.ask(lambda client: self._note(self._get(client), owner, index, added))
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _connected(self) -> Any:
+        # Without a lock, which all would wait for while the server does not answer; the last of two clients stays.
+        if self._client is None:
+            self._client = http_client(self._server, self._seconds)
+        return self._client
+
+    def _get(self, client: Any) -> Any:
+        collection = client.get_collection(self._name, embedding_function=None)
+        self._mark_of(collection)
+        return collection
+
+    def _opened(self, client: Any) -> _Open:
+        found = self._found
+        if found is None or time.monotonic() - found.at > REOPENED_SECONDS:
+            collection = self._get(client)
+            mark = self._mark_of(collection)
+            if found is None and (count := collection.count()) < self._count:
+                raise VectorError(self._unlike(f"it holds {count} vectors instead of {self._count}"))
+            if self._index not in mark.indexes:
+                raise VectorError(self._unlike("it holds the vectors of another one"))
+            ef_search = (collection.configuration_json.get("hnsw") or {}).get("ef_search", 0)
+            width = 0 if ef_search <= mark.ef_search else ef_search
+            found = self._found = _Open(collection, width, len(mark.indexes) > 1)
+        return found
+
+    def _mark_of(self, collection: Any) -> _Mark:
+        mark = _Mark.of(collection)
+        if mark is None:
+            raise VectorError(self._unlike("imgret did not write it, and leaves it alone"))
+        return mark
+
+    def _note(self, collection: Any, owner: str, index: str | None = None, added: int = 0) -> None:
+        # Chroma replaces metadata as a whole, so of two who do this in the same moment one may be lost: hence when the
+        # writing begins and when it is done.
+        mark = self._mark_of(collection)
+        owners = mark.owners if owner in mark.owners else (*mark.owners, owner)
+        indexes = mark.indexes if index is None or index in mark.indexes else (*mark.indexes, index)[-_NOTED:]
+        noted = replace(mark, owners=owners, indexes=indexes, written=mark.written + added)
+        if noted != mark:
+            collection.modify(metadata=noted.as_metadata())
+
+    def _unlike(self, why: str) -> str:
+        return (
+            f"The collection {self._name} on the Chroma server at {self._server.url} is not that of this index "
+            f"({why}); delete it and build the index again."
+        )
+
+    def _told(self, error: Exception) -> str:
+        import httpx
+        from chromadb import errors
+
+        cause, status = cause_of(error)
+        server = f"The Chroma server at {self._server.url}"
+        if isinstance(cause, TimeoutError | httpx.TimeoutException):
+            return f"{server} does not answer; try again when it does."
+        if isinstance(cause, errors.NotFoundError):
+            return f"{server} has no collection {self._name}, which this index needs; build the index again."
+        if isinstance(cause, errors.InvalidDimensionException) or "dimension" in str(cause):
+            return self._unlike(in_short(cause))
+        if status in (401, 403) or isinstance(cause, errors.ChromaAuthError | errors.AuthorizationError):
+            return f"{server} does not take the token; set IMGRET_CHROMA_TOKEN to one that it knows."
+        short = f"HTTP {status}" if status else in_short(cause).replace(self._server.token or "\0", "***")
+        if isinstance(cause, httpx.TransportError):
+            return f"{server} cannot be reached ({short}); start it or correct IMGRET_CHROMA_URL."
+        return f"{server} cannot do what it was asked ({short})."
+
+
+def _every_collection(client: Any) -> list[Any]:
+    every: list[Any] = []
+    while page := client.list_collections(limit=100, offset=len(every)):
+        every += page
+    return every
+
+
+def _served_ef_search(count: int) -> int:
+    """What a collection on a server is made with, as it cannot be raised there without a restart: a little more than
+    the audit asked for of 10,000, 100,000 and 1,000,000 embeddings by `starter`.
+    """
+    return max(first_ef_search(count), round(1.3 * math.sqrt(count)))

@@ -1,0 +1,221 @@
+"""Which embeddings are nearest to a vector? One Chroma collection, and the audit of how many neighbours it misses."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from imgret.errors import in_short
+from imgret.scratch import Scratch
+from imgret.vectors.base import (
+    AUDIT_RECALL,
+    BATCH,
+    LABEL,
+    Floats,
+    Keys,
+    RecallAudit,
+    Rows,
+    VectorError,
+    batch_of,
+    configured,
+    first_ef_search,
+    keys_from,
+    names_of,
+)
+from imgret.vectors.embedded import COLLECTION, Embedded, check, client_of, working_copy
+from imgret.vectors.served import BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS, DRAFT, Served
+from imgret.vectors.server import ChromaServer
+
+AUDIT_QUERIES, AUDIT_K, AUDIT_TOLERANCE = 256, 10, 1e-6
+PROBES, PROBE_TOLERANCE = 16, 1e-4
+"""A graph may miss a row or two of these, a strange or a damaged one misses all."""
+
+
+class VectorStore:
+    """A Chroma collection of N embeddings, numbered by row.
+
+    Opened with `open`, made with `create`; on a server with `connect` and `write`. Safe to ask from several threads.
+    """
+
+    def __init__(self, source: "Embedded | Served", count: int, keys: Keys | None = None) -> None:
+        """`keys`: what the rows are called in the collection, if not by their number; others may be in it then."""
+        self._source, self._count = source, count
+        self._order = None if keys is None else np.argsort(keys)
+        self._keys = None if keys is None else keys[self._order]
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        embeddings: Floats,
+        labels: Sequence[str | None],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> RecallAudit:
+        """Writes `embeddings` (N, d), rows of norm 1, and their labels into a new collection in `folder`, audited.
+
+        `ef_search` is raised, at most to N, until the audit's recall is reached; what is stored is the setting that the
+        returned audit was measured with. `progress` hears the number of rows written. Raises VectorError.
+        """
+        try:
+            return cls._created(folder, embeddings, labels, progress)
+        except VectorError:
+            raise
+        except Exception as error:  # Chroma's, SQLite's and the disk's
+            raise VectorError(f"The embeddings cannot be stored in {folder} ({in_short(error)}).") from error
+
+    @classmethod
+    def _created(
+        cls, folder: Path, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
+    ) -> RecallAudit:
+        client = client_of(folder)
+        ef_search = first_ef_search(len(embeddings))
+        collection = client.create_collection(COLLECTION, **configured(ef_search))
+        step = min(client.get_max_batch_size(), BATCH)
+        for first in range(0, len(embeddings), step):
+            rows = np.arange(first, min(first + step, len(embeddings)))
+            collection.add(**batch_of(rows, names_of(rows), embeddings, labels))
+            progress(first + len(rows))
+        client.close()
+        while True:
+            source = Embedded(client_of(folder))
+            audit = cls(source, len(embeddings)).audit(embeddings, ef_search)
+            if audit.recall >= AUDIT_RECALL or ef_search >= len(embeddings):
+                source.close()
+                return audit
+            ef_search = min(2 * ef_search, len(embeddings))
+            # A changed ef_search counts only for clients opened after it, hence the new one each round.
+            source.collection.modify(configuration={"hnsw": {"ef_search": ef_search}})
+            source.close()
+
+    @classmethod
+    def open(cls, folder: Path, cache: Path, embeddings: Floats) -> "VectorStore":
+        """The collection in `folder`, which is not written to; it must be that of `embeddings` (N, d).
+
+        Chroma changes its SQLite file by being opened, so it is given a working copy below `cache` that lives as long
+        as this store: that file copied, the vectors linked. An emptied or damaged one it opens, too, and answers
+        wrongly: so half of some rows have to find themselves first. One made to end the process that opens it is not
+        opened. Raises VectorError.
+        """
+        scratch = Scratch(cache, "chroma")
+        copy = scratch.folder / "db"
+        try:
+            working_copy(folder, copy)
+            check(copy, embeddings.shape[1])
+            source = Embedded(client_of(copy), scratch)
+            store = cls(source, len(embeddings))
+            if (found := source.collection.count()) != len(embeddings):
+                raise ValueError(f"there are {found} instead of {len(embeddings)}")
+            probes = np.linspace(0, len(embeddings) - 1, PROBES, dtype=np.int64)
+            nearest = np.concatenate([store.query(embeddings[row], 1) for row in probes])
+            if np.mean((embeddings[nearest] * embeddings[probes]).sum(axis=1) > 1 - PROBE_TOLERANCE) < 0.5:
+                raise ValueError("its rows do not find themselves")
+            return store
+        except Exception as error:
+            scratch.close()
+            raise VectorError(
+                f"The embeddings in {folder} cannot be opened ({in_short(error)}); build the index anew."
+            ) from error
+
+    @classmethod
+    def connect(cls, server: ChromaServer, name: str, keys: Keys) -> "VectorStore":
+        """The rows called `keys` (N,) in the collection `name` on `server`, which is asked for it by the first query,
+        and anew by each that finds it gone.
+        """
+        return cls(Served(server, name, keys), len(keys), keys)
+
+    @classmethod
+    def write(
+        cls,
+        server: ChromaServer,
+        name: str,
+        owner: str,
+        keys: Keys,
+        embeddings: Floats,
+        labels: Sequence[str | None],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> RecallAudit:
+        """`create` on a server, in the collection `name`, with the rows called `keys` (N,); what a collection that is
+        there lacks is added to it.
+
+        A new one gets that name once it is counted and audited. Until then it is a draft, whose rows are the first ones
+        at any moment: a later call goes on where one was cut off, and two at once write the same rows. `owner` is added
+        to those that `drop` asks. Raises VectorError.
+        """
+        final, draft = (
+            Served(server, called, keys, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
+            for called in (name, name + DRAFT)
+        )
+        try:
+            if not final.is_there(embeddings.shape[1]):
+                draft.fill(owner, embeddings, labels, progress)
+                audit = draft.widened(partial(cls(draft, len(keys), keys).audit, embeddings))
+                if draft.rename(name):
+                    final.note(owner)
+                    return audit
+            final.complete(owner, embeddings, labels, progress)
+            return final.widened(partial(cls(final, len(keys), keys).audit, embeddings))
+        finally:
+            final.close()
+            draft.close()
+
+    def query(self, vector: Floats, k: int, labels: Sequence[str] | None = None) -> Rows:
+        """Rows of the `k` nearest to `vector` (d,), nearest first, only those labelled with one of `labels` if given.
+
+        At most (k,) int64.
+        """
+        where = None if labels is None else {LABEL: {"$in": list(labels)}}
+        wanted, asked = min(k, self._count), k
+        while True:
+            names = self._source.nearest([np.asarray(vector, dtype=np.float32)], asked, where)
+            rows = self._rows_of(names)[:k]
+            if len(rows) >= wanted or len(names) < asked:
+                break
+            asked *= 2  # what another index has in the collection stood among them
+        short = labels is None and len(rows) < wanted
+        if short or len(np.unique(rows)) < len(rows) or (rows < 0).any() or (rows >= self._count).any():
+            raise VectorError("The embeddings cannot be searched (rows are missing or unknown); build it anew.")
+        return rows
+
+    def _rows_of(self, names: list[str]) -> Rows:
+        """The rows called so; without those that are of another index."""
+        if self._keys is None or self._order is None:
+            return np.array([int(name) if name.isdecimal() else -1 for name in names], dtype=np.int64)
+        keys = keys_from(names)
+        at = np.minimum(np.searchsorted(self._keys, keys), self._count - 1)
+        return np.asarray(self._order[at[self._keys[at] == keys]], dtype=np.int64)
+
+    def audit(self, embeddings: Floats, ef_search: int) -> RecallAudit:
+        """Recall@10 of this collection against exact search over `embeddings` (N, d), the rows it was made from.
+
+        A hit counts if its exact score is at least the exact tenth score less 1e-6. Half of the queries are rows of the
+        library, half lie between two of them, as the embedding of a picture from elsewhere does.
+        """
+        count = len(embeddings)
+        if count == 0:
+            return RecallAudit(0, AUDIT_K, 1.0, ef_search)
+        draw = np.random.default_rng(0)
+        first, second = draw.integers(count, size=(2, AUDIT_QUERIES))
+        second[: AUDIT_QUERIES // 2] = first[: AUDIT_QUERIES // 2]
+        queries = np.asarray(embeddings[first]) + np.asarray(embeddings[second])
+        queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        k = min(AUDIT_K, count)
+        tenth = np.sort(_best_scores(queries, embeddings, k), axis=1)[:, 0]
+        hits = 0
+        for query, least in zip(queries, tenth, strict=True):
+            rows = self.query(query, k)
+            hits += int((np.asarray(embeddings[rows]) @ query >= least - AUDIT_TOLERANCE).sum())
+        return RecallAudit(AUDIT_QUERIES, AUDIT_K, hits / (AUDIT_QUERIES * k), ef_search)
+
+    def close(self) -> None:
+        """Lets go of the files or the connection; the store cannot be asked any more."""
+        self._source.close()
+
+
+def _best_scores(queries: Floats, embeddings: Floats, k: int) -> Floats:
+    """The k best scores of each query, unordered, over blocks of rows. (Q, k)."""
+    best = np.full((len(queries), 0), 0, dtype=np.float32)
+    for start in range(0, len(embeddings), 16384):
+        scores = np.hstack([best, queries @ np.asarray(embeddings[start : start + 16384]).T])
+        best = -np.partition(-scores, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
+    return best
