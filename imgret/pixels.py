@@ -35,8 +35,8 @@ Progress = Callable[[int, int], None]
 
 SMALL_BYTES = 1 << 23
 SMALL_ROWS = SMALL_BYTES // (3 * 64 * 64)
-"""A matrix of no more is small, 682 pictures of 64 px: numpy reads it in 2 ms. Compiled code takes 0.5, but 125 MB of memory, 0.7 s of each
-process and, on a new installation, 11 s of compiling.
+"""A matrix of no more is small, 682 pictures of 64 px: numpy reads it in 2 ms. Compiled code takes 0.5, but 125 MB of
+memory, 0.7 s of each process and, on a new installation, 11 s of compiling.
 """
 
 _WIDENED = 1 << 17
