@@ -179,9 +179,10 @@ def _build(
         compiling = None
         if library.count is None or not is_small(library.count, 3 * pixel_size**2):
             # A new installation compiles for 11 s, once: here, so that no query has to wait for it, and in a process of
-            # its own that gives way, as exporting an encoder meanwhile holds this one's interpreter.
+            # its own that gives way, as exporting an encoder meanwhile holds this one's interpreter. If that fails, the
+            # first query compiles.
             compiling = stack.enter_context(
-                subprocess.Popen([sys.executable, "-c", COMPILE], stderr=subprocess.DEVNULL)  # at worst, a query does
+                subprocess.Popen([sys.executable, "-c", COMPILE], stderr=subprocess.DEVNULL)
             )
         in_old = old.column("content") if old else ()
         digests = stack.enter_context(closing(Digests(work / f"digests-{kind}.sqlite3", in_old)))

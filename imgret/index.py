@@ -254,7 +254,7 @@ class Index:
         self.pixels = PixelIndex.load(self._data / PIXELS)
         self._points = open_array(self._data / MAP) if (self._data / MAP).exists() else None
         self.evaluation = _read_figures(self._data / EVALUATION)
-        if not (len(self._records) == len(self.embeddings) == len(self.pixels) == count):
+        if not (len(self._records) == len(self.pixels) == count and self.embeddings.shape[:1] == (count,)):
             raise InvalidIndexError(
                 f"The parts of the index in {folder} do not agree on the number of pictures; build it anew."
             )

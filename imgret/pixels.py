@@ -36,16 +36,17 @@ Progress = Callable[[int, int], None]
 SMALL_BYTES = 1 << 23
 SMALL_ROWS = SMALL_BYTES // (3 * 64 * 64)
 """A matrix of no more is small, 682 pictures of 64 px: numpy reads it in 2 ms. Compiled code takes 0.5, but 125 MB of
-memory, 0.7 s of each process and, on a new installation, 11 s of compiling.
+memory, 0.7 s of each process and, on a new installation, 11 s of compiling. Files of small matrices have no sketches,
+so to lower these is to change the format.
 """
 
 _WIDENED = 1 << 17
-"""Values of a small matrix that are widened at once: 1 MiB as float64, as malloc gives more back to the system each
-time, and a query alone then takes up to five times as long.
+"""Values of a small matrix, at least a row, that are widened at once for one query: 1 MiB as float64, as malloc gives
+more back to the system each time, and the query then takes up to five times as long.
 """
 
 _TOGETHER = 128
-"""Queries that are asked at once, where many are."""
+"""Queries of a small matrix that are asked at once, at most, where many are."""
 
 _FORMAT = 1
 _HEADER_BYTES = 64
@@ -82,7 +83,7 @@ class PixelIndex:
         self._arena = arena
         self._pixels = read_only(vectors)
         small = is_small(*vectors.shape)
-        self._sketches = None if small else _sketches()(vectors, arena[_HEADER_BYTES:])
+        self._sketches = None if small else _sketches_type()(vectors, arena[_HEADER_BYTES:])
 
     @classmethod
     def fit(cls, vectors: Vectors, progress: Progress = lambda done, total: None) -> Self:
@@ -96,15 +97,16 @@ class PixelIndex:
             raise ValueError(f"The vectors must be uint8 of shape (N, D), D at least 1, not {_described(vectors)}.")
         if not vectors.flags.c_contiguous:
             vectors = np.ascontiguousarray(vectors)
-        with tempfile.TemporaryFile() as file:
-            arena = np.memmap(file, np.uint8, "w+", shape=(_arena_bytes(*vectors.shape),))
-            reserve(file)
+        if is_small(*vectors.shape):
+            arena = np.zeros(_HEADER_BYTES, np.uint8)
+            progress(len(vectors), len(vectors))
+        else:
+            with tempfile.TemporaryFile() as file:
+                arena = np.memmap(file, np.uint8, "w+", shape=(_arena_bytes(*vectors.shape),))
+                reserve(file)
+            _sketches_type().fit(vectors, arena[_HEADER_BYTES:], progress)
         arena[:_HEADER_BYTES].view(np.int64)[:3] = _FORMAT, *vectors.shape
-        index = cls(vectors, arena)
-        if index._sketches is not None:
-            index._sketches.fit(vectors, progress)
-        progress(len(index), len(index))
-        return index
+        return cls(vectors, arena)
 
     def save(self, folder: str | Path) -> None:
         """Write `vectors.npy` and `sketch.npy` into `folder`, made if needed; a file the index lies in stays as it is.
@@ -130,7 +132,8 @@ class PixelIndex:
             arena = open_array(Path(folder, "sketch.npy"))
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"No pixel index can be read from {folder} ({error}); build it again.") from error
-        fits = vectors.ndim == 2 and vectors.dtype == arena.dtype == np.uint8 and vectors.shape[1] > 0
+        fits = (vectors.ndim, arena.ndim) == (2, 1) and vectors.dtype == arena.dtype == np.uint8
+        fits = fits and vectors.shape[1] > 0
         if fits and is_small(*vectors.shape):
             arena = arena[:_HEADER_BYTES]  # earlier releases wrote sketches of these, too
         fits = fits and arena.shape == (_arena_bytes(*vectors.shape),)
@@ -162,13 +165,16 @@ class PixelIndex:
         k = self._checked(queries, "queries", (asked, self.dim), metric, k)
         rows, scores = np.empty((asked, k), np.int64), np.empty((asked, k), np.float64)
 
+        workers = os.cpu_count() or 1
+        together = min(_TOGETHER, -(-asked // workers), SMALL_BYTES // self.dim) if self._sketches is None else 1
+        step = max(1, together)
+
         def ask(first: int) -> None:
-            some = slice(first, first + _TOGETHER)
-            for i, answer in enumerate(self._answers(queries[some], metric, k), first):
+            for i, answer in enumerate(self._answers(queries[first : first + step], metric, k), first):
                 rows[i], scores[i] = answer.rows, answer.scores
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(ask, range(0, asked, _TOGETHER)))
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(ask, range(0, asked, step)))
         return rows, scores
 
     def answer(self, query: Vectors, metric: str, k: int) -> Answer:
@@ -209,7 +215,7 @@ class PixelIndex:
             return self._of_each(len(queries), partial(_absolute_differences, queries)).astype(np.float64)
         a = queries.astype(np.float64)
         dots = self._of_each(len(a), lambda rows: a @ rows.astype(np.float64).T)
-        (totals, squares), (q_totals, q_squares) = self._sums, _sums(queries)[:, :, None]
+        (totals, squares), (q_totals, q_squares) = self._sums, _sums_of(queries)[:, :, None]
         if metric == "l2":
             return (q_squares + squares - 2 * dots).astype(np.float64)
         if metric == "correlation":
@@ -221,7 +227,7 @@ class PixelIndex:
     @cached_property
     def _sums(self) -> Rows:
         """Of each row's values, and of their squares, (2, N) int64."""
-        return self._of_each(2, _sums)
+        return self._of_each(2, _sums_of)
 
     def _of_each(self, count: int, said: Callable[[Vectors], Array]) -> Rows:
         """What `said` makes of each row, (count, N) int64, a few rows at a time; more of them for many queries."""
@@ -237,17 +243,17 @@ def _absolute_differences(queries: Vectors, rows: Vectors) -> Array:
     return np.array([(np.maximum(a, rows) - np.minimum(a, rows)).sum(axis=1, dtype=np.uint32) for a in queries])
 
 
-def _sums(rows: Vectors) -> Array:
+def _sums_of(rows: Vectors) -> Array:
     """Of each row's values, and of their squares, (2, n) int64: whole numbers below 2^53, so exact in float64."""
     values = rows.astype(np.float64)
     return np.array([values.sum(axis=1), np.einsum("ij,ij->i", values, values)], np.int64)
 
 
 def _arena_bytes(n: int, dim: int) -> int:
-    return _HEADER_BYTES + (0 if is_small(n, dim) else _sketches().bytes_of(n, dim))
+    return _HEADER_BYTES + (0 if is_small(n, dim) else _sketches_type().bytes_of(n, dim))
 
 
-def _sketches() -> type["Sketches"]:
+def _sketches_type() -> type["Sketches"]:
     from imgret.sketches import Sketches  # here, as it takes numba along
 
     return Sketches

@@ -63,34 +63,32 @@ class Sketches:
     """The sketches of all rows of a uint8 matrix (N, D), and the search that they make short. Threads may share it."""
 
     def __init__(self, vectors: Vectors, arena: Vectors) -> None:
-        """The matrix, and `Sketches.bytes_of(N, D)` bytes: those that `fit` has written, or that it is to write."""
-        self.pixels, self.arena = read_only(vectors), arena
-        n, dim = vectors.shape
-        views, start = [], 0
-        for dtype, shape in _parts(n, dim):
-            values = np.asarray(arena)[start : start + math.prod(shape) * np.dtype(dtype).itemsize]
-            views.append(values.view(dtype).reshape(shape))
-            start += _part_bytes(dtype, shape)
-        basis, moments, residuals, coarse_codes, fine_codes, slacks, coarse_blocks, fine_blocks = views
-        self.directions = _Directions(basis, moments, residuals, coarse_codes, fine_codes)
-        self.blocks = _Blocks(_block_labels(dim, _BLOCKS[len(slacks) - 1]), slacks, coarse_blocks, fine_blocks)
+        """The matrix, and what `fit` has written of it."""
+        self.pixels = read_only(vectors)
+        # Read-only wherever they come from: of another type the kernels would be compiled a second time.
+        self.directions, self.blocks = _views(read_only(arena), *vectors.shape)
 
     @staticmethod
     def bytes_of(n: int, dim: int) -> int:
         """How long the sketches of a matrix (N, D) are: at most 1.7 kB a row."""
         return sum(_part_bytes(*part) for part in _parts(n, dim))
 
-    def fit(self, vectors: Vectors, progress: Progress) -> None:
-        """Write the sketches, reading the matrix (the one this was made of) in pieces; hears (rows done, N)."""
+    @staticmethod
+    def fit(vectors: Vectors, arena: Vectors, progress: Progress) -> None:
+        """Write the sketches of a matrix (N, D) into `bytes_of(N, D)` bytes; `progress` hears (rows done, N).
+
+        The matrix is read in pieces.
+        """
         n, dim = vectors.shape
-        self.directions.learn(vectors)
+        directions, blocks = _views(arena, n, dim)
+        directions.learn(vectors)
         step = max(1, CHUNK_VALUES // dim)
         for start in range(0, n, step):
             rows = slice(start, min(start + step, n))
-            self.directions.write(rows, vectors[rows])
-            self.blocks.write(rows, vectors[rows])
+            directions.write(rows, vectors[rows])
+            blocks.write(rows, vectors[rows])
             forget_pages(vectors)
-            forget_pages(self.arena)
+            forget_pages(arena)
             progress(rows.stop, n)
 
     def nearest(self, query: Vectors, metric: str, k: int) -> tuple[Rows, Keys, int]:
@@ -115,14 +113,29 @@ class Sketches:
         every process compiles anew.
         """
         vectors = np.random.default_rng(0).integers(0, 256, (2048, 512), np.uint8)
-        sketches = cls(vectors, np.empty(cls.bytes_of(*vectors.shape), np.uint8))
-        sketches.fit(vectors, lambda done, total: None)
+        arena = np.empty(cls.bytes_of(*vectors.shape), np.uint8)
+        cls.fit(vectors, arena, lambda done, total: None)
+        sketches = cls(vectors, arena)
         for metric in CODES:
             sketches.nearest(vectors[0], metric, 1)
 
 
 def _parts(n: int, dim: int) -> list[Part]:
     return [*_Directions.parts(n, dim), *_Blocks.parts(n, dim)]
+
+
+def _views(arena: Vectors, n: int, dim: int) -> tuple["_Directions", "_Blocks"]:
+    """The sketches, as views into the one array that holds them."""
+    views, start = [], 0
+    for dtype, shape in _parts(n, dim):
+        values = np.asarray(arena)[start : start + math.prod(shape) * np.dtype(dtype).itemsize]
+        views.append(values.view(dtype).reshape(shape))
+        start += _part_bytes(dtype, shape)
+    basis, moments, residuals, coarse_codes, fine_codes, slacks, coarse_blocks, fine_blocks = views
+    return (
+        _Directions(basis, moments, residuals, coarse_codes, fine_codes),
+        _Blocks(_block_labels(dim, _BLOCKS[len(slacks) - 1]), slacks, coarse_blocks, fine_blocks),
+    )
 
 
 def _part_bytes(dtype: type[np.generic], shape: tuple[int, ...]) -> int:
@@ -368,12 +381,14 @@ def _find(
     n, levels = len(pixels), len(terms)
     keys, best = np.full(k, np.inf), np.full(k, n)
     if levels == 0 or 8 * first >= n:  # too short for a sketch, or too few to be worth one
-        return keys, best, _visit(pixels, query, code, keys, best, np.arange(n), np.full(n, np.float32(-np.inf)))
+        return keys, best, _visit_all(pixels, query, code, keys, best)
     if code == _L1:
         bounds = _scan_blocks(blocks.coarse, query_blocks, terms[0], blocks.slacks[0])
     else:
         bounds = _scan_dots(directions, weights, terms[0], code)
     left, left_bounds = _smallest(bounds, 2 * first)
+    if left.max() == n:  # damaged or forged: most bounds are no numbers
+        return keys, best, _visit_all(pixels, query, code, keys, best)
     if levels > 1:
         everything = np.float32(np.inf)
         left, left_bounds = _level(levels - 1, code, directions, blocks, weights, query_blocks, terms, left, everything)
@@ -471,7 +486,7 @@ def _bound_dots(directions: Any, weights: Any, terms: Any, level: int, code: int
             products += weights[j] * np.float32(codes[j])
         bound = _dot_bound(code, terms, products, residuals[row], means[row], spreads[row], inverses[row])
         left[count], bounds[count] = row, bound
-        count += bound <= limit
+        count += not bound > limit
     return left[:count], bounds[:count]
 
 
@@ -511,7 +526,7 @@ def _bound_blocks(fine: Any, start: int, codes: Any, terms: Any, slacks: Any, ro
         differences = _absolute_difference(codes, fine[row, start : start + codes.size])
         bound = _block_bound(terms, np.float32(differences), slacks[row])
         left[count], bounds[count] = row, bound
-        count += bound <= limit
+        count += not bound > limit
     return left[:count], bounds[:count]
 
 
@@ -521,7 +536,7 @@ def _within(bounds: Any, limit: Any) -> Any:
     left, kept, count = np.empty(bounds.size, np.int64), np.empty_like(bounds), 0
     for row in range(bounds.size):
         left[count], kept[count] = row, bounds[row]
-        count += bounds[row] <= limit
+        count += not bounds[row] > limit  # also what is no number, as a damaged sketch gives
     return left[:count], kept[:count]
 
 
@@ -571,10 +586,15 @@ def _visit(pixels: Any, query: Any, code: int, keys: Any, best: Any, rows: Any, 
         _prefetch_row(pixels, rows, i + 2, 0, min(query.size, 4096))
         # No key is below its bound, so a row whose bound is above the worst of the k best has no place among them. One
         # with an equal bound may have: of equal keys that of the smaller row is better.
-        if bounds[i] <= keys[0]:
+        if not bounds[i] > keys[0]:
             visited += 1
             _offer(keys, best, _exact_key(code, query, pixels[rows[i]], q_square, q_total), rows[i])
     return visited
+
+
+@_compiled
+def _visit_all(pixels: Any, query: Any, code: int, keys: Any, best: Any) -> int:
+    return _visit(pixels, query, code, keys, best, np.arange(len(pixels)), np.full(len(pixels), np.float32(-np.inf)))
 
 
 @_compiled

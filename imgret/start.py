@@ -309,8 +309,8 @@ class Start:
             self._warm(self._ready.retriever)
 
     def _warm(self, retriever: Retriever) -> None:
-        """After the page is ready; a query that comes too early waits. CLIP first: a new installation, as a Space is at
-        each start, compiles the pixel kernels for 11 s, and a built one reads them in 0.3 s.
+        """After the page is ready; a query that comes too early waits. CLIP first: for a large library a new
+        installation, as a Space is at each start, compiles the pixel kernels for 11 s; a built one reads them in 0.3 s.
         """
         left: list[Callable[[], None]] = [retriever.warm_clip, retriever.warm_pixels]
         while left:  # a server that is away comes back

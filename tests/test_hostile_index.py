@@ -155,6 +155,9 @@ ARRAYS = {
     "a shape beyond its end": lambda n: numpy_header((n, 512)),
     "a shape beyond memory": lambda n: numpy_header((10**15, 2)),
     "nothing": lambda n: b"",
+    "one byte": lambda n: saved(np.array(3, np.uint8)),
+    "bytes in a column": lambda n: saved(np.zeros((64, 1), np.uint8)),
+    "too few bytes": lambda n: saved(np.zeros(10, np.uint8)),
 }
 
 

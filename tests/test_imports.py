@@ -85,8 +85,8 @@ def test_a_library_that_one_module_alone_should_know_is_known_to_it_alone():
         ("import imgret.cli", {"torch", "gradio", "chromadb", "datasets"}),
         ("import imgret.encoders", {"torch", "open_clip", "transformers"}),
         ("import imgret.explain, imgret.atlas", {"torch", "gradio", "chromadb", "datasets", "sklearn"}),
-        ("import imgret.search", {"torch", "gradio", "chromadb", "datasets"}),
-        ("import imgret.start", {"torch", "gradio", "chromadb", "datasets", "huggingface_hub", "sklearn"}),
+        ("import imgret.search", {"torch", "gradio", "chromadb", "datasets", "httpx", "numba"}),
+        ("import imgret.start", {"torch", "gradio", "chromadb", "datasets", "huggingface_hub", "numba", "sklearn"}),
         ("import imgret.deploy", {"torch", "gradio", "chromadb", "datasets", "huggingface_hub"}),
     ],
 )

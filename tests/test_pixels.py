@@ -140,6 +140,51 @@ def test_sketches_that_an_earlier_release_wrote_of_a_small_library_are_passed_ov
         assert_exact(loaded.search(vectors[7], metric, 10), vectors[7], vectors, metric, 10)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("count", [1, 2, 300])
+def test_many_queries_of_a_small_library_get_the_answers_of_each_alone(metric: str, count: int) -> None:
+    vectors = smooth(np.random.default_rng(0), 400, 300)
+    index = PixelIndex.fit(vectors)
+    rows, scores = index.search_many(vectors[:count], metric, 7)
+    for i in range(count):
+        assert_exact((rows[i], scores[i]), vectors[i], vectors, metric, 7)
+
+
+def test_whatever_an_index_comes_from_the_kernels_are_compiled_once(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np; from imgret import sketches; from imgret.pixels import PixelIndex;"
+        "count = lambda: [len(f.signatures) for f in vars(sketches).values() if hasattr(f, 'signatures')];"
+        "sketches.Sketches.warm(); compiled = count();"
+        "index = PixelIndex.fit(np.zeros((1100, 768), np.uint8)); index.save(sys.argv[1]);"
+        "[i.search(index.vectors[0], m, 3) for i in (index, PixelIndex.load(sys.argv[1])) for m in sketches.CODES];"
+        "print(sum(compiled) > 4, count() == compiled)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "True True\n"
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("content", ["no numbers", "half of them no numbers", "noise", "zeros"])
+def test_forged_sketches_lead_to_no_row_that_is_none(tmp_path: Path, metric: str, content: str) -> None:
+    vectors = np.maximum(smooth(np.random.default_rng(0), 4201, 2304), 60)
+    PixelIndex.fit(vectors).save(tmp_path)
+    arena = np.load(tmp_path / "sketch.npy")
+    if content == "half of them no numbers":
+        directions, blocks = sketches._views(arena[64:], *vectors.shape)
+        directions.residuals[:, ::2] = blocks.slacks[:, ::2] = np.nan
+    else:
+        noise = np.random.default_rng(1).integers(0, 256, len(arena) - 64)
+        arena[64:] = {"no numbers": 255, "noise": noise, "zeros": 0}[content]
+    np.save(tmp_path / "sketch.npy", arena)
+    index = PixelIndex.load(tmp_path)
+    for query in (vectors[8], np.zeros(2304, np.uint8)):  # black, as what lies behind the matrix
+        found = index.search(query, metric, 10)
+        if "no numbers" in content:
+            assert_exact(found, query, vectors, metric, 10)
+        assert len(np.unique(found[0])) == 10
+        assert 0 <= found[0].min() <= found[0].max() < len(vectors)
+
+
 @pytest.fixture(scope="module")
 def vectors() -> np.ndarray:
     return smooth(np.random.default_rng(3), 4200, 2700)
@@ -362,9 +407,12 @@ def test_questions_that_do_not_fit_are_refused(index: PixelIndex, queries: np.nd
     assert len(index.search(queries[0], "l1", np.int64(3))[0]) == 3
 
 
-@pytest.mark.parametrize("harm", ["missing", "cut", "empty", "other matrix", "other format", "text"])
-def test_a_damaged_folder_is_refused(tmp_path: Path, harm: str) -> None:
-    PixelIndex.fit(smooth(np.random.default_rng(0), 1000, 768)).save(tmp_path)
+@pytest.mark.parametrize("rows", [600, 1000])
+@pytest.mark.parametrize(
+    "harm", ["missing", "cut", "empty", "other matrix", "other format", "text", "one byte", "column"]
+)
+def test_a_damaged_folder_is_refused(tmp_path: Path, harm: str, rows: int) -> None:
+    PixelIndex.fit(smooth(np.random.default_rng(0), rows, 768)).save(tmp_path)
     sketch = tmp_path / "sketch.npy"
     whole = sketch.read_bytes()
     if harm == "missing":
@@ -376,7 +424,11 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, harm: str) -> None:
     elif harm == "text":
         sketch.write_text("nothing of the kind")
     elif harm == "other matrix":
-        np.save(tmp_path / "vectors.npy", np.zeros((1000, 769), np.uint8))
+        np.save(tmp_path / "vectors.npy", np.zeros((rows, 769), np.uint8))
+    elif harm == "one byte":
+        np.save(sketch, np.array(3, np.uint8))
+    elif harm == "column":
+        np.save(sketch, np.load(sketch)[:, None])
     else:
         arena = np.load(sketch)
         arena[:8] = 255

@@ -64,9 +64,7 @@ def library(small_library, tmp_path):
 
 
 @pytest.fixture
-def build(library, tmp_path, cache, monkeypatch):
-    monkeypatch.setattr("imgret.build.COMPILE", "")  # compiled before; a process that finds so takes seconds, too
-
+def build(library, tmp_path, cache):
     def build(chroma=None, folder="index", **options):
         index = build_index(
             ImageLibrary.load(library), tmp_path / folder, "starter", 16, cache=cache, chroma=chroma, **options

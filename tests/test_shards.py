@@ -260,8 +260,8 @@ def test_an_index_with_a_wrong_part_is_refused(folder, name, whoever, harm):
 PUBLISH_AND_FETCH = f"""
 import json, sys
 from pathlib import Path
-import imgret.shards
-imgret.shards.SHARD = {SMALL}
+import imgret.pixels, imgret.shards
+imgret.shards.SHARD, imgret.pixels.SMALL_ROWS = {SMALL}, 0
 from imgret import Index, Retriever
 from imgret.hub import fetch, publish
 publish(Path(sys.argv[1]), "org/index", create=True)

@@ -40,7 +40,7 @@ def first_ef_search(count: int) -> int:
     return count if FIRST_EF_SEARCH < count <= SMALL else FIRST_EF_SEARCH
 
 
-def configured(ef_search: int) -> dict[str, Any]:
+def creation_options(ef_search: int) -> dict[str, Any]:
     return {"embedding_function": None, "configuration": {"hnsw": HNSW | {"ef_search": ef_search}}}
 
 
@@ -57,5 +57,5 @@ def names_of(keys: Keys | Rows) -> list[str]:
     return [str(key) for key in keys]
 
 
-def keys_from(names: list[str]) -> Keys:
+def keys_named(names: list[str]) -> Keys:
     return np.array([int(name) for name in names], np.uint64)

@@ -26,9 +26,9 @@ from imgret.vectors.base import (
     Rows,
     VectorError,
     batch_of,
-    configured,
+    creation_options,
     first_ef_search,
-    keys_from,
+    keys_named,
     names_of,
 )
 from imgret.vectors.server import ChromaServer, cause_of, http_client, is_away, within
@@ -268,7 +268,7 @@ class Served:
 
         def begin(client: Any) -> tuple[Any, int]:
             collection = client.get_or_create_collection(
-                self._name, **configured(ef_search), metadata=made.as_metadata()
+                self._name, **creation_options(ef_search), metadata=made.as_metadata()
             )
             there, mark = int(collection.count()), self._mark_of(collection)
             if there > count or (mark.dim, mark.indexes) != (dim, made.indexes):
@@ -301,7 +301,7 @@ class Served:
         for first in range(0, len(rows), BATCH):
             names = names_of(self._keys[rows[first : first + BATCH]])
             there += self.ask(lambda _, names=names: collection.get(ids=names, include=[])["ids"])  # type: ignore[misc]
-        return rows[~np.isin(self._keys[rows], keys_from(there))]
+        return rows[~np.isin(self._keys[rows], keys_named(there))]
 
     def _add(
         self,
@@ -337,13 +337,13 @@ class Served:
         page = 10 * BATCH
         for first in range(0, self.ask(lambda _: int(collection.count())), page):
             names = self.ask(lambda _, first=first: collection.get(limit=page, offset=first, include=[])["ids"])  # type: ignore[misc]
-            others += names_of(np.setdiff1d(keys_from(names), self._keys))
+            others += names_of(np.setdiff1d(keys_named(names), self._keys))
         for first in range(0, len(others), BATCH):
             self.ask(lambda _, first=first: collection.delete(ids=others[first : first + BATCH]))  # type: ignore[misc]
         return len(others)
 
     def widened(self, audit: Callable[[int], RecallAudit]) -> RecallAudit:
-        """The audit of the collection by the `ef_search` it has, which is widened until it is passed."""
+        """What `audit(ef_search)` says of the collection, whose search is widened until the recall is reached."""
         found = self.ask(self._opened)
         ef_search = found.width or min(self._mark_of(found.collection).ef_search, self._count)
         while True:

@@ -81,7 +81,7 @@ def http_client(server: ChromaServer, seconds: float) -> Any:
         # Said, because Chroma takes what is not said from variables such as CHROMA_SERVER_HOST.
         settings = Settings(anonymized_telemetry=False, chroma_server_host=server.url, chroma_server_http_port=8000)
         client = chromadb.HttpClient(server.url, headers=headers, settings=settings)
-    # https://github.com/chroma-core/chroma/issues/5805: there is no setting. `_within` ends the waiting; this ends the
+    # https://github.com/chroma-core/chroma/issues/5805: there is no setting. `within` ends the waiting; this ends the
     # thread that it leaves behind.
     client._server._session.timeout = seconds  # type: ignore[attr-defined]
     return client

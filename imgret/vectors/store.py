@@ -18,9 +18,9 @@ from imgret.vectors.base import (
     Rows,
     VectorError,
     batch_of,
-    configured,
+    creation_options,
     first_ef_search,
-    keys_from,
+    keys_named,
     names_of,
 )
 from imgret.vectors.embedded import COLLECTION, Embedded, check, client_of, working_copy
@@ -70,7 +70,7 @@ class VectorStore:
     ) -> RecallAudit:
         client = client_of(folder)
         ef_search = first_ef_search(len(embeddings))
-        collection = client.create_collection(COLLECTION, **configured(ef_search))
+        collection = client.create_collection(COLLECTION, **creation_options(ef_search))
         step = min(client.get_max_batch_size(), BATCH)
         for first in range(0, len(embeddings), step):
             rows = np.arange(first, min(first + step, len(embeddings)))
@@ -181,7 +181,7 @@ class VectorStore:
         """The rows called so; without those that are of another index."""
         if self._keys is None or self._order is None:
             return np.array([int(name) if name.isdecimal() else -1 for name in names], dtype=np.int64)
-        keys = keys_from(names)
+        keys = keys_named(names)
         at = np.minimum(np.searchsorted(self._keys, keys), self._count - 1)
         return np.asarray(self._order[at[self._keys[at] == keys]], dtype=np.int64)
 
