@@ -26,7 +26,6 @@ anything = (
     | st.just(10**4000) | st.complex_numbers() | st.fractions() | st.decimals()
     | arrays.arrays(arrays.scalar_dtypes(), arrays.array_shapes(min_dims=0, max_dims=4, max_side=5))
 )  # fmt: skip
-PIXELS = PixelIndex.fit(np.random.default_rng(0).integers(0, 256, (40, 12), np.uint8))
 
 
 def said(error):
@@ -62,11 +61,18 @@ def test_a_metric_gives_scores_or_a_value_error(metric, query, data):
     assert scores.dtype == np.float64
 
 
+@pytest.fixture(scope="module")
+def pixel_indexes():
+    """One that numpy reads, and one that compiled code does."""
+    return [PixelIndex.fit(np.random.default_rng(0).integers(0, 256, (rows, 12), np.uint8)) for rows in (40, 700)]
+
+
 @quickly
-@given(anything, st.sampled_from(sorted(METRICS)) | anything, anything, st.booleans())
-def test_a_pixel_index_answers_or_raises_a_value_error(query, metric, k, many):
+@given(anything, st.sampled_from(sorted(METRICS)) | anything, anything, st.booleans(), st.sampled_from((0, 1)))
+def test_a_pixel_index_answers_or_raises_a_value_error(pixel_indexes, query, metric, k, many, size):
+    index = pixel_indexes[size]
     try:
-        rows, scores = (PIXELS.search_many if many else PIXELS.search)(query, metric, k)
+        rows, scores = (index.search_many if many else index.search)(query, metric, k)
     except ValueError:
         return
     assert rows.shape == scores.shape

@@ -286,8 +286,10 @@ def test_many_queries_get_the_answers_of_each_alone(index: PixelIndex, queries: 
     assert rows.shape == scores.shape == (0, 7)
 
 
-def test_threads_search_at_once(index: PixelIndex, queries: np.ndarray) -> None:
-    expected = {metric: index.search_many(queries, metric, 5)[0] for metric in METRICS}
+@pytest.mark.parametrize("rows", [600, 4200])
+def test_threads_search_at_once(vectors: np.ndarray, queries: np.ndarray, rows: int) -> None:
+    index, asked_alone = PixelIndex.fit(vectors[:rows]), PixelIndex.fit(vectors[:rows])
+    expected = {metric: [asked_alone.search(query, metric, 5)[0] for query in queries] for metric in METRICS}
     wrong: list[str] = []
 
     def ask(metric: str) -> None:
