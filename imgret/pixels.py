@@ -22,6 +22,7 @@ from imgret.arrays import lies_in, open_array, read_only, reserve, write_array
 from imgret.errors import shown
 from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
 from imgret.shards import cut
+from imgret.sketch_sizes import sketch_bytes
 
 if TYPE_CHECKING:
     from imgret.sketches import Sketches
@@ -82,8 +83,7 @@ class PixelIndex:
         self.vectors = vectors
         self._arena = arena
         self._pixels = read_only(vectors)
-        small = is_small(*vectors.shape)
-        self._sketches = None if small else _sketches_type()(vectors, arena[_HEADER_BYTES:])
+        self._small = is_small(*vectors.shape)
 
     @classmethod
     def fit(cls, vectors: Vectors, progress: Progress = lambda done, total: None) -> Self:
@@ -164,7 +164,6 @@ class PixelIndex:
         asked = len(queries) if isinstance(queries, np.ndarray) and queries.ndim else 0
         k = self._checked(queries, "queries", (asked, self.dim), metric, k)
         rows, scores = np.empty((asked, k), np.int64), np.empty((asked, k), np.float64)
-
         workers = os.cpu_count() or 1
         together = min(_TOGETHER, -(-asked // workers), SMALL_BYTES // self.dim) if self._sketches is None else 1
         step = max(1, together)
@@ -203,6 +202,11 @@ class PixelIndex:
             scores = np.sqrt(keys) if metric == "l2" else 0.0 - keys if metric in LARGER_IS_CLOSER else keys
             order = best_first(scores, metric)[:k]
             yield Answer(rows[order], scores[order], visited)
+
+    @cached_property
+    def _sketches(self) -> "Sketches | None":
+        """Those of a large matrix; not before a search, as they take compiled code along."""
+        return None if self._small else _sketches_type()(self.vectors, self._arena[_HEADER_BYTES:])
 
     def warm(self) -> None:
         """Do what the first search of a process would have to wait for."""
@@ -250,7 +254,7 @@ def _sums_of(rows: Vectors) -> Array:
 
 
 def _arena_bytes(n: int, dim: int) -> int:
-    return _HEADER_BYTES + (0 if is_small(n, dim) else _sketches_type().bytes_of(n, dim))
+    return _HEADER_BYTES + (0 if is_small(n, dim) else sketch_bytes(n, dim))
 
 
 def _sketches_type() -> type["Sketches"]:

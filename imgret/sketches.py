@@ -24,6 +24,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from imgret.arrays import CHUNK_VALUES, forget_pages, read_only
+from imgret.sketch_sizes import BLOCKS, DIRECTIONS, part_bytes, sketch_bytes, sketch_parts
 
 Array = npt.NDArray[Any]
 Vectors = npt.NDArray[np.uint8]
@@ -31,16 +32,9 @@ Rows = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
-Part = tuple[type[np.generic], tuple[int, ...]]
 
 _L1, _L2, _COSINE, _CORRELATION = range(4)
 CODES = {"l1": _L1, "l2": _L2, "cosine": _COSINE, "correlation": _CORRELATION}
-
-_DIRECTIONS = (32, 128, 256)
-"""Principal directions in the sketches of L2, cosine and correlation, level by level; 2 bytes each."""
-
-_BLOCKS = (16, 64, 256, 768)
-"""Blocks in the sketches of L1, likewise; 1 byte each. Each level divides the blocks of the one before."""
 
 _ROUNDING = 2.0**-15
 """Share of its largest term by which a float32 bound may be off, and by which it is therefore widened.
@@ -69,13 +63,8 @@ class Sketches:
         self.directions, self.blocks = _views(read_only(arena), *vectors.shape)
 
     @staticmethod
-    def bytes_of(n: int, dim: int) -> int:
-        """How long the sketches of a matrix (N, D) are: at most 1.7 kB a row."""
-        return sum(_part_bytes(*part) for part in _parts(n, dim))
-
-    @staticmethod
     def fit(vectors: Vectors, arena: Vectors, progress: Progress) -> None:
-        """Write the sketches of a matrix (N, D) into `bytes_of(N, D)` bytes; `progress` hears (rows done, N).
+        """Write the sketches of a matrix (N, D) into `sketch_bytes(N, D)` bytes; `progress` hears (rows done, N).
 
         The matrix is read in pieces.
         """
@@ -113,33 +102,25 @@ class Sketches:
         every process compiles anew.
         """
         vectors = np.random.default_rng(0).integers(0, 256, (2048, 512), np.uint8)
-        arena = np.empty(cls.bytes_of(*vectors.shape), np.uint8)
+        arena = np.empty(sketch_bytes(*vectors.shape), np.uint8)
         cls.fit(vectors, arena, lambda done, total: None)
         sketches = cls(vectors, arena)
         for metric in CODES:
             sketches.nearest(vectors[0], metric, 1)
 
 
-def _parts(n: int, dim: int) -> list[Part]:
-    return [*_Directions.parts(n, dim), *_Blocks.parts(n, dim)]
-
-
 def _views(arena: Vectors, n: int, dim: int) -> tuple["_Directions", "_Blocks"]:
     """The sketches, as views into the one array that holds them."""
     views, start = [], 0
-    for dtype, shape in _parts(n, dim):
+    for dtype, shape in sketch_parts(n, dim):
         values = np.asarray(arena)[start : start + math.prod(shape) * np.dtype(dtype).itemsize]
         views.append(values.view(dtype).reshape(shape))
-        start += _part_bytes(dtype, shape)
+        start += part_bytes(dtype, shape)
     basis, moments, residuals, coarse_codes, fine_codes, slacks, coarse_blocks, fine_blocks = views
     return (
         _Directions(basis, moments, residuals, coarse_codes, fine_codes),
-        _Blocks(_block_labels(dim, _BLOCKS[len(slacks) - 1]), slacks, coarse_blocks, fine_blocks),
+        _Blocks(_block_labels(dim, BLOCKS[len(slacks) - 1]), slacks, coarse_blocks, fine_blocks),
     )
-
-
-def _part_bytes(dtype: type[np.generic], shape: tuple[int, ...]) -> int:
-    return -(-math.prod(shape) * np.dtype(dtype).itemsize // 64) * 64
 
 
 class _Directions(NamedTuple):
@@ -153,18 +134,6 @@ class _Directions(NamedTuple):
     residuals: Array  # (levels, N) float32, norm of what a level's directions leave over of the centred row
     coarse: Array  # (first width, N) int16, coefficients in `unit`
     fine: Array  # (N, m) int16, likewise; each level takes the first ones
-
-    @staticmethod
-    def parts(n: int, dim: int) -> list[Part]:
-        # Levels that pay: codes much shorter than their row, and a basis smaller than the matrix and than memory.
-        widths = [width for width in _DIRECTIONS if width * 16 <= dim and width * 32 <= n and width * dim <= 1 << 24]
-        return [
-            (np.float32, (max(widths, default=0), dim)),
-            (np.float32, (4, n if widths else 0)),
-            (np.float32, (len(widths), n)),
-            (np.int16, (min(widths, default=0), n)),
-            (np.int16, (n, max(widths[1:], default=0))),
-        ]
 
     @property
     def unit(self) -> float:
@@ -212,7 +181,7 @@ class _Directions(NamedTuple):
         return np.asarray(np.sqrt(np.maximum(spreads**2 - squares, 0) + _RESIDUAL * spreads**2))
 
 
-_ENDS = np.array(_DIRECTIONS) - 1
+_ENDS = np.array(DIRECTIONS) - 1
 
 
 def _principal_directions(vectors: Vectors, m: int) -> Array:
@@ -253,15 +222,6 @@ class _Blocks(NamedTuple):
     coarse: Array  # (first width, N) uint8, block sums in units of the largest block's size
     fine: Array  # (N, sum of the other widths) uint8, likewise; level beside level
 
-    @staticmethod
-    def parts(n: int, dim: int) -> list[Part]:
-        widths = [width for width in _BLOCKS if width * 8 <= dim]
-        return [
-            (np.float32, (len(widths), n)),
-            (np.uint8, (min(widths, default=0), n)),
-            (np.uint8, (n, sum(widths[1:]))),
-        ]
-
     def write(self, rows: slice, vectors: Vectors) -> None:
         codes, slacks, _ = self._summed(vectors)
         width = len(self.coarse)
@@ -278,7 +238,7 @@ class _Blocks(NamedTuple):
 
     def _summed(self, vectors: Vectors) -> tuple[Vectors, Array, list[int]]:
         """Codes (n, sum of widths), slacks (levels, n), and the sizes of the levels' largest blocks."""
-        n, widths = len(vectors), _BLOCKS[: len(self.slacks)]
+        n, widths = len(vectors), BLOCKS[: len(self.slacks)]
         codes, slacks = np.empty((n, sum(widths)), np.uint8), np.empty((len(widths), n), np.int64)
         sizes = [0] * len(widths)
         sums, counts = _sums_by_label(read_only(vectors), self.labels, widths[-1] if widths else 0)
@@ -303,7 +263,7 @@ def _block_labels(dim: int, blocks: int) -> Rows:
     side = math.isqrt(dim // 3)
     if 3 * side * side != dim:
         return np.arange(dim) * blocks // dim
-    channels = 3 if blocks == _BLOCKS[-1] else 1
+    channels = 3 if blocks == BLOCKS[-1] else 1
     grid = math.isqrt(blocks // channels)
     place = np.arange(side) * grid // side
     # Morton order, in which the bits of a square's row and column take turns: four in a row are one coarser square.
@@ -425,11 +385,11 @@ def _level(
 ) -> Any:
     """Of the rows, those whose bounds at a finer level are within the limit, and these bounds."""
     if code != _L1:
-        return _bound_dots(directions, weights[: _DIRECTIONS[level]], terms[level], level, code, rows, limit)
+        return _bound_dots(directions, weights[: DIRECTIONS[level]], terms[level], level, code, rows, limit)
     start = 0
     for before in range(1, level):
-        start += _BLOCKS[before]
-    codes = query_blocks[_BLOCKS[0] + start :][: _BLOCKS[level]]
+        start += BLOCKS[before]
+    codes = query_blocks[BLOCKS[0] + start :][: BLOCKS[level]]
     return _bound_blocks(blocks.fine, start, codes, terms[level], blocks.slacks[level], rows, limit)
 
 

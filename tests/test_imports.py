@@ -19,7 +19,7 @@ ROWS = [
     {"imgret.pixels", "imgret.vectors", "imgret.digests"},
     {"imgret.library", "imgret.metrics", "imgret.sketches"},
     {"imgret.images", "imgret.encoders", "imgret.settings", "imgret.scratch", "imgret.arrays"},
-    {"imgret.reach", "imgret.errors", "imgret.graph", "imgret.costs", "imgret.shards"},
+    {"imgret.reach", "imgret.errors", "imgret.graph", "imgret.costs", "imgret.shards", "imgret.sketch_sizes"},
 ]
 ALONE = {
     "gradio": {"app", "imgret.ui"},

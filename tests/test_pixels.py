@@ -127,6 +127,17 @@ def test_a_small_library_needs_no_compiled_code_and_a_large_one_does(tmp_path: P
         assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == f"{compiled}\n"
 
 
+def test_opening_a_large_library_does_not_wait_for_compiled_code(tmp_path: Path) -> None:
+    PixelIndex.fit(np.zeros((1100, 768), np.uint8)).save(tmp_path)
+    code = (
+        "import sys; from imgret.pixels import PixelIndex;"
+        "index = PixelIndex.load(sys.argv[1]); loaded = 'numba' in sys.modules;"
+        "index.search(index.vectors[0], 'l2', 3); print(loaded, 'numba' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "False True\n"
+
+
 def test_sketches_that_an_earlier_release_wrote_of_a_small_library_are_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
