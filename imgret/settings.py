@@ -11,16 +11,15 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 EXAMPLE_LIBRARY = str(EXAMPLES / "library")
 SPACE_LIBRARY = "flwrlabs/caltech101"
 SPACE_ENCODER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
-SPACE_INDEX = "imgret/caltech101-clip-vit-b-32"
-"""The index that README.md's YAML block preloads: the Space's own library with its encoder, once it is published."""
 
 
 class SettingsError(ValueError):
     """A variable of the environment has a value that cannot be used."""
 
 
-def _on_space() -> bool:
-    return bool(os.environ.get("SPACE_ID"))
+def _space() -> str | None:
+    """The id of the Space that this process runs in, owner/name."""
+    return os.environ.get("SPACE_ID") or None
 
 
 class Settings(BaseSettings):
@@ -28,12 +27,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="IMGRET_", env_ignore_empty=True, frozen=True, extra="ignore")
 
-    library: str = Field(default_factory=lambda: SPACE_LIBRARY if _on_space() else EXAMPLE_LIBRARY)
+    library: str = Field(default_factory=lambda: SPACE_LIBRARY if _space() else EXAMPLE_LIBRARY)
     config: str | None = None
     split: str | None = None
     revision: str | None = None
-    encoder: str = Field(default_factory=lambda: SPACE_ENCODER if _on_space() else "starter")
-    index: str | None = Field(default_factory=lambda: SPACE_INDEX if _on_space() else None)
+    encoder: str = Field(default_factory=lambda: SPACE_ENCODER if _space() else "starter")
+    index: str | None = Field(default_factory=lambda: f"{_space()}-index" if _space() else None)
     pixel_size: Annotated[int, Field(ge=1, le=1024)] = 64
     limit: Annotated[int, Field(ge=1)] | None = None
     chroma_url: str | None = None

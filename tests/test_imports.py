@@ -12,7 +12,7 @@ ROWS = [
     {"app", "imgret.cli"},
     {"imgret.ui"},
     {"imgret.start", "imgret.deploy"},
-    {"imgret.build", "imgret.distributed", "imgret.card"},
+    {"imgret.build", "imgret.distributed", "imgret.card", "imgret.requirements"},
     {"imgret.evaluate", "imgret.course"},
     {"imgret.search", "imgret.explain", "imgret.atlas", "imgret.hub"},
     {"imgret.index"},
