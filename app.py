@@ -3,7 +3,7 @@
 import logging
 
 from imgret.settings import Settings
-from imgret.start import Start, prepare_in_steps
+from imgret.startup import Start, prepare_in_steps
 from imgret.ui.page import build_page, launch
 
 logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(options: argparse.Namespace) -> None:
     from imgret.build import build_index
-    from imgret.distributed import on_ray
+    from imgret.build.ray import on_ray
     from imgret.encoders import load_encoder
     from imgret.library import ImageLibrary
     from imgret.settings import Settings
@@ -218,8 +218,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> None:
-    from imgret.card import describe
     from imgret.hub import publish
+    from imgret.hub.model_card import describe
     from imgret.settings import Settings
 
     cache = Settings.read().cache
@@ -236,10 +236,10 @@ def _publish(options: argparse.Namespace) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> None:
-    from imgret.deploy import Wanted, deploy
+    from imgret.hub.space import Wanted, deploy
     from imgret.library import ImageLibrary
     from imgret.settings import SPACE_ENCODER, Settings
-    from imgret.start import built_folder
+    from imgret.startup import built_folder
 
     encoder = options.encoder or SPACE_ENCODER
     part = {name: getattr(options, name) for name in ("config", "split", "revision", "limit")}
@@ -264,7 +264,7 @@ def _deploy(options: argparse.Namespace) -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     from imgret.settings import Settings
-    from imgret.start import Start, prepare_in_steps
+    from imgret.startup import Start, prepare_in_steps
     from imgret.ui.page import build_page, launch
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)

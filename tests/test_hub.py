@@ -252,7 +252,7 @@ START = """
 import json, logging, sys
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 from imgret.settings import Settings
-from imgret.start import prepare
+from imgret.startup import prepare
 from pathlib import Path
 heard = []
 ready = prepare(Settings.read(), lambda *stage: heard.append(stage), mount=Path(sys.argv[2]))
@@ -530,7 +530,13 @@ def test_a_space_is_deployed_from_a_library_and_a_second_run_changes_nothing(hub
     assert {name: block[name] for name in ("sdk", "sdk_version", "python_version", "app_file")} == {
         name: ours[name] for name in ("sdk", "sdk_version", "python_version", "app_file")
     }
-    for name in ("app.py", "requirements.txt", "imgret/start.py", "imgret/encoders/starter.npz", "examples/CREDITS.md"):
+    for name in (
+        "app.py",
+        "requirements.txt",
+        "imgret/startup.py",
+        "imgret/encoders/starter.npz",
+        "examples/CREDITS.md",
+    ):
         if (ROOT / name).exists():
             assert hub.read("spaces", "org/space", name) == (ROOT / name).read_bytes()
     assert not [name for name in space.files if "__pycache__" in name or name.startswith((".", "tests/"))]

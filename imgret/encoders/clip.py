@@ -14,7 +14,7 @@ from PIL import Image
 from imgret.encoders.base import Encoder, EncoderError, Pixels, Vectors
 from imgret.encoders.preprocess import Preprocess
 from imgret.errors import in_short
-from imgret.reach import quick_hub
+from imgret.network import quick_hub
 
 if TYPE_CHECKING:
     import torch

@@ -16,26 +16,26 @@ from starlette.routing import Route
 from imgret.images import ImageError
 from imgret.search import SearchError
 from imgret.settings import Settings
-from imgret.start import Ready, Start
+from imgret.startup import Ready, Start
 from imgret.ui.clip_tab import ClipTab
 from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
+from imgret.ui.crop import WHOLE
 from imgret.ui.downloads import bound_downloads
 from imgret.ui.endpoints import IN_TURN, Endpoints
 from imgret.ui.examples import QUERIES, Example, read_examples
-from imgret.ui.guard import Guard
+from imgret.ui.handlers import notice, told
+from imgret.ui.i18n import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
 from imgret.ui.library_tab import LibraryTab
-from imgret.ui.part import WHOLE
+from imgret.ui.localized import Spoken
+from imgret.ui.mcp_tools import AVAILABLE, Tools
+from imgret.ui.middleware import Guard
 from imgret.ui.pixels_tab import PixelsTab
-from imgret.ui.spoken import Spoken
 from imgret.ui.tab import QUIETLY, Tab
-from imgret.ui.texts import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
 from imgret.ui.thumbnails import OnDemand, Thumbnails
-from imgret.ui.told import notice, told
-from imgret.ui.tools import AVAILABLE, Tools
 
 STYLE = Path(__file__).with_name("page.css")
-MARKING = Path(__file__).with_name("part.js")
+MARKING = Path(__file__).with_name("crop.js")
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 HEALTH = "/gradio_api/health"
 CACHE_HOURS = 1

@@ -14,7 +14,7 @@ from imgret.encoders import EncoderError
 from imgret.hub import MOUNT, HubError, fetch, is_repo
 from imgret.index import Index, InvalidIndexError, LibraryInfo, Manifest
 from imgret.library import ImageLibrary, LibraryError, commit_of, is_commit
-from imgret.reach import hub_answers
+from imgret.network import hub_answers
 from imgret.search import Retriever
 from imgret.settings import EXAMPLE_LIBRARY, Settings
 from imgret.vectors import ChromaServer, VectorError

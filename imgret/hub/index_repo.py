@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgret.errors import in_short
 from imgret.index import MANIFEST, InvalidIndexError, Manifest, check_hashes, is_whole
-from imgret.reach import hub_answers
+from imgret.network import hub_answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

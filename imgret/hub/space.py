@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgret.build import Progress, build_index
-from imgret.card import describe
-from imgret.hub import MOUNT, HubError, check_writer, files_of, is_same, publish, read_manifest, told
+from imgret.hub.index_repo import MOUNT, HubError, check_writer, files_of, is_same, publish, read_manifest, told
+from imgret.hub.model_card import describe
 from imgret.index import LibraryInfo
 from imgret.library import ImageLibrary
 from imgret.settings import EXAMPLES
