@@ -44,7 +44,7 @@ lock: install-dev
 	{ echo "# What the tests run with: pyproject.toml, all of its extras, and what Hugging Face adds to every Gradio Space."; \
 	  echo "# Made by \`make lock\`. With hashes: pip install --require-hashes -r requirements.lock"; \
 	  cat requirements.lock; } > $(VENV)/lock && mv $(VENV)/lock requirements.lock
-	$(BIN)/python -m imgret.requirements > $(VENV)/requirements && mv $(VENV)/requirements requirements.txt
+	$(BIN)/python -m imgret.hub.requirements > $(VENV)/requirements && mv $(VENV)/requirements requirements.txt
 
 # The browser tests drive Debian's Chromium; where there is neither it nor a way to install it, they are skipped.
 chromium:

@@ -101,6 +101,16 @@ def _parser() -> argparse.ArgumentParser:
     deploy.add_argument("--library", metavar="SOURCE", required=True, help="as for build")
     deploy.add_argument("--encoder", metavar="URI", help="as for build; the default is that of a Space")
     deploy.add_argument("--index", metavar="REPO", help="where its index is published; SPACE-index by default")
+    deploy.add_argument(
+        "--hardware",
+        metavar="H",
+        help="what the Space runs on: cpu-basic (a new one's default), zero-a10g, cpu-upgrade, ...",
+    )
+    deploy.add_argument(
+        "--store-token",
+        action="store_true",
+        help="store your token as the Space's secret HF_TOKEN, so that it can read a private index",
+    )
     deploy.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
     for command in (publish, deploy):
@@ -254,7 +264,9 @@ def _deploy(options: argparse.Namespace) -> None:
         encoder=encoder,
         pixel_size=options.pixel_size,
         folder=built_folder(settings),
+        hardware=options.hardware,
         private=options.private,
+        store_token=options.store_token,
         license=options.license,
         cache=settings.cache,
     )

@@ -1,6 +1,5 @@
 """What does the environment say? Read once at the door and handed down as arguments."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,28 +16,37 @@ class SettingsError(ValueError):
     """A variable of the environment has a value that cannot be used."""
 
 
-def _space() -> str | None:
-    """The id of the Space that this process runs in, owner/name."""
-    return os.environ.get("SPACE_ID") or None
-
-
 class Settings(BaseSettings):
-    """The variables `IMGRET_LIBRARY`, `IMGRET_SPLIT` and so on; an empty variable counts as unset."""
+    """The variables `IMGRET_LIBRARY`, `IMGRET_SPLIT` and so on; an empty variable counts as unset.
 
-    model_config = SettingsConfigDict(env_prefix="IMGRET_", env_ignore_empty=True, frozen=True, extra="ignore")
+    `space` is the id of the Space that this process runs in, owner/name, and `space_host` the host at which it is seen;
+    Hugging Face sets both.
+    """
 
-    library: str = Field(default_factory=lambda: SPACE_LIBRARY if _space() else EXAMPLE_LIBRARY)
+    model_config = SettingsConfigDict(
+        env_prefix="IMGRET_", env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    space: str | None = Field(default=None, validation_alias="SPACE_ID")
+    space_host: str | None = Field(default=None, validation_alias="SPACE_HOST")
+    library: str = Field(default_factory=lambda given: SPACE_LIBRARY if given["space"] else EXAMPLE_LIBRARY)
     config: str | None = None
     split: str | None = None
     revision: str | None = None
-    encoder: str = Field(default_factory=lambda: SPACE_ENCODER if _space() else "starter")
-    index: str | None = Field(default_factory=lambda: f"{_space()}-index" if _space() else None)
+    encoder: str = Field(default_factory=lambda given: SPACE_ENCODER if given["space"] else "starter")
+    index: str | None = Field(default_factory=lambda given: f"{given['space']}-index" if given["space"] else None)
     pixel_size: Annotated[int, Field(ge=1, le=1024)] = 64
     limit: Annotated[int, Field(ge=1)] | None = None
     chroma_url: str | None = None
     chroma_token: SecretStr | None = None
     max_upload_mb: Annotated[int, Field(ge=1)] = 20
     cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "imgret")
+
+    @property
+    def embedded(self) -> "Settings":
+        """These settings with the embedded library and its encoder."""
+        rest = dict.fromkeys(("config", "split", "revision", "limit", "index"))
+        return self.model_copy(update={"library": EXAMPLE_LIBRARY, "encoder": "starter"} | rest)
 
     @classmethod
     def read(cls) -> "Settings":
@@ -47,5 +55,6 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             first = error.errors()[0]
-            name = "IMGRET_" + "_".join(str(part) for part in first["loc"]).upper()
+            name = "_".join(str(part) for part in first["loc"]).upper()
+            name = name if name.startswith("SPACE_") else f"IMGRET_{name}"
             raise SettingsError(f"{name} is {first['input']!r}, which cannot be used: {first['msg']}.") from None

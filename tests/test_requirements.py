@@ -11,7 +11,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from imgret.requirements import space_requirements
+from imgret.hub.requirements import space_requirements
 from tests.conftest import ROOT
 
 PLATFORM = ["uvicorn>=0.14.0", "websockets>=10.4", "spaces"]

@@ -4,7 +4,7 @@ A Space installs `requirements.txt` before it has any other file of the project,
 same command. So the list names what the project imports, at the versions that were tested, and leaves the rest to the
 resolver.
 
-    python -m imgret.requirements > requirements.txt
+    python -m imgret.hub.requirements > requirements.txt
 """
 
 import re
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 OPEN = {"torch", "torchvision"}
 """Packages that keep their range: ZeroGPU asks for a torch of its own, and a torchvision belongs to each torch."""
 
@@ -32,7 +32,7 @@ def space_requirements(*extras: str, root: Path = ROOT) -> str:
     lines = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
     wanted = sorted((Requirement(line) for line in lines), key=lambda wanted: wanted.name)
     pinned = [str(one) if one.name in OPEN else f"{one.name}=={locked[one.name]}" for one in wanted]
-    head = f"# {WHOLE if extras else SHORT} Made from pyproject.toml and requirements.lock by imgret/requirements.py."
+    head = f"# {WHOLE if extras else SHORT} Made by imgret/hub/requirements.py."
     return "\n".join([head, *pinned, ""])
 
 

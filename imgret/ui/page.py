@@ -1,5 +1,6 @@
 """The page: an example gallery over the tabs, and how a click anywhere becomes a search."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from imgret.images import ImageError
 from imgret.search import SearchError
 from imgret.settings import Settings
 from imgret.startup import Ready, Start
+from imgret.ui.address import LANGUAGE_TO_ADDRESS, TO_ADDRESS, copy_script
 from imgret.ui.clip_tab import ClipTab
 from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
@@ -48,13 +50,6 @@ WAITING = 100
 Changes = dict[Block, Any]
 """Components and their values."""
 
-TO_ADDRESS = """(query) => {
-  const url = new URL(window.location);
-  const kept = new Set(['__theme', 'lang']);
-  for (const name of [...url.searchParams.keys()]) if (!kept.has(name)) url.searchParams.delete(name);
-  for (const [name, value] of new URLSearchParams(query)) url.searchParams.set(name, value);
-  window.history.replaceState(null, '', url);
-}"""
 # A script that throws keeps its event from the server. Scripts below are given the handlers' inputs, by number.
 ONLY_IF = """(...given) => {
   if (!(%s)) throw new Error('There is nothing to ask for.');
@@ -62,12 +57,6 @@ ONLY_IF = """(...given) => {
 }"""
 ADDRESSED = "/[?&](example|id|text)=/.test(window.location.search)"
 PART_SHOWN = "() => document.dispatchEvent(new Event('part'))"
-LANGUAGE_TO_ADDRESS = """(language) => {
-  const url = new URL(window.location);
-  url.searchParams.set('lang', language);
-  window.history.replaceState(null, '', url);
-  document.documentElement.lang = language;
-}"""
 
 
 def build_page(start: Start, settings: Settings) -> "Demo":
@@ -105,6 +94,9 @@ def build_page(start: Start, settings: Settings) -> "Demo":
             allow_preview=False,
             interactive=False,
         )
+        share = spoken(gr.Button, {"value": lambda words: words.share}, size="sm", elem_id="share")
+        shared = spoken(gr.Textbox, {"value": lambda words: json.dumps([words.share, words.shared])}, visible="hidden")
+        share.click(None, shared, js=copy_script(settings.space_host), api_visibility="private")
         latest = gr.Textbox("", visible="hidden"), gr.Textbox(WHOLE, visible="hidden")
         with gr.Tabs() as choice:
             pixels, clip = PixelsTab(endpoints, spoken, language), ClipTab(endpoints, spoken, language)
