@@ -8,13 +8,13 @@ except ImportError:
     spaces = None
 
 from imgret.settings import Settings
-from imgret.startup import Start, prepare_in_steps, publish_built
+from imgret.startup import Startup, prepare_in_steps, publish_built
 from imgret.ui.page import build_page, launch
 
 logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 logging.getLogger("imgret").setLevel(logging.INFO)
 settings = Settings.read()
-start = Start(
+start = Startup(
     lambda progress: prepare_in_steps(settings, progress),
     lambda ready, progress: publish_built(ready, settings, progress),
 )

@@ -219,8 +219,8 @@ def measure(matrix: np.ndarray, queries: np.ndarray, folder: Path, checked: bool
         "one full read": full_read_ms(matrix),
     }
     for metric in METRICS:
-        answers = [index.answer(query, metric, K) for query in queries]
-        visited = [answer.visited / len(matrix) for answer in answers]
+        answers = [index.nearest(query, metric, K) for query in queries]
+        rows_scanned = [answer.rows_scanned / len(matrix) for answer in answers]
         # FAISS and PixelIndex one after the other, as other programs' load on a machine comes and goes.
         flat = faiss_ms(matrix, queries, metric)
         times = times_ms(lambda query, metric=metric: index.search(query, metric, K), queries)
@@ -234,8 +234,8 @@ def measure(matrix: np.ndarray, queries: np.ndarray, folder: Path, checked: bool
             "PixelIndex": float(np.median(times)),
             "PixelIndex, mean": float(np.mean(times)),
             "PixelIndex, mean of many at once": many,
-            "rows read, median": float(np.median(visited)),
-            "rows read, mean": float(np.mean(visited)),
+            "rows read, median": float(np.median(rows_scanned)),
+            "rows read, mean": float(np.mean(rows_scanned)),
         }
     result["one full read"] = min(result["one full read"], full_read_ms(matrix))
     return result

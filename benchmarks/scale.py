@@ -38,11 +38,11 @@ from benchmarks.pixels import crop, pictures, times_ms
 from benchmarks.serving import demo, memory_mb
 from imgret import Index
 from imgret import index as layout
-from imgret.build.features import Digest
-from imgret.build.pipeline import Row, assemble, finish
+from imgret.build.features import ImageFeatures
+from imgret.build.pipeline import Row, assemble, write_search_structures
 from imgret.encoders import load_encoder, shared_export
 from imgret.images import thumbnail
-from imgret.index import EncoderInfo, LibraryInfo, Manifest, Place
+from imgret.index import EncoderInfo, LibraryInfo, Manifest, VectorLocation
 from imgret.library import Entry
 from imgret.metrics import METRICS
 from imgret.pixels.sketches import Sketches
@@ -88,7 +88,7 @@ class Made:
         label = self.labels[number % BASE]
         return Row(Entry(f"{number:07}", label, None, {}, None), f"{number:064x}")
 
-    def digest(self, content: str) -> Digest:
+    def features(self, content: str) -> ImageFeatures:
         number = int(content, 16)
         chance, at = np.random.default_rng(number), number % BASE
         picture = self.pictures[number % len(self.pictures)]
@@ -99,7 +99,7 @@ class Made:
             noise = chance.standard_normal(len(vector)) * NOISE / np.sqrt(len(vector))
             vector = vector + chance.uniform(0, 0.5) * (other - vector) + noise
             vector = (vector / np.linalg.norm(vector)).astype(np.float32)
-        return Digest(content, SIDE, SIDE, pixels, self.thumbnails[at], vector)
+        return ImageFeatures(content, SIDE, SIDE, pixels, self.thumbnails[at], vector)
 
 
 class Stages:
@@ -129,11 +129,11 @@ def build(made: Made, folder: Path, n: int, chroma: Chroma) -> tuple[Manifest, d
     content = f"{n:016x}"
     server, draft, stages = ChromaServer(chroma.url), folder / f"data-{content}{layout.SERVED}", Stages()
     rows = [made.row(number) for number in range(n)]
-    assemble(rows, made.digest, made.base.shape[1], SIDE, draft, stages)
+    assemble(rows, made.features, made.base.shape[1], SIDE, draft, stages)
     labels = [row.entry.label for row in rows]
     keys = keys_of((row.content for row in rows), labels)
     write = partial(VectorStore.write, server, collection_of(content), "benchmark", keys)
-    recall = finish(draft, labels, made.exported, write, stages)
+    recall = write_search_structures(draft, labels, made.exported, write, stages)
     manifest = Manifest(
         format=layout.FORMAT,
         data=draft.name,
@@ -147,7 +147,7 @@ def build(made: Made, folder: Path, n: int, chroma: Chroma) -> tuple[Manifest, d
         recall=recall,
         created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         files=layout.describe_files(folder, draft.name),
-        vectors=Place(server.url, collection_of(content)),
+        vectors=VectorLocation(server.url, collection_of(content)),
     )
     layout.write_manifest(folder, manifest)
     return manifest, stages.ended()
@@ -156,12 +156,12 @@ def build(made: Made, folder: Path, n: int, chroma: Chroma) -> tuple[Manifest, d
 def replace_some(made: Made, index: Index) -> float:
     """The seconds it takes to bring the server's collection from `index` to a library with REPLACED other pictures."""
     rows = [made.row(number) for number in range(REPLACED, len(index) + REPLACED)]
-    new = [made.digest(row.content).embedding for row in rows[-REPLACED:]]
+    new = [made.features(row.content).embedding for row in rows[-REPLACED:]]
     embeddings, labels = np.concatenate([index.embeddings[REPLACED:], new]), [row.entry.label for row in rows]
     started = time.perf_counter()
     keys = keys_of((row.content for row in rows), labels)
-    place = index.manifest.vectors
-    VectorStore.write(ChromaServer(place.url), place.collection, "benchmark", keys, embeddings, labels)
+    location = index.manifest.vectors
+    VectorStore.write(ChromaServer(location.url), location.collection, "benchmark", keys, embeddings, labels)
     return time.perf_counter() - started
 
 

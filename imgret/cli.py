@@ -229,7 +229,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _publish(options: argparse.Namespace) -> None:
     from imgret.hub import publish
-    from imgret.hub.model_card import describe
+    from imgret.hub.model_card import render_card
     from imgret.settings import Settings
 
     cache = Settings.read().cache
@@ -237,7 +237,7 @@ def _publish(options: argparse.Namespace) -> None:
     published = publish(
         folder,
         options.repo,
-        lambda: describe(folder, options.repo, options.license, cache=cache),
+        lambda: render_card(folder, options.repo, options.license, cache=cache),
         create=options.create,
         private=options.private,
     )
@@ -246,7 +246,7 @@ def _publish(options: argparse.Namespace) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> None:
-    from imgret.hub.space import Wanted, deploy
+    from imgret.hub.space import SpaceSpec, deploy
     from imgret.library import ImageLibrary
     from imgret.settings import SPACE_ENCODER, Settings
     from imgret.startup import built_folder
@@ -256,7 +256,7 @@ def _deploy(options: argparse.Namespace) -> None:
     settings = Settings.read().model_copy(
         update=part | {"library": options.library, "encoder": encoder, "pixel_size": options.pixel_size}
     )
-    wanted = Wanted(
+    spec = SpaceSpec(
         space=options.space,
         index=options.index or f"{options.space}-index",
         library=ImageLibrary.load(options.library, **part),
@@ -271,12 +271,12 @@ def _deploy(options: argparse.Namespace) -> None:
         cache=settings.cache,
     )
     with _Bar() as bar:
-        deploy(wanted, dry_run=options.dry_run, progress=bar)
+        deploy(spec, dry_run=options.dry_run, progress=bar)
 
 
 def _serve(options: argparse.Namespace) -> None:
     from imgret.settings import Settings
-    from imgret.startup import Start, prepare_in_steps
+    from imgret.startup import Startup, prepare_in_steps
     from imgret.ui.page import build_page, launch
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
@@ -284,7 +284,7 @@ def _serve(options: argparse.Namespace) -> None:
     settings = Settings.read()
     if options.folder is not None:  # named by hand: what is wrong with it ends the command instead of being passed over
         _retriever(options.folder, options.encoder).index.close()
-    start = Start(lambda progress: prepare_in_steps(settings, progress, folder=options.folder))
+    start = Startup(lambda progress: prepare_in_steps(settings, progress, folder=options.folder))
     launch(build_page(start, settings), start, settings, port=options.port)
 
 

@@ -19,11 +19,11 @@ from imgret.metrics import METRICS, best_first
 
 Root = str | PathLike[str]
 Size = tuple[int, int]
-Answer = tuple[npt.NDArray[np.uint8], list[tuple[str, float]]]
+Ranking = tuple[npt.NDArray[np.uint8], list[tuple[str, float]]]
 _BLOCK = 64
 
 
-def get_l1_score(root_img_path: Root, query_path: ImageSource, size: Size = (448, 448)) -> Answer:
+def get_l1_score(root_img_path: Root, query_path: ImageSource, size: Size = (448, 448)) -> Ranking:
     """The query as an array (H, W, 3) uint8, and `(path, score)` for every picture below `root_img_path`, best first.
 
     `size` is (width, height); pictures are resized to it without cropping. Equal scores stand in the order of their
@@ -33,17 +33,17 @@ def get_l1_score(root_img_path: Root, query_path: ImageSource, size: Size = (448
     return _scores("l1", root_img_path, query_path, size)
 
 
-def get_l2_score(root_img_path: Root, query_path: ImageSource, size: Size = (448, 448)) -> Answer:
+def get_l2_score(root_img_path: Root, query_path: ImageSource, size: Size = (448, 448)) -> Ranking:
     """As `get_l1_score`, by L2."""
     return _scores("l2", root_img_path, query_path, size)
 
 
-def get_cosine_similarity_score(root_img_path: Root, query_path: ImageSource, size: Size = (448, 448)) -> Answer:
+def get_cosine_similarity_score(root_img_path: Root, query_path: ImageSource, size: Size = (448, 448)) -> Ranking:
     """As `get_l1_score`, by cosine similarity."""
     return _scores("cosine", root_img_path, query_path, size)
 
 
-def get_correlation_coefficient_score(root_img_path: Root, query_path: ImageSource, size: Size = (448, 448)) -> Answer:
+def get_correlation_coefficient_score(root_img_path: Root, query_path: ImageSource, size: Size = (448, 448)) -> Ranking:
     """As `get_l1_score`, by the correlation coefficient."""
     return _scores("correlation", root_img_path, query_path, size)
 
@@ -58,7 +58,7 @@ def _encoder(uri: str) -> Encoder:
     return load_encoder(uri)
 
 
-def _scores(metric: str, root: Root, query_path: ImageSource, size: Size) -> Answer:
+def _scores(metric: str, root: Root, query_path: ImageSource, size: Size) -> Ranking:
     query = _array(query_path, size)
     paths: list[str] = []
     scores: list[float] = []

@@ -3,12 +3,12 @@
 LONGEST = 200
 
 
-def in_short(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Its text on one line, cut to `LONGEST` characters; the name of its kind where it has none."""
     return " ".join(str(error).split())[:LONGEST] or type(error).__name__
 
 
-def shown(value: object) -> str:
+def repr_short(value: object) -> str:
     """What was given, as Python writes it, on one line cut to `LONGEST` characters."""
     try:
         return " ".join(repr(value).split())[:LONGEST]

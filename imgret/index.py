@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from imgret.errors import in_short
+from imgret.errors import one_line
 from imgret.files.npy import open_array
 from imgret.files.split_files import mapped
 from imgret.library import ImageLibrary, Record, is_commit
@@ -120,7 +120,7 @@ class EncoderInfo:
 
 
 @dataclass(frozen=True)
-class Place:
+class VectorLocation:
     """Where the vectors of an index are that does not hold them: a Chroma server's address, and a collection's name."""
 
     url: str
@@ -147,7 +147,7 @@ class Manifest:
     recall: RecallAudit
     created: str
     files: Mapping[str, FileEntry] = field(repr=False)
-    vectors: Place | None = None
+    vectors: VectorLocation | None = None
 
     @property
     def content(self) -> str:
@@ -156,7 +156,7 @@ class Manifest:
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    def misfit(
+    def mismatch(
         self,
         source: str,
         encoder: str,
@@ -295,7 +295,7 @@ class Index:
                     raise
             except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
                 if Manifest.read(path).data == manifest.data:
-                    reason = in_short(error).rstrip(".")
+                    reason = one_line(error).rstrip(".")
                     raise InvalidIndexError(f"The index in {folder} is corrupt ({reason}); build it anew.") from error
 
     def __len__(self) -> int:
@@ -326,13 +326,13 @@ class Index:
         return rows, placed
 
     def _open_vectors(self) -> VectorStore:
-        place = self.manifest.vectors
+        location = self.manifest.vectors
         if self._chroma is not None:
-            name = place.collection if place else collection_of(self.manifest.content)
+            name = location.collection if location else collection_of(self.manifest.content)
             return VectorStore.connect(self._chroma, name, self.keys)
-        if place is not None:
+        if location is not None:
             raise VectorError(
-                f"The vectors of this index are on the Chroma server at {place.url}; "
+                f"The vectors of this index are on the Chroma server at {location.url}; "
                 "set IMGRET_CHROMA_URL to it, or build the index again without it."
             )
         return VectorStore.open(self._data / VECTORS, self._cache, self.embeddings)

@@ -35,7 +35,7 @@ def hub_answers() -> bool:
 
 
 @contextmanager
-def quick_hub(needed: bool) -> Iterator[None]:
+def offline_unless_reachable(needed: bool) -> Iterator[None]:
     """While open, the Hub's clients use only the local cache, unless the Hub is needed and answers."""
     from huggingface_hub import constants
 

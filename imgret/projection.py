@@ -15,7 +15,7 @@ NEIGHBOURS, SHARPNESS = 5, 50.0
 CENTRE = 0.5
 
 
-def draw(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def tsne_layout(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """A point for each embedding, near those of similar ones: t-SNE (van der Maaten and Hinton, 2008), by scikit-learn.
 
     (N, d) rows of norm 1 -> (N, 2) float32 in [0, 1], the longer side of the map filling it. Above MAPPED rows only so
@@ -29,7 +29,7 @@ def draw(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return points
 
 
-def place(index: Index, vector: npt.NDArray[np.float32]) -> tuple[float, float] | None:
+def locate(index: Index, vector: npt.NDArray[np.float32]) -> tuple[float, float] | None:
     """Where on the index's map a query belongs: amid its nearest mapped pictures, the nearer the heavier they weigh.
 
     `vector` (d,) is the query's unit vector, as `Retriever.embed_query` gives it. The place is the mean of the points

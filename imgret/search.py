@@ -14,7 +14,7 @@ from PIL import Image
 
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.shared import SharedEncoder
-from imgret.errors import shown
+from imgret.errors import repr_short
 from imgret.images import ImageSource, PixelVector, load_image, pixel_vector
 from imgret.index import Index
 from imgret.library import Record
@@ -32,7 +32,7 @@ class SearchError(ValueError):
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer. `rank` counts from 1; `score` is the metric's value, for CLIP the cosine similarity; `row` is where
+    """One nearest. `rank` counts from 1; `score` is the metric's value, for CLIP the cosine similarity; `row` is where
     the index keeps the picture.
     """
 
@@ -50,13 +50,14 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The hits of one query, best first; `visited` is how many pictures' vectors were compared with it in full, None
-    where an approximate index found them.
+class SearchResult:
+    """The hits of one query, best first.
+
+    `rows_scanned`: how many vectors were compared with the query in full; None where Chroma found the hits.
     """
 
     hits: list[Hit]
-    visited: int | None = None
+    rows_scanned: int | None = None
 
 
 class Retriever:
@@ -114,13 +115,13 @@ class Retriever:
 
     def find_by_pixels(
         self, image: ImageSource | None = None, metric: str = "l2", k: int = 10, *, like: str | None = None
-    ) -> Found:
+    ) -> SearchResult:
         """`by_pixels`, and how many pictures had to be looked at."""
         metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
         query = self._pixel_query(image, itself)
-        answer = self.index.pixels.answer(query, metric, k + (itself is not None))
-        others = answer.rows != itself
-        return Found(self.hits(answer.rows[others][:k], answer.scores[others][:k]), answer.visited)
+        nearest = self.index.pixels.nearest(query, metric, k + (itself is not None))
+        others = nearest.rows != itself
+        return SearchResult(self.hits(nearest.rows[others][:k], nearest.scores[others][:k]), nearest.rows_scanned)
 
     def pixel_query(self, image: ImageSource | None, like: str | None = None) -> PixelVector:
         """The pixel vector (D,) of the query that `by_pixels` searches for."""
@@ -173,7 +174,7 @@ class Retriever:
         self, image: ImageSource | None, text: str | None, negative: str | None, text_weight: Any, itself: int | None
     ) -> npt.NDArray[np.float32]:
         if not isinstance(text_weight, int | float | np.number) or not 0 <= text_weight <= 1:
-            raise SearchError(f"The weight of the text is {shown(text_weight)}; it must be a number from 0 to 1.")
+            raise SearchError(f"The weight of the text is {repr_short(text_weight)}; it must be a number from 0 to 1.")
         weight = float(text_weight)
         text, negative = _checked_text(text, "The text"), _checked_text(negative, "The negative text")
         pictured = image is not None or itself is not None
@@ -203,14 +204,14 @@ class Retriever:
         try:
             return self.index.row_of(id)
         except KeyError:
-            raise SearchError(f"There is no picture {shown(id)} in the library.") from None
+            raise SearchError(f"There is no picture {repr_short(id)} in the library.") from None
 
     def checked_metric(self, metric: Any) -> str:
         """`metric`, if it is the name of one of the four. Raises SearchError."""
         if not isinstance(metric, str):
             raise SearchError(f"The metric must be a name, not {type(metric).__name__}.")
         if metric not in METRICS:
-            raise SearchError(f"There is no metric {shown(metric)}; there are {', '.join(METRICS)}.")
+            raise SearchError(f"There is no metric {repr_short(metric)}; there are {', '.join(METRICS)}.")
         return metric
 
     def checked_k(self, k: Any) -> int:
@@ -220,7 +221,7 @@ class Retriever:
         """
         whole = isinstance(k, Integral) or (isinstance(k, float | np.floating) and float(k).is_integer())
         if isinstance(k, bool) or not whole or k < 1:
-            raise SearchError(f"k is {shown(k)}; it must be a whole number of at least 1.")
+            raise SearchError(f"k is {repr_short(k)}; it must be a whole number of at least 1.")
         return min(int(k), len(self.index))
 
     def hits(self, rows: Iterable[int], scores: Iterable[float]) -> list[Hit]:

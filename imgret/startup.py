@@ -12,8 +12,8 @@ from pathlib import Path
 from imgret.build import BuildError, Progress, build_index
 from imgret.encoders import EncoderError
 from imgret.hub import MOUNT, HubError, fetch, is_repo, publish
-from imgret.hub.index_repo import check_writer, read_manifest, told
-from imgret.hub.model_card import describe
+from imgret.hub.index_repo import check_writer, hub_errors, read_manifest
+from imgret.hub.model_card import render_card
 from imgret.index import Index, InvalidIndexError, LibraryInfo, Manifest
 from imgret.library import ImageLibrary, LibraryError, commit_of, is_commit
 from imgret.network import hub_answers
@@ -28,12 +28,12 @@ FIRST = 500
 SECONDS_BETWEEN_TRIES = 30
 
 
-class StartError(ValueError):
+class StartupError(ValueError):
     """No retriever could be made ready; the text says why."""
 
 
 @dataclass(frozen=True)
-class Ready:
+class ReadyIndex:
     """A retriever, where its index came from, and, if it is not the configured one, a sentence that says why.
 
     `stands_in` is whether it is the embedded library in the place of the configured one; `built` the folder of the
@@ -53,7 +53,7 @@ def prepare(
     *,
     folder: str | None = None,
     mount: Path = MOUNT,
-) -> Ready:
+) -> ReadyIndex:
     """The first of these that can be had: the index in `folder` (then nothing else will do); the configured index, a
     folder or a repo whose volume is at `mount`, preloaded or on the Hub; the one built here before; one built now. If
     the configured library or encoder cannot be had, the embedded library with a notice.
@@ -72,15 +72,15 @@ def prepare_in_steps(
     *,
     folder: str | None = None,
     mount: Path = MOUNT,
-) -> Iterator[Ready]:
+) -> Iterator[ReadyIndex]:
     """As `prepare`, but while an index is built there is already something to search, with a notice: its library as it
     was before, or its first pictures; before those the embedded library, on a Space and where the configured one is on
     the Hub. What comes last is what `prepare` gives.
     """
     if folder is not None:
-        yield Ready(_retriever(_open(folder, settings), settings), f"the folder {folder}")
+        yield ReadyIndex(_retriever(_open(folder, settings), settings), f"the folder {folder}")
         return
-    part: Ready | None = None
+    part: ReadyIndex | None = None
     try:
         for ready in _configured(settings, progress, mount):
             part = ready
@@ -103,7 +103,7 @@ def prepare_in_steps(
             yield replace(ready, notice=notice, stands_in=True, built=None)
 
 
-def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator[Ready]:
+def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator[ReadyIndex]:
     given = _given(settings, progress, mount)
     if given is not None:
         yield given
@@ -119,11 +119,11 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
             raise
         log.warning("%s", error)
         notice = f"This is the library as it was when its index was built here. {error}"
-        yield Ready(_retriever(index, settings), "built here before", notice)
+        yield ReadyIndex(_retriever(index, settings), "built here before", notice)
         return
     if index is not None and index.manifest.library == LibraryInfo.of(library) and _kept_as_set(index, settings):
         log.info("taking the index that was built here before")
-        yield Ready(_retriever(index, settings), "built here before")
+        yield ReadyIndex(_retriever(index, settings), "built here before")
         return
     log.info("building the index of %s with %s", settings.library, settings.encoder)
     if index is None and (library.count is None or library.count > 2 * FIRST):
@@ -131,15 +131,15 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
         index = _build(_library(settings, FIRST), folder, settings, progress)
     if index is not None:
         notice = f"These are {len(index)} pictures of the library, which is still being indexed."
-        yield Ready(_retriever(index, settings), "being built", notice)
-    yield Ready(_retriever(_build(library, folder, settings, progress), settings), "built now", built=folder)
+        yield ReadyIndex(_retriever(index, settings), "being built", notice)
+    yield ReadyIndex(_retriever(_build(library, folder, settings, progress), settings), "built now", built=folder)
 
 
 def _is_embedded(settings: Settings) -> bool:
     return (settings.library, settings.encoder) == (EXAMPLE_LIBRARY, "starter")
 
 
-def _stand_in(settings: Settings, progress: Progress, mount: Path) -> Iterator[Ready]:
+def _stand_in(settings: Settings, progress: Progress, mount: Path) -> Iterator[ReadyIndex]:
     """The embedded library, until there is something of the configured one; nothing where it cannot be had either."""
     notice = f"This is the embedded library, until {settings.library} has been indexed."
     try:
@@ -149,7 +149,9 @@ def _stand_in(settings: Settings, progress: Progress, mount: Path) -> Iterator[R
         log.warning("The embedded library cannot stand in: %s", error)
 
 
-def publish_built(ready: Ready, settings: Settings, progress: Progress = lambda stage, done, total: None) -> Ready:
+def publish_built(
+    ready: ReadyIndex, settings: Settings, progress: Progress = lambda stage, done, total: None
+) -> ReadyIndex:
     """Puts the index that a Space has built on the Hub, under the name at which its next start looks for it.
 
     Needs the Space's secret HF_TOKEN, a token that may write. An index of a private Space becomes a private repo. What
@@ -164,11 +166,11 @@ def publish_built(ready: Ready, settings: Settings, progress: Progress = lambda 
     try:
         check_writer(api, repo)
         there = read_manifest(repo)
-        if there is None or _misfit(there, settings) is not None:
+        if there is None or _mismatch(there, settings) is not None:
             publish(
                 folder,
                 repo,
-                lambda: describe(folder, repo, cache=settings.cache),
+                lambda: render_card(folder, repo, cache=settings.cache),
                 create=True,
                 private=_is_private(settings.space),
             )
@@ -182,7 +184,7 @@ def publish_built(ready: Ready, settings: Settings, progress: Progress = lambda 
 def _is_private(space: str) -> bool:
     from huggingface_hub import HfApi
 
-    with told(space):
+    with hub_errors(space):
         return bool(HfApi().space_info(space).private)
 
 
@@ -208,11 +210,11 @@ def _open(folder: str | Path, settings: Settings) -> Index:
 
 def _kept_as_set(index: Index, settings: Settings) -> bool:
     """Whether the vectors of an index that was built here are where the settings want them."""
-    place, server = index.manifest.vectors, ChromaServer.of(settings)
-    return (place and place.url) == (server and server.url)
+    location, server = index.manifest.vectors, ChromaServer.of(settings)
+    return (location and location.url) == (server and server.url)
 
 
-def _given(settings: Settings, progress: Progress, mount: Path) -> Ready | None:
+def _given(settings: Settings, progress: Progress, mount: Path) -> ReadyIndex | None:
     """The index that the settings name, a folder or a Hub repo, if it can be had and fits."""
     name = settings.index
     if name is None:
@@ -220,16 +222,16 @@ def _given(settings: Settings, progress: Progress, mount: Path) -> Ready | None:
     try:
         if Path(name).exists() or not is_repo(name):
             index, origin = _open(name, settings), f"the folder {name}"
-            if (why := _misfit(index.manifest, settings)) is not None:
+            if (why := _mismatch(index.manifest, settings)) is not None:
                 index.close()
                 raise HubError(why)
         else:
             log.info("looking for the index %s", name)
-            found = fetch(name, lambda manifest: _misfit(manifest, settings), mount=mount, progress=progress)
+            found = fetch(name, lambda manifest: _mismatch(manifest, settings), mount=mount, progress=progress)
             index, origin = _open(found.folder, settings), found.origin
             _write_vectors(index, name, settings, progress)
         log.info("taking the index from %s", origin)
-        return Ready(_retriever(index, settings), origin)
+        return ReadyIndex(_retriever(index, settings), origin)
     except (InvalidIndexError, HubError) as error:
         log.warning("The index %s is passed over: %s", name, error)
         return None
@@ -261,7 +263,7 @@ def built_folder(settings: Settings) -> Path:
     return settings.cache / "indexes" / hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
-def _misfit(manifest: Manifest, settings: Settings) -> str | None:
+def _mismatch(manifest: Manifest, settings: Settings) -> str | None:
     """Why an index is not the one that the settings ask for, or None."""
     made, source, revision = manifest.library, settings.library, settings.revision
     if Path(source).is_dir():  # may have been named by another path, and may have changed since
@@ -271,7 +273,7 @@ def _misfit(manifest: Manifest, settings: Settings) -> str | None:
         source = made.source
     if revision is not None and made.source == source and _is_revision(source, made.revision, revision):
         revision = made.revision
-    return manifest.misfit(
+    return manifest.mismatch(
         source,
         settings.encoder,
         config=settings.config,
@@ -303,19 +305,19 @@ class Health:
     searchable: bool
 
 
-class Start:
+class Startup:
     """Runs `prepare` in a thread, so that the page answers while an index is built, and then `publish`, which may say
     what became of it. Everybody who needs the retriever waits here, for the whole library or for what there is so far.
     """
 
     def __init__(
         self,
-        prepare: Callable[[Progress], Ready | Iterator[Ready]],
-        publish: Callable[[Ready, Progress], Ready] = lambda ready, progress: ready,
+        prepare: Callable[[Progress], ReadyIndex | Iterator[ReadyIndex]],
+        publish: Callable[[ReadyIndex, Progress], ReadyIndex] = lambda ready, progress: ready,
     ) -> None:
         self._prepare, self._publish = prepare, publish
         self._something, self._done = threading.Event(), threading.Event()
-        self._ready: Ready | None = None
+        self._ready: ReadyIndex | None = None
         self._error = ""
         self._warm_done, self._trouble = False, ""
         self.stage: tuple[str, int, int | None] = ("start", 0, None)
@@ -343,19 +345,19 @@ class Start:
             return Health("warming", "The encoder is being loaded; the first queries wait for it.", True)
         return Health("ready", None, True)
 
-    def wait(self, progress: Callable[[str, int, int | None], None] | None = None) -> Ready:
+    def wait(self, progress: Callable[[str, int, int | None], None] | None = None) -> ReadyIndex:
         """What is ready, as soon as anything is; `progress` hears how far it is meanwhile. Raises StartError."""
         while not self._something.wait(timeout=0.2):
             if progress is not None:
                 progress(*self.stage)
         if self._ready is None:
-            raise StartError(self._error)
+            raise StartupError(self._error)
         return self._ready
 
     def _run(self) -> None:
         try:
             prepared = self._prepare(self._hear)
-            for ready in [prepared] if isinstance(prepared, Ready) else prepared:
+            for ready in [prepared] if isinstance(prepared, ReadyIndex) else prepared:
                 self._ready = ready
                 self._something.set()
         except ValueError as error:

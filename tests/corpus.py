@@ -34,8 +34,8 @@ from imgret.images import MAX_BYTES, ImageError, load_image, pixel_vector, thumb
 from imgret.settings import EXAMPLES
 
 HUGE = 60_000
-MOST_MEMORY = 600 * 10**6
-MOST_SECONDS = 5.0
+MAX_MEMORY = 600 * 10**6
+MAX_SECONDS = 5.0
 FLIPS = 24
 """Copies of a seed with bits flipped: one bit, a dozen, and every hundredth, eight of each."""
 
@@ -810,9 +810,9 @@ class Outcome:
         """Why this is not how it should be, or None."""
         if self.result not in ("picture", "refused"):
             return f"{self.result}: {self.says}"
-        if self.memory > MOST_MEMORY:
+        if self.memory > MAX_MEMORY:
             return f"{self.memory / 1e6:.0f} MB"
-        if self.seconds > MOST_SECONDS:
+        if self.seconds > MAX_SECONDS:
             return f"{self.seconds:.1f} s"
         return None
 

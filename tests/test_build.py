@@ -18,7 +18,7 @@ from PIL import Image
 from imgret import BuildError, ImageLibrary, Index, InvalidIndexError, Retriever, build_index, load_encoder
 from imgret.evaluate import evaluate
 from imgret.images import load_image, pixel_vector
-from imgret.projection import place
+from imgret.projection import locate
 
 
 class CountingEncoder:
@@ -111,7 +111,7 @@ def test_building_again_adds_what_the_index_of_an_earlier_release_lacks(library,
         build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
     old = Index.open(tmp_path / "index", cache=cache)
     assert (old.map, old.evaluation) == (None, None)
-    assert place(old, old.embeddings[0]) is None
+    assert locate(old, old.embeddings[0]) is None
     old.close()
     new = build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache)
     assert new.evaluation["queries"] == 40

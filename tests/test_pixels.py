@@ -213,9 +213,9 @@ def queries() -> np.ndarray:
 @pytest.mark.parametrize("metric", METRICS)
 def test_most_rows_are_never_read(index: PixelIndex, vectors: np.ndarray, queries: np.ndarray, metric: str) -> None:
     for query in queries:
-        answer = index.answer(query, metric, 10)
+        answer = index.nearest(query, metric, 10)
         assert_exact((answer.rows, answer.scores), query, vectors, metric, 10)
-        assert answer.visited < len(vectors) / 5
+        assert answer.rows_scanned < len(vectors) / 5
 
 
 def bounds_of(index: PixelIndex, query: np.ndarray, metric: str) -> list[np.ndarray]:

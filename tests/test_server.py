@@ -25,7 +25,7 @@ from imgret.images import load_image
 from imgret.index import Manifest
 from imgret.metrics import METRICS
 from imgret.settings import Settings
-from imgret.startup import Ready, Start, prepare
+from imgret.startup import ReadyIndex, Startup, prepare
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.i18n import translated
 from imgret.ui.thumbnails import Thumbnails
@@ -78,7 +78,7 @@ def build(library, tmp_path, cache):
 @pytest.fixture
 def brief(monkeypatch):
     """Less patience with a server that is away, so that a test need not wait for it to end."""
-    monkeypatch.setattr("imgret.vectors.served.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("imgret.vectors.server_collection.PATIENCE_SECONDS", 0.5)
 
 
 def numbered(count):
@@ -244,7 +244,7 @@ def test_a_server_that_is_away_or_silent_leaves_the_pixel_metrics(index_folder, 
             assert time.monotonic() - started < 30
             assert len(retriever.by_pixels(TIGER)) == 10
             endpoints = Endpoints(None, Thumbnails(tmp_path), (), 10**6)
-            *pixels, clip = endpoints.by_all(Ready(retriever, "here"), Query(load_image(TIGER)), 5)
+            *pixels, clip = endpoints.by_all(ReadyIndex(retriever, "here"), Query(load_image(TIGER)), 5)
             assert [(answer.method, len(answer.hits)) for answer in pixels] == [(metric, 5) for metric in METRICS]
             assert (clip.method, clip.hits, clip.as_dict()["hits"]) == ("clip", (), [])
             assert says in clip.notice
@@ -265,7 +265,7 @@ class Drops(http.server.BaseHTTPRequestHandler):
 
 
 def test_an_answer_that_comes_in_drops_is_not_waited_for_without_end(monkeypatch):
-    monkeypatch.setattr("imgret.vectors.served.ANSWER_SECONDS", 1)
+    monkeypatch.setattr("imgret.vectors.server_collection.ANSWER_SECONDS", 1)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Drops)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     store = VectorStore.connect(ChromaServer(f"http://127.0.0.1:{server.server_port}"), "imgret-drops", numbered(5))
@@ -274,7 +274,7 @@ def test_an_answer_that_comes_in_drops_is_not_waited_for_without_end(monkeypatch
 
 
 def test_a_server_that_falls_silent_is_waited_for_and_asked_again(chroma, index_folder, cache, monkeypatch):
-    monkeypatch.setattr("imgret.vectors.served.ANSWER_SECONDS", 4)
+    monkeypatch.setattr("imgret.vectors.server_collection.ANSWER_SECONDS", 4)
     retriever = fill(chroma, index_folder, cache)
     before = found(retriever, text="a bird")
     chroma.process.send_signal(signal.SIGSTOP)
@@ -291,7 +291,7 @@ def test_queries_go_on_over_a_restart_and_say_so_when_it_takes_too_long(chroma, 
     retriever = fill(chroma, index_folder, cache)
     queries = [{"text": text, "k": 5} for text in ("a bird", "a red flower", "sails on the sea")]
     before = [found(retriever, **query) for query in queries]
-    monkeypatch.setattr("imgret.vectors.served.PATIENCE_SECONDS", 60)
+    monkeypatch.setattr("imgret.vectors.server_collection.PATIENCE_SECONDS", 60)
     patient = Retriever(Index.open(index_folder, chroma.url, cache=cache), retriever.encoder)
     with ThreadPoolExecutor(3) as pool:
         stop = time.monotonic() + 3
@@ -303,7 +303,7 @@ def test_queries_go_on_over_a_restart_and_say_so_when_it_takes_too_long(chroma, 
             every = answers.result()
             assert all(answer == expected for answer in every)
     chroma.kill()
-    monkeypatch.setattr("imgret.vectors.served.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("imgret.vectors.server_collection.PATIENCE_SECONDS", 0.5)
     brief = Retriever(Index.open(index_folder, chroma.url, cache=cache), retriever.encoder)
     for _ in range(2):
         assert "cannot be reached" in said(lambda: brief.by_clip(text="a bird", k=5))
@@ -374,7 +374,8 @@ def test_two_builds_of_the_same_content_at_once_write_it_once(chroma, monkeypatc
     assert chroma.names() == ["imgret-both"]
     noted = json.loads(chroma.client().get_collection("imgret-both", embedding_function=None).metadata["imgret"])
     assert sorted(noted["owners"]) == ["a", "b", "c"]
-    monkeypatch.setattr("imgret.vectors.served.Served.is_there", lambda *_: False)  # looked too early
+    looked_too_early = "imgret.vectors.server_collection.ServerCollection.is_there"
+    monkeypatch.setattr(looked_too_early, lambda *_: False)
     VectorStore.write(server, "imgret-both", "d", numbered(1500), rows, [None] * 1500)
     assert chroma.names() == ["imgret-both"]
 
@@ -436,7 +437,7 @@ def test_a_reader_keeps_its_collection_until_it_is_pruned_and_others_keep_theirs
 def test_a_library_that_changed_a_little_writes_what_is_new_into_the_collection_it_had(
     chroma, build, library, tmp_path, cache, monkeypatch
 ):
-    monkeypatch.setattr("imgret.vectors.served.SMALL", 4)  # below it, all is written anew
+    monkeypatch.setattr("imgret.vectors.server_collection.SMALL", 4)  # below it, all is written anew
     folder = build(chroma.url)
     (name,) = chroma.names()
     reader = Retriever(Index.open(folder, chroma.url, cache=cache), cache=cache)
@@ -526,7 +527,7 @@ def test_readers_of_rows_that_were_dropped_are_told_and_whoever_needs_them_write
     assert early.query(rows[3], 1).tolist() == [3]
     VectorStore.write(server, "imgret-a", "one", keys[100:], rows[100:], [None] * 1200)
     assert drop(server, "one", "imgret-a", keys[100:]) == 100
-    monkeypatch.setattr("imgret.vectors.served.REOPENED_SECONDS", 0)
+    monkeypatch.setattr("imgret.vectors.server_collection.REOPENED_SECONDS", 0)
     late = VectorStore.connect(server, "imgret-a", keys[:1200])
     for reader in (early, late):
         assert "it holds the vectors of another one" in said(lambda reader=reader: reader.query(rows[3], 1))
@@ -636,7 +637,7 @@ def test_a_start_without_the_server_has_the_pixels_and_the_rest_when_it_is_back(
 
     chroma.kill()
     monkeypatch.setattr("imgret.startup.SECONDS_BETWEEN_TRIES", 0.2)
-    start = Start(lambda progress: prepare(settings, progress))
+    start = Startup(lambda progress: prepare(settings, progress))
     start.wait()
     health = until(start.health, "degraded")
     assert "cannot be reached" in health.reason

@@ -8,7 +8,7 @@ import pytest
 
 from imgret import ImageLibrary, LibraryError, build_index
 from imgret.settings import EXAMPLE_LIBRARY, SPACE_ENCODER, SPACE_LIBRARY, Settings, SettingsError
-from imgret.startup import Ready, Start, StartError, built_folder, prepare, prepare_in_steps
+from imgret.startup import ReadyIndex, Startup, StartupError, built_folder, prepare, prepare_in_steps
 from tests.conftest import QUERIES
 
 
@@ -105,11 +105,11 @@ def test_a_start_hands_out_the_first_pictures_and_then_the_whole(retriever):
     go_on = threading.Event()
 
     def prepare(progress):
-        yield Ready(retriever, "being built", "a part")
+        yield ReadyIndex(retriever, "being built", "a part")
         go_on.wait()
-        yield Ready(retriever, "built now")
+        yield ReadyIndex(retriever, "built now")
 
-    start = Start(prepare)
+    start = Startup(prepare)
     assert (start.wait().notice, start.done) == ("a part", False)
     go_on.set()
     while not start.done:
@@ -140,7 +140,7 @@ def test_everybody_waits_for_the_start_and_hears_why_it_failed():
         time.sleep(0.5)
         raise ValueError("The disk is full.")
 
-    start = Start(prepare)
-    with pytest.raises(StartError, match="The disk is full"):
+    start = Startup(prepare)
+    with pytest.raises(StartupError, match="The disk is full"):
         start.wait(lambda *stage: heard.append(stage))
     assert ("pictures", 3, 9) in heard

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from starlette.exceptions import HTTPException
 
-from imgret.startup import Ready, Start, StartError
-from imgret.ui.middleware import Guard
+from imgret.startup import ReadyIndex, Startup, StartupError
+from imgret.ui.middleware import RequestLimits
 from imgret.ui.thumbnails import Thumbnails
 from tests.conftest import LIBRARY, QUERIES, ROOT
 from tests.raw import ask, listen, upload
@@ -231,7 +231,7 @@ def test_a_body_that_does_not_come_to_its_end_is_cut_off(monkeypatch):
 
     scope = {"type": "http", "method": "POST", "path": "/gradio_api/call/compare", "headers": []}
     with pytest.raises(HTTPException) as error:
-        asyncio.run(Guard(read_all, 1000)(scope, receive, None))
+        asyncio.run(RequestLimits(read_all, 1000)(scope, receive, None))
     assert error.value.status_code == 408
     assert "did not arrive within" in error.value.detail
 
@@ -251,12 +251,12 @@ def test_a_client_may_listen_for_as_long_as_it_likes(monkeypatch):
         heard.extend([await receive(), await receive()])
 
     scope = {"type": "http", "method": "GET", "path": "/gradio_api/queue/data", "headers": []}
-    asyncio.run(Guard(listen_on, 1000)(scope, receive, None))
+    asyncio.run(RequestLimits(listen_on, 1000)(scope, receive, None))
     assert heard[1]["type"] == "http.disconnect"
 
 
 def test_thumbnails_fill_no_disk(retriever, tmp_path, monkeypatch):
-    monkeypatch.setattr("imgret.ui.thumbnails.MOST", 20)
+    monkeypatch.setattr("imgret.ui.thumbnails.MAX_FILES", 20)
     monkeypatch.setattr("imgret.ui.thumbnails.BETWEEN_SWEEPS", 5)
     thumbnails = Thumbnails(tmp_path)
     for row in range(100):
@@ -295,9 +295,9 @@ def test_the_health_route_says_ready_warming_or_degraded_and_why(server, retriev
     def slow(progress):
         progress("embedding", 3, 10)
         go.wait()
-        return Ready(retriever, "here", "It is not the one that was asked for.")
+        return ReadyIndex(retriever, "here", "It is not the one that was asked for.")
 
-    start = Start(slow)
+    start = Startup(slow)
     time.sleep(0.2)
     assert (start.health().status, start.health().searchable) == ("warming", False)
     assert "embedding" in start.health().reason
@@ -306,10 +306,10 @@ def test_the_health_route_says_ready_warming_or_degraded_and_why(server, retriev
     assert (start.health().status, start.health().reason) == ("degraded", "It is not the one that was asked for.")
 
     def broken(progress):
-        raise StartError("Nothing is here.")
+        raise StartupError("Nothing is here.")
 
-    failed = Start(broken)
-    with pytest.raises(StartError):
+    failed = Startup(broken)
+    with pytest.raises(StartupError):
         failed.wait()
     assert (failed.health().status, failed.health().reason, failed.health().searchable) == (
         "degraded",

@@ -15,7 +15,7 @@ from imgret.library import Entry
 
 
 @dataclass(frozen=True)
-class Digest:
+class ImageFeatures:
     """All that an index keeps of a picture's content.
 
     `content` is the SHA-256 of its encoded bytes, `width` and `height` are in pixels, upright; `pixels` (D,) uint8,
@@ -30,13 +30,13 @@ class Digest:
     embedding: npt.NDArray[np.float32]
 
 
-Outcome = tuple[Entry, ImageError | str, Digest | None]
+Outcome = tuple[Entry, ImageError | str, ImageFeatures | None]
 """Of an entry, its data left out: why it cannot be used, or its content; and its digest, where that is new."""
 
 
 @dataclass(frozen=True)
-class Digester:
-    """Makes the digests of what is not `known` by its content, the same wherever it runs; threads may share it.
+class FeatureExtractor:
+    """Makes the features of what is not `known` by its content, the same wherever it runs; threads may share it.
 
     `encoder` is called when the first new picture needs it; `batch` pictures go through it at once.
     """
@@ -68,7 +68,7 @@ class Digester:
                 continue
             tensors.append(self.encoder().preprocess(image))
             pixels, small = pixel_vector(image, self.pixel_size), thumbnail(image)
-            new = Digest(content, image.width, image.height, pixels, small, np.empty(0, np.float32))
+            new = ImageFeatures(content, image.width, image.height, pixels, small, np.empty(0, np.float32))
             outcomes.append((found, content, new))
         if not tensors:
             return outcomes
@@ -76,8 +76,8 @@ class Digester:
         return [(e, content, new and replace(new, embedding=next(vectors))) for e, content, new in outcomes]
 
 
-class Digests:
-    """The digests of a build under way, in an SQLite file that commits each batch as a whole, safe from a kill.
+class FeatureCache:
+    """The features of a build under way, in an SQLite file that commits each batch as a whole, safe from a kill.
 
     `known` are their contents, and those that are kept `elsewhere`. One thread adds and gets; any may read `known`.
     """
@@ -93,27 +93,27 @@ class Digests:
     def _open(self, path: Path) -> None:
         self._database = sqlite3.connect(path)
         self._database.execute(
-            "CREATE TABLE IF NOT EXISTS digests "
+            "CREATE TABLE IF NOT EXISTS features "
             "(content TEXT PRIMARY KEY, width INT, height INT, pixels BLOB, thumbnail BLOB, embedding BLOB)"
         )
-        self.known = {content for (content,) in self._database.execute("SELECT content FROM digests")}
+        self.known = {content for (content,) in self._database.execute("SELECT content FROM features")}
 
-    def add(self, digests: Iterable[Digest]) -> None:
+    def add(self, features: Iterable[ImageFeatures]) -> None:
         """Keeps them all, or none if the process is killed before this returns."""
         values = [
-            (d.content, d.width, d.height, d.pixels.tobytes(), d.thumbnail, d.embedding.tobytes()) for d in digests
+            (d.content, d.width, d.height, d.pixels.tobytes(), d.thumbnail, d.embedding.tobytes()) for d in features
         ]
         with self._database:
-            self._database.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?)", values)
+            self._database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?, ?, ?)", values)
         self.known.update(value[0] for value in values)
 
-    def get(self, content: str) -> Digest:
+    def get(self, content: str) -> ImageFeatures:
         """The digest of `content`. Raises KeyError."""
-        found = self._database.execute("SELECT * FROM digests WHERE content = ?", (content,)).fetchone()
+        found = self._database.execute("SELECT * FROM features WHERE content = ?", (content,)).fetchone()
         if found is None:
             raise KeyError(content)
         _, width, height, pixels, small, embedding = found
-        return Digest(
+        return ImageFeatures(
             content, width, height, np.frombuffer(pixels, np.uint8), small, np.frombuffer(embedding, np.float32)
         )
 

@@ -38,7 +38,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from imgret import index as layout
-from imgret.build.features import Digest, Digester, Digests, Outcome
+from imgret.build.features import FeatureCache, FeatureExtractor, ImageFeatures, Outcome
 from imgret.encoders import (
     Encoder,
     EncoderError,
@@ -47,17 +47,17 @@ from imgret.encoders import (
     load_encoder,
     shared_export,
 )
-from imgret.errors import in_short
+from imgret.errors import one_line
 from imgret.evaluate import EvaluationError, evaluate
 from imgret.files.npy import new_array, open_array
 from imgret.files.split_files import cut
 from imgret.images import ImageError, load_image
-from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest, Place
+from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest, VectorLocation
 from imgret.library import Entry, ImageLibrary
 from imgret.pixels import PixelIndex, is_small
-from imgret.projection import draw
+from imgret.projection import tsne_layout
 from imgret.search import Retriever
-from imgret.vectors import ChromaServer, RecallAudit, VectorStore, can_grow, collection_of, drop, keys_of, reach
+from imgret.vectors import ChromaServer, RecallAudit, VectorStore, can_grow, collection_of, drop, keys_of, ping
 
 BATCH = 16
 AHEAD = 4 * BATCH
@@ -66,7 +66,7 @@ WORK, OWNER = ".building", ".owner"
 EXPORT_SAMPLES, EXPORT_STRIDE = 64, 50
 """Pictures that an exported encoder is held against the original on, and how far apart they are taken at most."""
 
-MOST_QUERIES, FEWEST_QUERIES, COMPARISONS = 1000, 100, 2_000_000
+MAX_QUERIES, MIN_QUERIES, MAX_COMPARISONS = 1000, 100, 2_000_000
 """How many queries the figures in an index are taken from: as many as keep the comparisons of a query and a picture
 below a number, as each query ranks the whole library.
 """
@@ -79,7 +79,7 @@ Progress = Callable[[str, int, int | None], None]
 Write = Callable[[npt.NDArray[np.float32], Sequence[str | None], Callable[[int], None]], RecallAudit]
 """Makes the Chroma collection of embeddings (N, d) and their labels; hears the number of rows written."""
 
-Engine = Callable[[ImageLibrary, Digester], Generator[Outcome]]
+Engine = Callable[[ImageLibrary, FeatureExtractor], Generator[Outcome]]
 """Runs a digester over a library and gives its outcomes in the library's order."""
 
 
@@ -128,7 +128,7 @@ def build_index(
     if folder.is_dir() and not (folder / layout.MANIFEST).exists() and not all(map(_ours, folder.iterdir())):
         raise BuildError(f"{folder} holds other files and no index; name a new or empty folder.")
     if chroma is not None:
-        reach(chroma)  # before anything is embedded for it
+        ping(chroma)  # before anything is embedded for it
     work = folder / WORK
     lock = FileLock(work / "lock")
     try:
@@ -140,7 +140,7 @@ def build_index(
         raise BuildError(f"Another build is writing to {folder}; wait for it to end.") from None
     except (OSError, MemoryError, sqlite3.Error) as error:
         raise BuildError(
-            f"The index in {folder} cannot be built ({in_short(error)}); what was there is as it was, and a build that "
+            f"The index in {folder} cannot be built ({one_line(error)}); what was there is as it was, and a build that "
             f"is started again goes on from here."
         ) from error
     finally:
@@ -185,11 +185,11 @@ def _build(
                 subprocess.Popen([sys.executable, "-c", COMPILE], stderr=subprocess.DEVNULL)
             )
         in_old = old.column("content") if old else ()
-        digests = stack.enter_context(closing(Digests(work / f"digests-{kind}.sqlite3", in_old)))
-        maker = _Maker(encoder, library, work / f"encoder-{kind}", old, cache)
-        digester = Digester(lambda: maker.encoder, maker.batch, pixel_size, digests.known)
-        outcomes = stack.enter_context(closing(engine(library, digester)))
-        rows, skipped = digest(library, outcomes, digests, progress)
+        features = stack.enter_context(closing(FeatureCache(work / f"features-{kind}.sqlite3", in_old)))
+        maker = _BuildEncoder(encoder, library, work / f"encoder-{kind}", old, cache)
+        extractor = FeatureExtractor(lambda: maker.encoder, maker.batch, pixel_size, features.known)
+        outcomes = stack.enter_context(closing(engine(library, extractor)))
+        rows, skipped = extract_features(library, outcomes, features, progress)
         library.skipped = tuple(skipped)
         if not rows:
             first = f"; {len(skipped)} were skipped, the first because: {skipped[0][1]}" if skipped else "."
@@ -198,12 +198,12 @@ def _build(
         data = f"data-{content}{layout.SERVED if chroma else ''}"
         labels = [row.entry.label for row in rows]
         write: Write = partial(VectorStore.create, draft / layout.VECTORS)
-        place = None
+        location = None
         if chroma is not None:
             name, keys = collection_of(content), keys_of((row.content for row in rows), labels)
             if old is not None and (its := old.manifest.vectors) and can_grow(chroma, its.collection, old.keys, keys):
                 name = its.collection
-            place = Place(chroma.url, name)
+            location = VectorLocation(chroma.url, name)
             write = partial(VectorStore.write, chroma, name, _owner(folder), keys)
         of_this_build: dict[str, Any] = {
             "library": LibraryInfo.of(library),
@@ -215,10 +215,10 @@ def _build(
             manifest = replace(old.manifest, **of_this_build)
             if chroma is not None:
                 recall = write(old.embeddings, old.column("label"), lambda done: progress("vectors", done, len(rows)))
-                manifest = replace(manifest, recall=recall, vectors=place)
+                manifest = replace(manifest, recall=recall, vectors=location)
         else:
             info = maker.info()
-            assemble(rows, _finder(digests, old), info.dim, pixel_size, draft, progress)
+            assemble(rows, _finder(features, old), info.dim, pixel_size, draft, progress)
             manifest = Manifest(
                 format=layout.FORMAT,
                 data=draft.name,
@@ -226,15 +226,15 @@ def _build(
                 pixel_size=pixel_size,
                 count=len(rows),
                 labels=layout.count_labels(labels),
-                recall=finish(draft, labels, maker.exported, write, progress),
+                recall=write_search_structures(draft, labels, maker.exported, write, progress),
                 files={},
-                vectors=place,
+                vectors=location,
                 **of_this_build,
             )
             if compiling is not None:
                 compiling.wait()
             with closing(Index(work, manifest, work)) as unfinished:
-                appraise(Retriever(unfinished, lambda: maker.encoder), draft, progress)
+                write_evaluation(Retriever(unfinished, lambda: maker.encoder), draft, progress)
             shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
             os.rename(draft, folder / data)
             manifest = replace(manifest, data=data, files=layout.describe_files(folder, data))
@@ -247,15 +247,15 @@ def _build(
         progress("dropped", dropped, dropped)
 
 
-def in_threads(library: ImageLibrary, digester: Digester) -> Generator[Outcome]:
+def in_threads(library: ImageLibrary, extractor: FeatureExtractor) -> Generator[Outcome]:
     """The engine of one process: a thread a core, a bounded number of pictures in advance."""
     entries = library.entries()
     waiting: deque[Future[list[Outcome]]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            while some := list(islice(entries, digester.batch)):
-                waiting.append(pool.submit(digester, some))
-                if len(waiting) * digester.batch >= AHEAD:
+            while some := list(islice(entries, extractor.batch)):
+                waiting.append(pool.submit(extractor, some))
+                if len(waiting) * extractor.batch >= AHEAD:
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
@@ -264,13 +264,13 @@ def in_threads(library: ImageLibrary, digester: Digester) -> Generator[Outcome]:
                 future.cancel()
 
 
-def digest(
-    library: ImageLibrary, outcomes: Iterable[Outcome], digests: Digests, progress: Progress
+def extract_features(
+    library: ImageLibrary, outcomes: Iterable[Outcome], features: FeatureCache, progress: Progress
 ) -> tuple[list[Row], list[tuple[str, str]]]:
-    """Adds what is new to `digests`. All rows that can be used, in order, and `(id, reason)` of those that cannot."""
+    """Adds what is new to `features`. All rows that can be used, in order, and `(id, reason)` of those that cannot."""
     rows: list[Row] = []
     skipped: list[tuple[str, str]] = []
-    made: list[Digest] = []
+    made: list[ImageFeatures] = []
     progress("pictures", 0, library.count)
     for done, (entry, outcome, new) in enumerate(outcomes, start=1):
         if isinstance(outcome, ImageError):
@@ -280,15 +280,15 @@ def digest(
             if new is not None:
                 made.append(new)
             if len(made) == BATCH:
-                digests.add(made)
+                features.add(made)
                 made.clear()
         progress("pictures", done, library.count)
-    digests.add(made)
+    features.add(made)
     return rows, skipped
 
 
 def assemble(
-    rows: list[Row], find: Callable[[str], Digest], dim: int, pixel_size: int, draft: Path, progress: Progress
+    rows: list[Row], find: Callable[[str], ImageFeatures], dim: int, pixel_size: int, draft: Path, progress: Progress
 ) -> None:
     """Writes matrices, thumbnails and records of `rows`, in their order, into the new folder `draft`, long ones cut."""
     shutil.rmtree(draft, ignore_errors=True)
@@ -322,7 +322,7 @@ def assemble(
         cut(draft / name)
 
 
-def finish(
+def write_search_structures(
     draft: Path, labels: list[str | None], encoder: Path | None, write: Write, progress: Progress
 ) -> RecallAudit:
     """Adds both searches, the map and the exported encoder, if any, to the assembled folder; the audit of its
@@ -330,7 +330,7 @@ def finish(
     """
     embeddings = open_array(draft / layout.EMBEDDINGS)
     with ThreadPoolExecutor(1) as beside:
-        drawn = beside.submit(draw, embeddings)  # on a core of its own, which the rest does not keep busy
+        drawn = beside.submit(tsne_layout, embeddings)  # on a core of its own, which the rest does not keep busy
         matrix = open_array(draft / layout.PIXELS / layout.PIXEL_MATRIX)
         fitted = PixelIndex.fit(matrix, lambda done, total: progress("pixel index", done, total))
         fitted.save(draft / layout.PIXELS)
@@ -343,9 +343,9 @@ def finish(
     return audit
 
 
-def appraise(retriever: Retriever, draft: Path, progress: Progress) -> None:
+def write_evaluation(retriever: Retriever, draft: Path, progress: Progress) -> None:
     """Adds the figures that `imgret evaluate` gives to the finished folder, if labels or captions give any."""
-    queries = max(FEWEST_QUERIES, min(MOST_QUERIES, COMPARISONS // len(retriever.index)))
+    queries = max(MIN_QUERIES, min(MAX_QUERIES, MAX_COMPARISONS // len(retriever.index)))
     try:
         found = evaluate(retriever, queries, progress)
     except EvaluationError:
@@ -353,7 +353,7 @@ def appraise(retriever: Retriever, draft: Path, progress: Progress) -> None:
     (draft / layout.EVALUATION).write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
 
 
-class _Maker:
+class _BuildEncoder:
     """The encoder of a build, made ready when the first new picture needs it: a build that finds none never does.
 
     It is the exported one that the index will carry, so that queries go through the same towers as the pictures: the
@@ -445,15 +445,15 @@ def _samples(library: ImageLibrary) -> tuple[list[Image.Image], list[str]]:
     return images, list(dict.fromkeys(texts))
 
 
-def _finder(digests: Digests, old: Index | None) -> Callable[[str], Digest]:
+def _finder(features: FeatureCache, old: Index | None) -> Callable[[str], ImageFeatures]:
     old_rows = {content: row for row, content in enumerate(old.column("content"))} if old else {}
 
-    def find(content: str) -> Digest:
+    def find(content: str) -> ImageFeatures:
         if old is None or content not in old_rows:
-            return digests.get(content)
+            return features.get(content)
         row = old_rows[content]
         record = old.record(row)
-        return Digest(
+        return ImageFeatures(
             content, record.width, record.height, old.pixels.vectors[row], old.thumbnail(row), old.embeddings[row]
         )
 

@@ -14,17 +14,17 @@ from typing import Any
 
 from PIL import Image
 
-from imgret.build.features import Digester, Outcome
+from imgret.build.features import FeatureExtractor, Outcome
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.onnx import OnnxEncoder
-from imgret.errors import LONGEST, in_short
+from imgret.errors import LONGEST, one_line
 from imgret.images import ImageError
 from imgret.library import ImageLibrary
 
 TOGETHER, BLOCK_BYTES = 16, 512 * 2**10
 """What an actor is given at once: so many pictures at least, as far as there are, and so many bytes at most."""
 
-MOST_ROWS = 1000
+MAX_ROWS = 1000
 """How many rows one task reads at most; what fails is read again from its start."""
 
 READER_CPUS, ACTOR_CPUS = 0.2, 0.8
@@ -45,7 +45,7 @@ class ClusterError(ValueError):
     """A build that Ray cannot carry out; the text says why and what would work."""
 
 
-def on_ray(address: str | None = None) -> Callable[[ImageLibrary, Digester], Generator[Outcome]]:
+def on_ray(address: str | None = None) -> Callable[[ImageLibrary, FeatureExtractor], Generator[Outcome]]:
     """The engine of `build_index` that runs on Ray: on the cluster at `address`, "host:port" or "auto", that this
     machine is part of; without one on the cores of this machine, or where the program has called `ray.init` itself.
 
@@ -54,9 +54,9 @@ def on_ray(address: str | None = None) -> Callable[[ImageLibrary, Digester], Gen
     library at the same path if it is no data set of the Hub. Raises ClusterError.
     """
 
-    def run(library: ImageLibrary, digester: Digester) -> Generator[Outcome]:
+    def run(library: ImageLibrary, extractor: FeatureExtractor) -> Generator[Outcome]:
         with _connected(address):
-            yield from _outcomes(library, digester)
+            yield from _outcomes(library, extractor)
 
     return run
 
@@ -84,9 +84,9 @@ def _connected(address: str | None) -> Iterator[None]:
             ray.init(address or "local", logging_level=logging.CRITICAL, log_to_driver=False, **options)
         except Exception as error:  # Ray has no common error for what keeps a cluster from being joined
             if address is None:
-                raise ClusterError(f"Ray cannot be started on this machine ({in_short(error)}).") from error
+                raise ClusterError(f"Ray cannot be started on this machine ({one_line(error)}).") from error
             raise ClusterError(
-                f"The Ray cluster at {address} cannot be joined ({in_short(error)}); this machine must be part of it, "
+                f"The Ray cluster at {address} cannot be joined ({one_line(error)}); this machine must be part of it, "
                 f"and if it asks for a token, RAY_AUTH_MODE must be token here, too."
             ) from error
         yield
@@ -117,11 +117,11 @@ def _check(address: str) -> None:
         channel.close()
 
 
-def _outcomes(library: ImageLibrary, digester: Digester) -> Iterator[Outcome]:
+def _outcomes(library: ImageLibrary, extractor: FeatureExtractor) -> Iterator[Outcome]:
     import ray
     from ray import cloudpickle
 
-    encoder = digester.encoder()
+    encoder = extractor.encoder()
     if not isinstance(encoder, OnnxEncoder):
         raise ClusterError(
             f'The encoder "{encoder.uri}" runs in torch here, and a build on Ray takes what is exported for the CPU; '
@@ -131,10 +131,10 @@ def _outcomes(library: ImageLibrary, digester: Digester) -> Iterator[Outcome]:
     count = library.count
     cores = int(ray.cluster_resources().get("CPU", 1))
     actors = cores if count is None else min(cores, -(-count // TOGETHER))
-    parts = library.parts(max(TOGETHER, min(MOST_ROWS, (count or 0) // (4 * cores))))
+    parts = library.parts(max(TOGETHER, min(MAX_ROWS, (count or 0) // (4 * cores))))
     if not parts:
         return
-    shared = ray.put((encoder.uri, towers)), ray.put((digester.batch, digester.pixel_size, digester.known))
+    shared = ray.put((encoder.uri, towers)), ray.put((extractor.batch, extractor.pixel_size, extractor.known))
     with warnings.catch_warnings():
         # Options of Ray's core, such as max_task_retries, are about to get names of their own in Ray Data.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -180,7 +180,7 @@ def _read(batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
 
 
 class _Actor:
-    """A digester with a session of its own, on a machine that has nothing of the build's but what it is sent."""
+    """Extracts features in a process of its own, which has nothing of the build but what it was sent."""
 
     def __init__(self, encoder: Any, settings: Any) -> None:
         import ray
@@ -195,12 +195,12 @@ class _Actor:
                 opened.embed_images([Image.new("RGB", (8, 8))])  # once its files are open, they may go
             return opened
 
-        self._digest = Digester(session, *ray.get(settings))
+        self._extract = FeatureExtractor(session, *ray.get(settings))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         entries = [pickle.loads(entry) for entry in batch["entry"]]
         try:
-            found: list[Any] = [entry for entry in entries if isinstance(entry, ClusterError)] or self._digest(entries)
+            found: list[Any] = [entry for entry in entries if isinstance(entry, ClusterError)] or self._extract(entries)
         except ValueError as error:
             found = [ClusterError(str(error))]
         return {"found": [pickle.dumps(each) for each in found]}

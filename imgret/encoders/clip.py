@@ -13,8 +13,8 @@ from PIL import Image
 
 from imgret.encoders.base import Encoder, EncoderError, Pixels, Vectors
 from imgret.encoders.preprocess import Preprocess
-from imgret.errors import in_short
-from imgret.network import quick_hub
+from imgret.errors import one_line
+from imgret.network import offline_unless_reachable
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ class ClipEncoder(Encoder):
             raise EncoderError(uri, f'the device "{device}" was asked for, but torch finds no GPU')
         try:
             name, tag = _model_and_tag(uri, name or uri)
-            with quick_hub(needed=_needs_hub(name, tag)):
+            with offline_unless_reachable(needed=_needs_hub(name, tag)):
                 _check_source(name)
                 config = open_clip.get_model_config(name)
                 model = _random_model(name, device) if tag == RANDOM_TAG else _pretrained_model(name, tag, device)
@@ -191,7 +191,7 @@ def _reason(error: BaseException, name: str) -> str:
             if isinstance(cause, kinds):
                 return reason
         cause = cause.__cause__ or cause.__context__
-    return in_short(error).rstrip(".")
+    return one_line(error).rstrip(".")
 
 
 def _vocabulary(model: Any) -> int:

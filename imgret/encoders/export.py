@@ -21,7 +21,7 @@ from imgret.encoders.base import EncoderError, Vectors
 from imgret.encoders.clip import ClipEncoder
 from imgret.encoders.onnx import CHECK_TEXT, CONFIG_FILE, FORMAT, MIN_COSINE, OnnxEncoder, check_pixels
 from imgret.encoders.towers import export_tower, ignores_padding, put_tables_beside, quantise_tower
-from imgret.errors import in_short
+from imgret.errors import one_line
 
 MIN_SAMPLES = 64
 MIN_TOP10 = 0.95
@@ -74,7 +74,7 @@ def export_encoder(
         raise
     # torch.export, onnxscript and ONNX Runtime have no common error, and a model they cannot take is no bug of ours.
     except Exception as error:
-        raise EncoderError(encoder.uri, f"it cannot be exported to ONNX ({in_short(error)})") from error
+        raise EncoderError(encoder.uri, f"it cannot be exported to ONNX ({one_line(error)})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return report

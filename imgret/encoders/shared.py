@@ -31,9 +31,9 @@ class SharedEncoder:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
         limit = TOGETHER if encoder.exact_in_batches else 1
-        self._pictures = _Together[Pixels](lambda rows: encoder.embed_preprocessed(np.stack(rows)), limit)
-        self._texts = _Together[str](encoder.embed_texts, limit)
-        self._known_pictures, self._known_texts = _Memory(), _Memory()
+        self._pictures = _MicroBatcher[Pixels](lambda rows: encoder.embed_preprocessed(np.stack(rows)), limit)
+        self._texts = _MicroBatcher[str](encoder.embed_texts, limit)
+        self._known_pictures, self._known_texts = _LruCache(), _LruCache()
 
     def image(self, image: Image.Image) -> Vectors:
         """The unit vector (d,) of an RGB picture."""
@@ -45,7 +45,7 @@ class SharedEncoder:
         return self._known_texts.get(text, lambda: self._texts(text))
 
 
-class _Together(Generic[T]):
+class _MicroBatcher(Generic[T]):
     """Runs what waits as one batch. Nobody waits for company: a batch is what came while the one before was running."""
 
     def __init__(self, run: Callable[[list[T]], Vectors], limit: int) -> None:
@@ -73,7 +73,7 @@ class _Together(Generic[T]):
             answer.set_result(vector)
 
 
-class _Memory:
+class _LruCache:
     """The latest vectors by key; the longest unused goes first."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 _LOCK = "owner.lock"
 
 
-class Scratch:
+class TempFolder:
     """A new folder below `cache`/`purpose`, gone when it is closed or its process ends.
 
     A process that is killed leaves its folder behind; the next one that needs a folder for the same purpose sees that

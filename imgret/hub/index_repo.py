@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgret.errors import in_short
+from imgret.errors import one_line
 from imgret.index import MANIFEST, InvalidIndexError, Manifest, check_hashes, is_whole
 from imgret.network import hub_answers
 
@@ -61,14 +61,14 @@ def is_repo(name: str) -> bool:
 
 def fetch(
     repo: str,
-    misfit: Callable[[Manifest], str | None] = lambda manifest: None,
+    mismatch: Callable[[Manifest], str | None] = lambda manifest: None,
     *,
     mount: Path = MOUNT,
     progress: Progress = lambda stage, done, total: None,
 ) -> Fetched:
     """The index of the model repo `repo`: from the volume at `mount`, else from the Hub's cache, else downloaded there.
 
-    `misfit` says why an index is not the one that is wanted, or None. What cannot be used (a newer format, truncated,
+    `mismatch` says why an index is not the one that is wanted, or None. What cannot be used (a newer format, truncated,
     changed, a misfit) is passed over with a line in the log. `progress` hears the bytes downloaded. The files belong to
     the cache and are shared: open them, never write to them. Raises HubError or InvalidIndexError, which say what was
     wrong with the last choice.
@@ -79,14 +79,14 @@ def fetch(
         if folder is None:
             continue
         try:
-            _checked(folder, misfit, progress)
+            _checked(folder, mismatch, progress)
             return Fetched(folder, f"{origin} ({repo})")
         except (InvalidIndexError, HubError) as error:
             log.warning("The index %s in %s is passed over: %s", repo, origin, error)
     if not hub_answers():
         raise HubError(f"The index {repo} is not at hand, and the Hub cannot be reached for it.")
-    with told(repo):
-        return Fetched(_download(repo, misfit, progress), f"the Hub ({repo})")
+    with hub_errors(repo):
+        return Fetched(_download(repo, mismatch, progress), f"the Hub ({repo})")
 
 
 def read_manifest(repo: str) -> Manifest | None:
@@ -97,7 +97,7 @@ def read_manifest(repo: str) -> Manifest | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
 
-    with told(repo):
+    with hub_errors(repo):
         try:
             return Manifest.read(Path(hf_hub_download(repo, MANIFEST)).parent)
         except (RepositoryNotFoundError, RemoteEntryNotFoundError):
@@ -130,7 +130,7 @@ def publish(
     check_hashes(folder, manifest)
     manifest = replace(manifest, library=replace(manifest.library, source=manifest.library.name))
     api = HfApi()
-    with told(repo):
+    with hub_errors(repo):
         check_writer(api, repo)
         if not api.repo_exists(repo):
             if not create:
@@ -207,7 +207,7 @@ def is_same(remote: "RepoFile | None", content: bytes | Path) -> bool:
 
 
 @contextmanager
-def told(repo: str) -> "Iterator[None]":
+def hub_errors(repo: str) -> "Iterator[None]":
     """While open, the errors of the Hub's client, which has many, become HubErrors of one sentence about `repo`."""
     from huggingface_hub import errors
 
@@ -215,7 +215,7 @@ def told(repo: str) -> "Iterator[None]":
         yield
     except ValueError as error:
         if isinstance(error, errors.HfHubHTTPError | errors.HFValidationError):
-            raise HubError(f"The Hub refuses {repo} ({in_short(error)}).") from error
+            raise HubError(f"The Hub refuses {repo} ({one_line(error)}).") from error
         raise
     except errors.GatedRepoError:
         raise HubError(f"{repo} is gated: accept its terms on its page and set HF_TOKEN to your token.") from None
@@ -230,12 +230,12 @@ def told(repo: str) -> "Iterator[None]":
             raise HubError(f"The Hub does this to {repo} only for a paid plan.") from None
         if error.response.status_code in (401, 403):
             raise HubError(f"The token cannot do this to {repo}; make one that can write there.") from None
-        raise HubError(f"The Hub refuses {repo} ({in_short(error)}).") from error
+        raise HubError(f"The Hub refuses {repo} ({one_line(error)}).") from error
     except Exception as error:
         # The network, the disk, and what the client makes of them; its errors of the network are those of httpx.
         if not isinstance(error, OSError | RuntimeError) and not type(error).__module__.startswith("http"):
             raise
-        raise HubError(f"The Hub broke off with {repo} ({in_short(error.__cause__ or error)}); try again.") from error
+        raise HubError(f"The Hub broke off with {repo} ({one_line(error.__cause__ or error)}); try again.") from error
 
 
 def _mounted(mount: Path) -> Path | None:
@@ -249,15 +249,15 @@ def _cached(repo: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _checked(folder: Path, misfit: Callable[[Manifest], str | None], progress: Progress) -> None:
+def _checked(folder: Path, mismatch: Callable[[Manifest], str | None], progress: Progress) -> None:
     manifest = Manifest.read(folder)
-    if (why := misfit(manifest)) is not None:
+    if (why := mismatch(manifest)) is not None:
         raise HubError(why)
     progress("check the index", 0, None)
     check_hashes(folder, manifest)
 
 
-def _download(repo: str, misfit: Callable[[Manifest], str | None], progress: Progress) -> Path:
+def _download(repo: str, mismatch: Callable[[Manifest], str | None], progress: Progress) -> Path:
     """The folder of `repo`'s newest commit in the Hub's cache, made whole; what is right there is kept."""
     from huggingface_hub import hf_hub_download
 
@@ -267,7 +267,7 @@ def _download(repo: str, misfit: Callable[[Manifest], str | None], progress: Pro
     except InvalidIndexError:  # is it the Hub's copy, or the one in the cache?
         hf_hub_download(repo, MANIFEST, revision=folder.name, force_download=True)
         manifest = Manifest.read(folder)
-    if (why := misfit(manifest)) is not None:
+    if (why := mismatch(manifest)) is not None:
         raise HubError(f"The index {repo} does not fit: {why}")
     total = sum(entry.size for entry in manifest.files.values())
     done = 0

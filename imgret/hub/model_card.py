@@ -19,7 +19,7 @@ _SHOWN, _CELL, _LINE = 6, 112, 20
 _UNKNOWN = "unknown"
 
 
-def describe(
+def render_card(
     folder: Path,
     repo: str,
     license: str | None = None,

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from imgret.errors import in_short, shown
-from imgret.images.limits import EXIF_BYTES, Metered, TooCostlyError, defused, most_pixels
+from imgret.errors import one_line, repr_short
+from imgret.images.limits import EXIF_BYTES, MeteredReader, TooCostlyError, affordable_pixels, reject_bombs
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 32 * 2**20
@@ -60,11 +60,11 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
     else:
         raise ImageError(f"A {type(source).__name__} is not a picture; bytes, a path, an array or a PIL image are.")
     try:
-        data = defused(data)
-        file = Metered(data)
+        data = reject_bombs(data)
+        file = MeteredReader(data)
         opened = Image.open(file, formats=_openers())
         file.allow_loading(opened)
-        max_pixels = min(max_pixels, most_pixels(opened, data))
+        max_pixels = min(max_pixels, affordable_pixels(opened, data))
     except TooCostlyError as error:
         raise ImageError(f"{name} would take too much to decode ({error}); save it anew as JPEG or PNG.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -74,7 +74,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
             f"{name} is not a picture that can be read; JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are."
         ) from None
     except Exception as error:
-        raise ImageError(f"{name} has a broken header ({in_short(error)}); save it anew as JPEG or PNG.") from None
+        raise ImageError(f"{name} has a broken header ({one_line(error)}); save it anew as JPEG or PNG.") from None
     with opened:
         return _decode(opened, name, max_pixels, _upright)
 
@@ -115,14 +115,14 @@ def read_picture(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """The encoded picture in the file at `path`. Raises ImageError above `max_bytes`, and for what is no file."""
     try:
         if not path.is_file():  # a pipe would be waited for, a device read without an end
-            raise ImageError(f"There is no picture file at {shown(str(path))}.")
+            raise ImageError(f"There is no picture file at {repr_short(str(path))}.")
         check_size(path.name, path.stat().st_size, max_bytes)
         with path.open("rb") as file:
             return file.read(max_bytes)
     except ImageError:
         raise
     except (OSError, ValueError) as error:
-        raise ImageError(f"{shown(path.name)} cannot be read ({in_short(error)}).") from None
+        raise ImageError(f"{repr_short(path.name)} cannot be read ({one_line(error)}).") from None
 
 
 def check_size(name: str, size: int, max_bytes: int = MAX_BYTES) -> None:
@@ -178,7 +178,7 @@ def _decode(
             f"{name} needs more memory than there is ({width} x {height} pixels); send a smaller copy."
         ) from None
     except Exception as error:  # Pillow's decoders raise many kinds for broken data
-        raise ImageError(f"{name} is broken or breaks off before its end ({in_short(error)}); save it anew.") from None
+        raise ImageError(f"{name} is broken or breaks off before its end ({one_line(error)}); save it anew.") from None
 
 
 def _upright(image: Image.Image) -> Image.Image:

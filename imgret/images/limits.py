@@ -19,22 +19,22 @@ _BYTES_A_PIXEL = {"AVIF": 36, "JPEG2000": 24, "WEBP": 20, "TIFF": 12}
 _BYTES_A_TILE = 10_000
 """Of a JPEG 2000: 62,500 tiles of 16 x 16 took 0.5 GB besides their pixels."""
 
-_MOST_JPEG2000 = 16 * 2**20
+_MAX_JPEG2000_BYTES = 16 * 2**20
 """Its decoder takes 0.24 s for each MB."""
 
-_MOST_BY_PYTHON = 2**20
+_MAX_PIXELS_BY_PYTHON = 2**20
 """Pixels, where Pillow's decoder is itself written in Python and takes 1 to 3 microseconds for each."""
 
-_WIDEST_BY_PYTHON = 2**15
+_MAX_SIDE_BY_PYTHON = 2**15
 """A run-length code may skip 255 rows at once, whatever the picture's height."""
 
-_MOST_SCANS = 100
+_MAX_SCANS = 100
 """Of a JPEG: each is a pass over the whole picture, and ten are usual in a progressive one."""
 
-_MOST_COMMENTS = 1000
+_MAX_COMMENTS = 1000
 """Of a plain PPM: Pillow copies what is left of a megabyte for each."""
 
-_MOST_ICON = 1024
+_MAX_ICON_SIDE = 1024
 """Pixels a side of an icon: icons are decoded when they are opened, before anybody could ask for their size."""
 
 EXIF_BYTES = 2**17
@@ -50,7 +50,7 @@ class TooCostlyError(Exception):
     """A picture that would cost more to decode than any picture is worth here."""
 
 
-class Metered(io.BytesIO):
+class MeteredReader(io.BytesIO):
     """An encoded picture as a file that Pillow may read from only so often, and only so much of.
 
     What reads it in Python, a marker or a tag at a time, could otherwise be kept busy for minutes by millions of empty
@@ -78,33 +78,33 @@ class Metered(io.BytesIO):
         return data
 
 
-def defused(data: bytes) -> bytes:
+def reject_bombs(data: bytes) -> bytes:
     """`data` without what would cost much and says nothing about the picture. Raises TooCostlyError for a bomb."""
-    if data[:2] in (b"P1", b"P2", b"P3") and data.count(b"#") > _MOST_COMMENTS:
+    if data[:2] in (b"P1", b"P2", b"P3") and data.count(b"#") > _MAX_COMMENTS:
         raise TooCostlyError("it has more comments than a picture needs")
     if data[4:8] == b"ftyp":  # AVIF is turned by boxes of its own; Pillow reads the EXIF item all the same
         return re.sub(rb"(infe[\2\3].{7}(?:..)?)Exif", rb"\1none", data, flags=re.DOTALL)
     if data[:4] in (b"\0\0\1\0", b"icns"):
         for width, height in _sizes_in_icon(data):
-            if max(width, abs(height)) > _MOST_ICON:
+            if max(width, abs(height)) > _MAX_ICON_SIDE:
                 raise TooCostlyError(f"an icon in it is {width} x {abs(height)} pixels")
-    if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > _MOST_SCANS:
+    if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > _MAX_SCANS:
         raise TooCostlyError("it has more scans than a JPEG needs")
     return data
 
 
-def most_pixels(image: Image.Image, data: bytes) -> int:
+def affordable_pixels(image: Image.Image, data: bytes) -> int:
     """How many pixels an opened picture may have for `MEMORY` to be enough, and a few seconds. Raises TooCostlyError
     where pixels are not what it costs.
     """
     if decodes_in_python(image):
-        if max(image.size) > _WIDEST_BY_PYTHON:
-            raise TooCostlyError(f"a {image.format} is taken up to {_WIDEST_BY_PYTHON} pixels a side")
-        return _MOST_BY_PYTHON
+        if max(image.size) > _MAX_SIDE_BY_PYTHON:
+            raise TooCostlyError(f"a {image.format} is taken up to {_MAX_SIDE_BY_PYTHON} pixels a side")
+        return _MAX_PIXELS_BY_PYTHON
     spare = MEMORY
     if image.format == "JPEG2000":
-        if len(data) > _MOST_JPEG2000:
-            raise TooCostlyError(f"a JPEG 2000 is taken up to {_MOST_JPEG2000 / 2**20:.0f} MB")
+        if len(data) > _MAX_JPEG2000_BYTES:
+            raise TooCostlyError(f"a JPEG 2000 is taken up to {_MAX_JPEG2000_BYTES / 2**20:.0f} MB")
         spare -= _BYTES_A_TILE * _tiles(data)
     elif image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]

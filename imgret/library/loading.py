@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
-from imgret.errors import in_short
+from imgret.errors import one_line
 from imgret.images import MAX_BYTES, ImageError, check_size, load_image, picture_suffixes, read_picture
 from imgret.network import hub_answers
 
@@ -317,7 +317,7 @@ class _TableRows(_Rows):
                 yield self._entry(number, row)
         except Exception as error:  # the Hub's clients, its file system and pyarrow each have errors of their own
             raise LibraryError(
-                f"The data set breaks off after row {number} ({in_short(error)}); "
+                f"The data set breaks off after row {number} ({one_line(error)}); "
                 f"a build that is started again embeds only what is missing."
             ) from error
 
@@ -438,7 +438,7 @@ def _load_table(
     except LibraryError:
         raise
     except Exception as error:  # datasets, pyarrow and the Hub's clients each have errors of their own
-        raise LibraryError(f"{source} cannot be loaded ({in_short(error)}).") from error
+        raise LibraryError(f"{source} cannot be loaded ({one_line(error)}).") from error
 
 
 def commit_of(source: str, revision: str | None) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from imgret.errors import shown
+from imgret.errors import repr_short
 from imgret.files.npy import lies_in, open_array, read_only, reserve, write_array
 from imgret.files.split_files import cut
 from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
@@ -59,16 +59,16 @@ def is_small(n: int, dim: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Neighbours:
     """The k best rows for one query.
 
-    rows: (k,) int64, best first. scores: (k,) float64, as `imgret.metrics` gives them. visited: how many rows of the
-    matrix were read for it; all others were ruled out by their sketch.
+    rows: (k,) int64, best first. scores: (k,) float64, as `imgret.metrics` gives them.
+    rows_scanned: how many rows of the matrix were read; the sketches ruled out all others.
     """
 
     rows: Rows
     scores: Scores
-    visited: int
+    rows_scanned: int
 
 
 class PixelIndex:
@@ -156,8 +156,8 @@ class PixelIndex:
         correlation to 1e-12. k above N means N. Another shape, dtype or metric, or a k below 1 or not whole, raises
         ValueError.
         """
-        answer = self.answer(query, metric, k)
-        return answer.rows, answer.scores
+        nearest = self.nearest(query, metric, k)
+        return nearest.rows, nearest.scores
 
     def search_many(self, queries: Vectors, metric: str, k: int) -> tuple[Rows, Scores]:
         """`search` for uint8 queries (Q, D), on all processors: rows (Q, k) int64 and scores (Q, k) float64."""
@@ -169,28 +169,28 @@ class PixelIndex:
         step = max(1, together)
 
         def ask(first: int) -> None:
-            for i, answer in enumerate(self._answers(queries[first : first + step], metric, k), first):
-                rows[i], scores[i] = answer.rows, answer.scores
+            for i, nearest in enumerate(self._nearest_of_each(queries[first : first + step], metric, k), first):
+                rows[i], scores[i] = nearest.rows, nearest.scores
 
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(ask, range(0, asked, step)))
         return rows, scores
 
-    def answer(self, query: Vectors, metric: str, k: int) -> Answer:
+    def nearest(self, query: Vectors, metric: str, k: int) -> Neighbours:
         """`search`, and how many rows it read."""
         k = self._checked(query, "query", (self.dim,), metric, k)
-        return next(self._answers(query[None], metric, k))
+        return next(self._nearest_of_each(query[None], metric, k))
 
     def _checked(self, asked: Vectors, name: str, shape: tuple[int, ...], metric: str, k: int) -> int:
         if not isinstance(metric, str) or metric not in METRICS:
-            raise ValueError(f"There is no metric {shown(metric)}; choose one of {', '.join(METRICS)}.")
+            raise ValueError(f"There is no metric {repr_short(metric)}; choose one of {', '.join(METRICS)}.")
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise ValueError(f"k is {shown(k)}; it must be a whole number of at least 1.")
+            raise ValueError(f"k is {repr_short(k)}; it must be a whole number of at least 1.")
         if not isinstance(asked, np.ndarray) or asked.dtype != np.uint8 or asked.shape != shape:
             raise ValueError(f"The {name} must be uint8 of shape {shape}, not {_described(asked)}.")
         return min(int(k), len(self))
 
-    def _answers(self, queries: Vectors, metric: str, k: int) -> Iterator[Answer]:
+    def _nearest_of_each(self, queries: Vectors, metric: str, k: int) -> Iterator[Neighbours]:
         queries = np.ascontiguousarray(queries)
         found: Iterable[tuple[Rows, Keys, int]]
         if self._sketches is None:
@@ -198,10 +198,10 @@ class PixelIndex:
             found = ((every, keys, len(self)) for keys in self._keys(queries, metric))
         else:
             found = (self._sketches.nearest(query, metric, k) for query in queries)
-        for rows, keys, visited in found:
+        for rows, keys, rows_scanned in found:
             scores = np.sqrt(keys) if metric == "l2" else 0.0 - keys if metric in LARGER_IS_CLOSER else keys
             order = best_first(scores, metric)[:k]
-            yield Answer(rows[order], scores[order], visited)
+            yield Neighbours(rows[order], scores[order], rows_scanned)
 
     @cached_property
     def _sketches(self) -> "Sketches | None":

@@ -89,9 +89,11 @@ class Sketches:
         else:
             weights, terms = self.directions.asked(query, code)
         sketches = self.directions, self.blocks
-        keys, rows, visited = _find(self.pixels, query, code, k, max(_FIRST, 2 * k), *sketches, weights, blocks, terms)
+        keys, rows, rows_scanned = _find(
+            self.pixels, query, code, k, max(_FIRST, 2 * k), *sketches, weights, blocks, terms
+        )
         by_row = np.argsort(rows)
-        return rows[by_row], keys[by_row], visited
+        return rows[by_row], keys[by_row], rows_scanned
 
     @classmethod
     def warm(cls) -> None:
@@ -353,7 +355,7 @@ def _find(
         everything = np.float32(np.inf)
         left, left_bounds = _level(levels - 1, code, directions, blocks, weights, query_blocks, terms, left, everything)
     left = left[np.argsort(left_bounds)][:first]
-    visited = _visit(pixels, query, code, keys, best, left, np.full(first, np.float32(-np.inf)))
+    rows_scanned = _visit(pixels, query, code, keys, best, left, np.full(first, np.float32(-np.inf)))
     for row in left:
         bounds[row] = np.inf
     # Rounded up: the row of an equal key may come first, so the limit must not be below the k-th best key in float32.
@@ -368,7 +370,7 @@ def _find(
     if 4 * left.size < n:  # else memory gives rows so much faster as they lie that order by bound does not pay
         order = np.argsort(left_bounds)
         left, left_bounds = left[order], left_bounds[order]
-    return keys, best, visited + _visit(pixels, query, code, keys, best, left, left_bounds)
+    return keys, best, rows_scanned + _visit(pixels, query, code, keys, best, left, left_bounds)
 
 
 @_compiled
@@ -541,15 +543,15 @@ def _worse(key: Any, row: Any, than_key: Any, than_row: Any) -> bool:
 def _visit(pixels: Any, query: Any, code: int, keys: Any, best: Any, rows: Any, bounds: Any) -> int:
     """Offer the rows to the heap of the best ones with exact keys. How many were read, the others being ruled out."""
     q_total, q_square = _total_and_square(query)
-    visited = 0
+    rows_scanned = 0
     for i in range(rows.size):
         _prefetch_row(pixels, rows, i + 2, 0, min(query.size, 4096))
         # No key is below its bound, so a row whose bound is above the worst of the k best has no place among them. One
         # with an equal bound may have: of equal keys that of the smaller row is better.
         if not bounds[i] > keys[0]:
-            visited += 1
+            rows_scanned += 1
             _offer(keys, best, _exact_key(code, query, pixels[rows[i]], q_square, q_total), rows[i])
-    return visited
+    return rows_scanned
 
 
 @_compiled

@@ -2,9 +2,9 @@
 
 import gradio as gr
 
-from imgret.ui.localized import Spoken
+from imgret.ui.localized import LocalizedComponents
 from imgret.ui.mcp_tools import AVAILABLE
-from imgret.ui.tab import QUIETLY
+from imgret.ui.tab import INTERNAL_EVENT
 
 # Where Gradio says that its page is served: the address of the visitor's request, with a proxy's path.
 ADDRESS = "() => window.gradio_config.root"
@@ -77,14 +77,14 @@ class CodeTab:
 
     name = "code"
 
-    def __init__(self, spoken: Spoken) -> None:
+    def __init__(self, localized: LocalizedComponents) -> None:
         labels = {"python": "Python", "javascript": "JavaScript", "shell": "curl", "json": "MCP"}
         codes = []
-        with spoken(gr.Tab, {"label": lambda words: words.code_tab}, id=self.name) as self.tab:
-            spoken(gr.Markdown, {"value": lambda words: words.programs})
+        with localized(gr.Tab, {"label": lambda words: words.code_tab}, id=self.name) as self.tab:
+            localized(gr.Markdown, {"value": lambda words: words.programs})
             for language, code in snippets(LOCAL).items():
                 if language == "json":
-                    spoken(gr.Markdown, {"value": lambda words: words.programs_mcp}, visible=AVAILABLE)
+                    localized(gr.Markdown, {"value": lambda words: words.programs_mcp}, visible=AVAILABLE)
                 codes.append(
                     gr.Code(
                         code,
@@ -105,4 +105,4 @@ class CodeTab:
             def show(address: str) -> list[str]:
                 return list(snippets(address).values())
 
-            self.tab.select(show, address, codes, js=ADDRESS, **QUIETLY)
+            self.tab.select(show, address, codes, js=ADDRESS, **INTERNAL_EVENT)

@@ -6,12 +6,12 @@ from PIL import Image
 
 from imgret.search import SearchError
 
-WHOLE = ""
+FULL_IMAGE = ""
 
 
-def cut_out(picture: Image.Image, part: Any) -> Image.Image:
+def crop(picture: Image.Image, part: Any) -> Image.Image:
     """The part of a picture, of at least one pixel; all of it for WHOLE. Raises SearchError."""
-    if part == WHOLE:
+    if part == FULL_IMAGE:
         return picture
     try:
         left, top, right, bottom = (float(edge) for edge in part.split(","))

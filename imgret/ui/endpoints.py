@@ -14,12 +14,12 @@ from PIL import Image
 
 from imgret.encoders import EncoderError
 from imgret.images import load_image
-from imgret.search import METHODS, Found
-from imgret.startup import Ready, Start
-from imgret.ui.crop import WHOLE, cut_out
+from imgret.search import METHODS, SearchResult
+from imgret.startup import ReadyIndex, Startup
+from imgret.ui.crop import FULL_IMAGE, crop
 from imgret.ui.examples import QUERIES
-from imgret.ui.handlers import told
-from imgret.ui.responses import Answer, answer, k_notice, language_notice, no_answer
+from imgret.ui.handlers import gradio_handler
+from imgret.ui.responses import Response, empty_response, k_notice, language_notice, respond
 from imgret.ui.thumbnails import Thumbnails
 from imgret.ui.uploads import uploaded_file
 from imgret.vectors import VectorError
@@ -27,7 +27,7 @@ from imgret.vectors import VectorError
 Metric = Literal["l1", "l2", "cosine", "correlation"]
 
 # One queue for whoever searches, from the page or a program: each is answered in turn, and a core does one at a time.
-IN_TURN: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": max(2, os.cpu_count() or 2)}
+SEARCH_QUEUE: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": max(2, os.cpu_count() or 2)}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Query:
 class Endpoints:
     """The answers to queries, for the page's own events and, by `publish`, for programs."""
 
-    def __init__(self, start: Start, thumbnails: Thumbnails, shown: tuple[Path, ...], max_bytes: int) -> None:
+    def __init__(self, start: Startup, thumbnails: Thumbnails, shown: tuple[Path, ...], max_bytes: int) -> None:
         self.start, self.thumbnails = start, thumbnails
         self._shown, self.max_bytes = shown, max_bytes
 
@@ -53,7 +53,9 @@ class Endpoints:
         for function in (self.search_pixels, self.search_clip, self.compare, self.library):
             says, _, answers = get_function_description(function)
             described = f"{says} Answers {' '.join(answers)}"
-            endpoint = gr.events.api(told(function), api_name=function.__name__, api_description=described, **IN_TURN)
+            endpoint = gr.events.api(
+                gradio_handler(function), api_name=function.__name__, api_description=described, **SEARCH_QUEUE
+            )
             _document(endpoint, function)
 
     def search_pixels(self, image: FileData, metric: Metric = "l2", k: int = 10) -> dict[str, Any]:
@@ -138,7 +140,7 @@ class Endpoints:
             "notice": ready.notice,
         }
 
-    def query(self, ready: Ready, value: Any, part: Any = WHOLE) -> Query | None:
+    def query(self, ready: ReadyIndex, value: Any, part: Any = FULL_IMAGE) -> Query | None:
         """What the page's picture field holds; a thumbnail that the page showed is that picture of the library. `part`
         is the part to search with, as `crop.py` has it.
         """
@@ -147,40 +149,40 @@ class Endpoints:
         path = uploaded_file(value, self._shown)
         row = self.thumbnails.row_of(ready.retriever, path)
         like = None if row is None else ready.retriever.index.record(row).id
-        if like is not None and part == WHOLE:
+        if like is not None and part == FULL_IMAGE:
             return Query(None, like)
-        picture = cut_out(load_image(path, max_bytes=self.max_bytes), part)
+        picture = crop(load_image(path, max_bytes=self.max_bytes), part)
         return Query(picture, like, path.name if path.parent == QUERIES else None)
 
-    def by_pixels(self, ready: Ready, query: Query, metric: Any, k: Any) -> Answer:
+    def by_pixels(self, ready: ReadyIndex, query: Query, metric: Any, k: Any) -> Response:
         """The answer by one of the four metrics."""
         metric, notice = ready.retriever.checked_metric(metric), k_notice(ready.retriever, k)
 
-        def search() -> Found:
+        def search() -> SearchResult:
             return ready.retriever.find_by_pixels(query.picture, metric, k, like=query.like)
 
-        return answer(ready, self.thumbnails, metric, search, notice)
+        return respond(ready, self.thumbnails, metric, search, notice)
 
     def by_clip(
-        self, ready: Ready, query: Query, text: Any, negative: Any, text_weight: Any, labels: Any, k: Any
-    ) -> Answer:
+        self, ready: ReadyIndex, query: Query, text: Any, negative: Any, text_weight: Any, labels: Any, k: Any
+    ) -> Response:
         """The answer by CLIP."""
         notices = (k_notice(ready.retriever, k), language_notice(ready.retriever, text, negative))
 
-        def search() -> Found:
+        def search() -> SearchResult:
             retriever, like = ready.retriever, query.like
-            return Found(retriever.by_clip(query.picture, text, negative, text_weight, labels, k, like=like))
+            return SearchResult(retriever.by_clip(query.picture, text, negative, text_weight, labels, k, like=like))
 
         notice = " ".join(sentence for sentence in notices if sentence) or None
-        return answer(ready, self.thumbnails, "clip", search, notice)
+        return respond(ready, self.thumbnails, "clip", search, notice)
 
-    def by_all(self, ready: Ready, query: Query, k: Any) -> list[Answer]:
+    def by_all(self, ready: ReadyIndex, query: Query, k: Any) -> list[Response]:
         """The answers by all five methods, in the order of METHODS; the pixel metrics' also while CLIP has none."""
         answers = [self.by_pixels(ready, query, metric, k) for metric in METHODS[:-1]]
         try:
             answers.append(self.by_clip(ready, query, None, None, 0.5, None, k))
         except (EncoderError, VectorError) as error:
-            answers.append(no_answer(ready, "clip", str(error)))
+            answers.append(empty_response(ready, "clip", str(error)))
         return answers
 
     def _picture(self, value: Any) -> Image.Image:

@@ -10,11 +10,11 @@ from PIL import Image
 from imgret.explain import explain_clip, explain_pixels, heat_map
 from imgret.images import load_image
 from imgret.search import SearchError
-from imgret.startup import Ready
+from imgret.startup import ReadyIndex
 from imgret.ui.endpoints import Endpoints, Query
-from imgret.ui.handlers import told
+from imgret.ui.handlers import gradio_handler
 from imgret.ui.i18n import WORDS
-from imgret.ui.localized import Spoken
+from imgret.ui.localized import LocalizedComponents
 
 SIDE = 256
 
@@ -25,8 +25,8 @@ Explain = Callable[..., tuple[Pictures, str]]
 class Why:
     """A choice of hits by rank, and what explains the one that is chosen."""
 
-    def __init__(self, spoken: Spoken, elem_id: str) -> None:
-        self.rank = spoken(
+    def __init__(self, localized: LocalizedComponents, elem_id: str) -> None:
+        self.rank = localized(
             gr.Radio, {"label": lambda words: words.why}, choices=[], elem_id=elem_id, elem_classes="why", visible=False
         )
         self.text = gr.Markdown("", elem_classes="small")
@@ -72,7 +72,7 @@ class Why:
             return [text, pictures]
 
         self.rank.input(
-            told(show),
+            gradio_handler(show),
             [language, self.rank, answer, *query, *form],
             [self.text, self.pictures],
             preprocess=False,
@@ -81,7 +81,9 @@ class Why:
         )
 
 
-def why_pixels(ready: Ready, language: str, query: Query | None, id: str, metric: str, k: Any) -> tuple[Pictures, str]:
+def why_pixels(
+    ready: ReadyIndex, language: str, query: Query | None, id: str, metric: str, k: Any
+) -> tuple[Pictures, str]:
     """The two pictures as the metric sees them, and a map of the terms that add up to the score."""
     words, query = WORDS[language], query or Query(None)
     reason = explain_pixels(ready.retriever, query.picture, id, metric, like=query.like)
@@ -95,7 +97,7 @@ def why_pixels(ready: Ready, language: str, query: Query | None, id: str, metric
 
 
 def why_clip(
-    ready: Ready, language: str, query: Query | None, id: str, text: Any, negative: Any, weight: Any, *rest: Any
+    ready: ReadyIndex, language: str, query: Query | None, id: str, text: Any, negative: Any, weight: Any, *rest: Any
 ) -> tuple[Pictures, str]:
     """The hit, and which of its regions carry the similarity."""
     words, retriever = WORDS[language], ready.retriever

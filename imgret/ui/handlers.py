@@ -62,7 +62,7 @@ def notice(sentence: str, language: str) -> str:
     return html.escape(translated(sentence, language), quote=False)
 
 
-def told(function: Callable[P, R]) -> Callable[P, R]:
+def gradio_handler(function: Callable[P, R]) -> Callable[P, R]:
     """`logged`, with each ValueError, the errors that a visitor can cause, as a `gr.Error`: its sentence reaches
     client as it is, and the page in the language that its handlers are given by the name of `language`.
     """

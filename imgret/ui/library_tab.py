@@ -8,15 +8,15 @@ import gradio as gr
 from gradio.blocks import Block
 
 from imgret.index import Index
-from imgret.projection import place
+from imgret.projection import locate
 from imgret.search import METHODS, SearchError
 from imgret.ui.endpoints import Endpoints
-from imgret.ui.handlers import told
+from imgret.ui.handlers import gradio_handler
 from imgret.ui.i18n import WORDS
-from imgret.ui.localized import Spoken
+from imgret.ui.localized import LocalizedComponents
 from imgret.ui.map_picture import MapPicture
 from imgret.ui.results import hits_gallery
-from imgret.ui.tab import QUIETLY
+from imgret.ui.tab import INTERNAL_EVENT
 
 PER_PAGE = 27
 MEASURES = ("precision@1", "precision@5", "precision@10", "map")
@@ -28,14 +28,16 @@ class LibraryTab:
 
     name = "library"
 
-    def __init__(self, endpoints: Endpoints, spoken: Spoken, language: gr.Radio, latest: Sequence[gr.Textbox]) -> None:
+    def __init__(
+        self, endpoints: Endpoints, localized: LocalizedComponents, language: gr.Radio, latest: Sequence[gr.Textbox]
+    ) -> None:
         """`latest` holds the path of the picture that was searched for last, and its part."""
         self._endpoints = endpoints
         self._drawing = threading.Lock()
         self._picture: tuple[str, MapPicture] | None = None
-        with spoken(gr.Tab, {"label": lambda words: words.library_tab}, id=self.name) as self.tab:
+        with localized(gr.Tab, {"label": lambda words: words.library_tab}, id=self.name) as self.tab:
             with gr.Row():
-                label = spoken(
+                label = localized(
                     gr.Dropdown,
                     {"label": lambda words: words.label},
                     choices=[("", ALL)],
@@ -43,7 +45,7 @@ class LibraryTab:
                     elem_id="library-label",
                     scale=3,
                 )
-                number = spoken(
+                number = localized(
                     gr.Number,
                     {"label": lambda words: words.page},
                     value=1,
@@ -52,12 +54,12 @@ class LibraryTab:
                     scale=1,
                     min_width=90,
                 )
-                previous = spoken(gr.Button, {"value": lambda words: f"← {words.previous}"}, scale=1, min_width=110)
-                following = spoken(gr.Button, {"value": lambda words: f"{words.next} →"}, scale=1, min_width=110)
+                previous = localized(gr.Button, {"value": lambda words: f"← {words.previous}"}, scale=1, min_width=110)
+                following = localized(gr.Button, {"value": lambda words: f"{words.next} →"}, scale=1, min_width=110)
             status = gr.Markdown("", elem_classes="small")
             self.pictures = hits_gallery("library-pictures")
-            spoken(gr.Markdown, {"value": lambda words: f"## {words.map}\n{words.map_lead}"})
-            self.map = spoken(
+            localized(gr.Markdown, {"value": lambda words: f"## {words.map}\n{words.map_lead}"})
+            self.map = localized(
                 gr.Image,
                 {"alt_text": lambda words: words.map_lead},
                 interactive=False,
@@ -67,10 +69,10 @@ class LibraryTab:
                 buttons=["fullscreen"],
                 elem_id="library-map",
             )
-            spoken(gr.Markdown, {"value": lambda words: f"## {words.evaluation}"})
+            localized(gr.Markdown, {"value": lambda words: f"## {words.evaluation}"})
             lead = gr.Markdown("", elem_classes="small")
             with gr.Row():
-                plot = spoken(
+                plot = localized(
                     gr.BarPlot,
                     {"x_title": lambda words: words.method},
                     x="method",
@@ -86,7 +88,7 @@ class LibraryTab:
                 table = gr.Dataframe(
                     interactive=False, visible=False, elem_id="evaluation-table", show_search="none", buttons=[]
                 )
-            by_label = spoken(
+            by_label = localized(
                 gr.Dataframe,
                 {"label": lambda words: f"{words.by_label}: {words.precision}"},
                 show_label=True,
@@ -104,12 +106,12 @@ class LibraryTab:
             def turn(language: str, label: str, number: Any, step: int = step) -> list[Any]:
                 return self._browse(language, label, int(number or 1) + step)
 
-            event(told(turn), where, browsed, **QUIETLY)
+            event(gradio_handler(turn), where, browsed, **INTERNAL_EVENT)
 
         def choose(language: str, label: str) -> list[Any]:
             return [*self._browse(language, label, 1), *self._figures(language, label)]
 
-        label.input(told(choose), [language, label], [*browsed, *figures], **QUIETLY)
+        label.input(gradio_handler(choose), [language, label], [*browsed, *figures], **INTERNAL_EVENT)
 
         def speak(language: str, label: str, number: Any) -> list[Any]:
             index = endpoints.start.wait().retriever.index
@@ -123,9 +125,9 @@ class LibraryTab:
             ]
 
         spoken_parts = [label, *browsed, *figures, by_label]
-        self.tab.select(told(speak), where, spoken_parts, **QUIETLY)
-        self.tab.select(told(self._map), [*latest], self.map, **QUIETLY)
-        language.input(told(speak), where, spoken_parts, **QUIETLY)
+        self.tab.select(gradio_handler(speak), where, spoken_parts, **INTERNAL_EVENT)
+        self.tab.select(gradio_handler(self._map), [*latest], self.map, **INTERNAL_EVENT)
+        language.input(gradio_handler(speak), where, spoken_parts, **INTERNAL_EVENT)
 
     def _browse(self, language: str, label: str, number: int) -> list[Any]:
         """The pictures of one page: its number, a sentence, the gallery."""
@@ -150,7 +152,7 @@ class LibraryTab:
             return gr.update(visible=False)
         query = self._endpoints.query(ready, {"path": latest}, part) if latest else None
         vector = None if query is None else ready.retriever.embed_query(query.picture, like=query.like)
-        point = None if vector is None else place(index, vector)
+        point = None if vector is None else locate(index, vector)
         return gr.update(value=self._drawn(index).with_ring(point), visible=True)
 
     def clicked(self, x: float, y: float) -> str:

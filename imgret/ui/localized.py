@@ -12,7 +12,7 @@ B = TypeVar("B", bound=Block)
 Says = Callable[[Words], Any]
 
 
-class Spoken:
+class LocalizedComponents:
     """The components of a page whose properties are words, made by calling this, and what each says."""
 
     def __init__(self) -> None:

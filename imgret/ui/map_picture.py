@@ -10,7 +10,7 @@ from imgret.images import load_image
 from imgret.index import Index
 
 SIDE, BORDER = 1000, 24
-MOST = 1500
+MAX_PICTURES = 1500
 """Pictures that are drawn: more would hide each other, and the first visitor waits for them."""
 RING = (13, 148, 136)
 
@@ -21,7 +21,7 @@ class MapPicture:
     def __init__(self, index: Index) -> None:
         assert index.map is not None
         rows, points = index.map
-        some = np.arange(min(len(rows), MOST)) * len(rows) // min(len(rows), MOST)
+        some = np.arange(min(len(rows), MAX_PICTURES)) * len(rows) // min(len(rows), MAX_PICTURES)
         self._rows, self._centres = rows[some], _centres(points[some])
         self._image = Image.new("RGB", (SIDE, SIDE), "white")
         side = int(np.clip(SIDE / np.sqrt(len(some)) * 0.9, 12, 64))

@@ -16,7 +16,7 @@ from gradio_client.utils import is_file_obj_with_meta, synchronize_async, traver
 
 from imgret.images import load_image
 from imgret.search import SearchError
-from imgret.startup import Ready
+from imgret.startup import ReadyIndex
 from imgret.ui.downloads import download
 from imgret.ui.endpoints import Endpoints, Metric, Query
 from imgret.ui.handlers import logged
@@ -111,7 +111,7 @@ class Tools:
         """
         return self._endpoints.library()
 
-    def _query(self, ready: Ready, image: str) -> Query:
+    def _query(self, ready: ReadyIndex, image: str) -> Query:
         """The picture behind a URL of the web or of this server, a data: URL, a path that an upload answered, or an id
         of the library.
         """
@@ -130,7 +130,7 @@ class Tools:
             file = synchronize_async(download, image, Path(folder), self._endpoints.max_bytes)
             return Query(load_image(file, max_bytes=self._endpoints.max_bytes))
 
-    def _required(self, ready: Ready, path: str) -> Query:
+    def _required(self, ready: ReadyIndex, path: str) -> Query:
         query = self._endpoints.query(ready, {"path": path})
         assert query is not None  # the path is not empty
         return query

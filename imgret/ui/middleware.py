@@ -21,7 +21,7 @@ BASE64 = 4 / 3
 FETCHED = "/file=http"
 
 
-class Guard:
+class RequestLimits:
     """An ASGI middleware: refuses a body that is larger than any picture that is taken or does not come to its end,
     keeps the uploads on the disk bounded, and fetches no addresses for whoever asks Gradio's file route for one.
     """

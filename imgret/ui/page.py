@@ -17,23 +17,23 @@ from starlette.routing import Route
 from imgret.images import ImageError
 from imgret.search import SearchError
 from imgret.settings import Settings
-from imgret.startup import Ready, Start
+from imgret.startup import ReadyIndex, Startup
 from imgret.ui.address import LANGUAGE_TO_ADDRESS, TO_ADDRESS, copy_script
 from imgret.ui.clip_tab import ClipTab
 from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
-from imgret.ui.crop import WHOLE
+from imgret.ui.crop import FULL_IMAGE
 from imgret.ui.downloads import bound_downloads
-from imgret.ui.endpoints import IN_TURN, Endpoints
+from imgret.ui.endpoints import SEARCH_QUEUE, Endpoints
 from imgret.ui.examples import QUERIES, Example, read_examples
-from imgret.ui.handlers import notice, told
+from imgret.ui.handlers import gradio_handler, notice
 from imgret.ui.i18n import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
 from imgret.ui.library_tab import LibraryTab
-from imgret.ui.localized import Spoken
+from imgret.ui.localized import LocalizedComponents
 from imgret.ui.mcp_tools import AVAILABLE, Tools
-from imgret.ui.middleware import Guard
+from imgret.ui.middleware import RequestLimits
 from imgret.ui.pixels_tab import PixelsTab
-from imgret.ui.tab import QUIETLY, Tab
+from imgret.ui.tab import INTERNAL_EVENT, Tab
 from imgret.ui.thumbnails import OnDemand, Thumbnails
 
 STYLE = Path(__file__).with_name("page.css")
@@ -59,19 +59,19 @@ ADDRESSED = "/[?&](example|id|text)=/.test(window.location.search)"
 PART_SHOWN = "() => document.dispatchEvent(new Event('part'))"
 
 
-def build_page(start: Start, settings: Settings) -> "Demo":
+def build_page(start: Startup, settings: Settings) -> "Demo":
     """The demo as Gradio Blocks, over whatever `start` makes ready."""
     thumbnails = Thumbnails(settings.cache)
     gr.set_static_paths([QUERIES])
     endpoints = Endpoints(start, thumbnails, (thumbnails.folder, QUERIES), settings.max_upload_mb * 2**20)
     seconds = CACHE_HOURS * 3600
-    spoken = Spoken()
+    localized = LocalizedComponents()
     with Demo(
         title="imgret: image retrieval with basic maths", analytics_enabled=False, delete_cache=(seconds, seconds)
     ) as demo:
         demo.thumbnails = thumbnails
         with gr.Row(elem_id="top"):
-            spoken(gr.Markdown, {"value": lambda words: f"# {words.title}\n{words.lead}"})
+            localized(gr.Markdown, {"value": lambda words: f"# {words.title}\n{words.lead}"})
             language = gr.Radio(
                 [(name, code) for code, name in LANGUAGES.items()],
                 value=DEFAULT,
@@ -83,7 +83,7 @@ def build_page(start: Start, settings: Settings) -> "Demo":
                 elem_id="language",
             )
         about = gr.Markdown(WORDS[DEFAULT].wait, elem_id="about")
-        spoken(gr.Markdown, {"value": lambda words: words.examples}, elem_classes="small")
+        localized(gr.Markdown, {"value": lambda words: words.examples}, elem_classes="small")
         examples = read_examples()
         gallery = gr.Gallery(
             [(str(example.path), example.captions[DEFAULT]) for example in examples],
@@ -94,18 +94,20 @@ def build_page(start: Start, settings: Settings) -> "Demo":
             allow_preview=False,
             interactive=False,
         )
-        share = spoken(gr.Button, {"value": lambda words: words.share}, size="sm", elem_id="share")
-        shared = spoken(gr.Textbox, {"value": lambda words: json.dumps([words.share, words.shared])}, visible="hidden")
+        share = localized(gr.Button, {"value": lambda words: words.share}, size="sm", elem_id="share")
+        shared = localized(
+            gr.Textbox, {"value": lambda words: json.dumps([words.share, words.shared])}, visible="hidden"
+        )
         share.click(None, shared, js=copy_script(settings.space_host), api_visibility="private")
-        latest = gr.Textbox("", visible="hidden"), gr.Textbox(WHOLE, visible="hidden")
+        latest = gr.Textbox("", visible="hidden"), gr.Textbox(FULL_IMAGE, visible="hidden")
         with gr.Tabs() as choice:
-            pixels, clip = PixelsTab(endpoints, spoken, language), ClipTab(endpoints, spoken, language)
-            compare = CompareTab(endpoints, spoken, examples)
-            library = LibraryTab(endpoints, spoken, language, latest)
-            CodeTab(spoken)
-        with spoken(gr.Accordion, {"label": lambda words: words.course}, open=False):
-            spoken(gr.Markdown, {"value": lambda words: words.course_text})
-        spoken(gr.Markdown, {"value": lambda words: words.privacy}, elem_classes="small")
+            pixels, clip = PixelsTab(endpoints, localized, language), ClipTab(endpoints, localized, language)
+            compare = CompareTab(endpoints, localized, examples)
+            library = LibraryTab(endpoints, localized, language, latest)
+            CodeTab(localized)
+        with localized(gr.Accordion, {"label": lambda words: words.course}, open=False):
+            localized(gr.Markdown, {"value": lambda words: words.course_text})
+        localized(gr.Markdown, {"value": lambda words: words.privacy}, elem_classes="small")
         timer = gr.Timer(SECONDS_BETWEEN_STAGES, active=False)
         endpoints.publish()
         Tools(endpoints).publish()
@@ -125,22 +127,27 @@ def build_page(start: Start, settings: Settings) -> "Demo":
 
         def speak(language: str) -> list[Any]:
             named = [(str(example.path), example.captions[language]) for example in examples]
-            return [named, *spoken.updates(language)]
+            return [named, *localized.updates(language)]
 
         def greet(request: gr.Request) -> list[Any]:
             code = chosen_language(request)
             return [code, pixels.at_first(code), *speak(code)]
 
         described = [about, timer, clip.starter, clip.labels]
-        demo.load(greet, None, [language, pixels.about, gallery, *spoken.components], **QUIETLY).then(
+        demo.load(greet, None, [language, pixels.about, gallery, *localized.components], **INTERNAL_EVENT).then(
             None, language, js="(language) => { document.documentElement.lang = language; }", api_visibility="private"
-        ).then(told(describe), language, described, show_progress_on=about, api_visibility="private").then(
-            told(page.follow), page.inputs, page.outputs, js=ONLY_IF % ADDRESSED, **QUIETLY, **IN_TURN
+        ).then(gradio_handler(describe), language, described, show_progress_on=about, api_visibility="private").then(
+            gradio_handler(page.follow),
+            page.inputs,
+            page.outputs,
+            js=ONLY_IF % ADDRESSED,
+            **INTERNAL_EVENT,
+            **SEARCH_QUEUE,
         )
-        language.input(speak, language, [gallery, *spoken.components], **QUIETLY).then(
-            told(describe), language, described, **QUIETLY
-        ).then(told(page.again), page.inputs, page.outputs, **QUIETLY, **IN_TURN)
-        timer.tick(told(describe), language, described, **QUIETLY)
+        language.input(speak, language, [gallery, *localized.components], **INTERNAL_EVENT).then(
+            gradio_handler(describe), language, described, **INTERNAL_EVENT
+        ).then(gradio_handler(page.again), page.inputs, page.outputs, **INTERNAL_EVENT, **SEARCH_QUEUE)
+        timer.tick(gradio_handler(describe), language, described, **INTERNAL_EVENT)
         language.input(None, language, js=LANGUAGE_TO_ADDRESS, api_visibility="private")
     demo.queue(default_concurrency_limit=4, max_size=WAITING, status_update_rate=1)
     return demo
@@ -203,7 +210,7 @@ class _Page:
             """A click on an example: the whole query."""
             if not isinstance(chosen.index, int) or not 0 <= chosen.index < len(self._examples):
                 raise SearchError("There is no such example.")
-            emptied: Changes = dict.fromkeys(tab.besides, "")
+            emptied: Changes = dict.fromkeys(tab.cleared_on_example, "")
             return emptied | self._at(
                 tab, language, str(self._examples[chosen.index].path), self._given(values) | emptied
             )
@@ -213,10 +220,10 @@ class _Page:
 
         def change_picture(language: str, *values: Any) -> Changes:
             given = self._given(values)
-            if given[tab.picture] is None and not any(given[field] for field in tab.besides):
+            if given[tab.picture] is None and not any(given[field] for field in tab.cleared_on_example):
                 return self._emptied(tab, language, given)
             try:
-                return {tab.part: WHOLE} | self._found(tab, language, given | {tab.part: WHOLE})
+                return {tab.part: FULL_IMAGE} | self._found(tab, language, given | {tab.part: FULL_IMAGE})
             except ImageError as error:  # the browser would show a broken one, and what the picture before it found
                 gr.Warning(notice(str(error), language))
                 return {tab.picture: None} | self._emptied(tab, language, given)
@@ -234,7 +241,7 @@ class _Page:
         own = f"({picture}?.path ?? '')"
         another = f"{own} !== {latest} || {own_part} !== {part}"
         fields = [tab.picture, tab.part]
-        self._on(gallery.select, tab, pick, f"{active} === '{tab.name}'", [*fields, *tab.besides])
+        self._on(gallery.select, tab, pick, f"{active} === '{tab.name}'", [*fields, *tab.cleared_on_example])
         # What is the latest picture was set and searched for by an answer. Not `input` or `clear`: when a picture is
         # taken away, they come with the one that was there.
         self._on(tab.picture.change, tab, change_picture, f"{own} !== {latest} || {own} === ''", fields)
@@ -262,7 +269,16 @@ class _Page:
         filled = [*outputs, *self._kept, *tab.outputs]
         # What a visitor does while an answer is on its way is asked for after it, instead of being dropped.
         js = ONLY_IF % only_if if only_if else None
-        gr.on(events, told(handler), self.inputs, filled, js=js, trigger_mode="always_last", **QUIETLY, **IN_TURN)
+        gr.on(
+            events,
+            gradio_handler(handler),
+            self.inputs,
+            filled,
+            js=js,
+            trigger_mode="always_last",
+            **INTERNAL_EVENT,
+            **SEARCH_QUEUE,
+        )
 
     def _script(self, field: Block) -> str:
         """The value of a field in a script."""
@@ -276,7 +292,7 @@ class _Page:
             return {self._latest: gr.skip()}
         tab, given = self._tab(parameters.get("tab")), self._given(values)
         form = dict(zip(tab.form, tab.from_address(parameters, *(given[field] for field in tab.form)), strict=True))
-        found = form | self._at(tab, language, path, given | form, parameters.get("part", WHOLE))
+        found = form | self._at(tab, language, path, given | form, parameters.get("part", FULL_IMAGE))
         return found | {self._choice: gr.Tabs(selected=tab.name), self._active: tab.name}
 
     def again(self, language: str, *values: Any) -> Changes:
@@ -298,7 +314,7 @@ class _Page:
         found = self._at(tab, language, path, self._given(values))
         return found | {self._choice: gr.Tabs(selected=tab.name), self._active: tab.name}
 
-    def _at(self, tab: Tab, language: str, path: str | None, given: Changes, part: str = WHOLE) -> Changes:
+    def _at(self, tab: Tab, language: str, path: str | None, given: Changes, part: str = FULL_IMAGE) -> Changes:
         """A search for the picture in a file, or a part of it, which become those of the tab."""
         asked = given | {tab.picture: {"path": path} if path else None, tab.part: part}
         return {tab.picture: path, tab.part: part} | self._found(tab, language, asked)
@@ -314,14 +330,14 @@ class _Page:
             link["example"] = query.example
         elif query is not None and query.like:
             link["id"] = query.like
-        if part != WHOLE and link.keys() & {"example", "id"}:
+        if part != FULL_IMAGE and link.keys() & {"example", "id"}:
             link["part"] = part
         latest = {self._latest: picture["path"] if picture else "", self._part: part}
         return latest | {self._address: urlencode(link, safe=",")} | dict(zip(tab.outputs, outputs, strict=True))
 
     def _emptied(self, tab: Tab, language: str, given: Changes) -> Changes:
         outputs = tab.cleared(language, *(given[field] for field in tab.form))
-        emptied = {tab.part: WHOLE, self._latest: "", self._part: WHOLE, self._address: f"tab={tab.name}"}
+        emptied = {tab.part: FULL_IMAGE, self._latest: "", self._part: FULL_IMAGE, self._address: f"tab={tab.name}"}
         return emptied | dict(zip(tab.outputs, outputs, strict=True))
 
     def _named(self, parameters: Mapping[str, str]) -> str | None:
@@ -341,7 +357,7 @@ class _Page:
         return dict(zip(self.inputs[1:], values, strict=True))
 
 
-def launch(demo: Demo, start: Start, settings: Settings, *, port: int | None = None, **options: Any) -> Any:
+def launch(demo: Demo, start: Startup, settings: Settings, *, port: int | None = None, **options: Any) -> Any:
     """Serves the page; host and port are Gradio's own variables where not given."""
     max_bytes = settings.max_upload_mb * 2**20
     bound_downloads(max_bytes)
@@ -350,7 +366,7 @@ def launch(demo: Demo, start: Start, settings: Settings, *, port: int | None = N
         found = start.health()
         return JSONResponse({"status": found.status, "reason": found.reason}, 200 if found.searchable else 503)
 
-    middleware = [Middleware(Guard, max_bytes), Middleware(OnDemand, demo.thumbnails, start)]
+    middleware = [Middleware(RequestLimits, max_bytes), Middleware(OnDemand, demo.thumbnails, start)]
     return demo.launch(
         css_paths=STYLE,
         js=MARKING.read_text(encoding="utf-8"),
@@ -403,7 +419,7 @@ def _theme() -> gr.themes.Base:
     return theme
 
 
-def _about(ready: Ready, start: Start, language: str) -> str:
+def _about(ready: ReadyIndex, start: Startup, language: str) -> str:
     words, manifest = WORDS[language], ready.retriever.index.manifest
     line = words.about.format(
         count=manifest.count,

@@ -6,11 +6,11 @@ from typing import Any
 import gradio as gr
 
 from imgret.metrics import LARGER_IS_CLOSER, METRICS
-from imgret.startup import Ready
+from imgret.startup import ReadyIndex
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.explanations import why_pixels
 from imgret.ui.i18n import WORDS, Words
-from imgret.ui.localized import Spoken
+from imgret.ui.localized import LocalizedComponents
 from imgret.ui.results import Results
 from imgret.ui.tab import Tab, k_from, k_slider, picture_field
 
@@ -29,24 +29,24 @@ class PixelsTab(Tab):
 
     name = "pixels"
 
-    def __init__(self, endpoints: Endpoints, spoken: Spoken, language: gr.Radio) -> None:
+    def __init__(self, endpoints: Endpoints, localized: LocalizedComponents, language: gr.Radio) -> None:
         self._endpoints = endpoints
         with (
-            spoken(gr.Tab, {"label": lambda words: words.pixels_tab}, id=self.name) as self.tab,
+            localized(gr.Tab, {"label": lambda words: words.pixels_tab}, id=self.name) as self.tab,
             gr.Row(elem_classes="search"),
         ):
             with gr.Column(scale=2, min_width=280, elem_classes="query"):
-                self.picture, self.part = picture_field(spoken, "pixel-query")
-                metric = spoken(
+                self.picture, self.part = picture_field(localized, "pixel-query")
+                metric = localized(
                     gr.Radio,
                     {"label": lambda words: words.metric, "choices": _choices},
                     value=DEFAULT,
                     elem_id="pixel-metric",
                 )
                 self.about = gr.Markdown(self.at_first("en"), latex_delimiters=LATEX, elem_classes="formula")
-                k = k_slider(spoken)
+                k = k_slider(localized)
             with gr.Column(scale=5, min_width=320, elem_classes="results"):
-                self._results = Results(spoken, "pixel")
+                self._results = Results(localized, "pixel")
         self.form = [metric, k]
         self.outputs = [self.about, *self._results.outputs]
         self.hits = [self._results.hits]
@@ -58,20 +58,20 @@ class PixelsTab(Tab):
         """What `about` says of the metric that is chosen when the page opens."""
         return _about(language, DEFAULT)
 
-    def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:
+    def search(self, ready: ReadyIndex, language: str, query: Query | None, *form: Any) -> list[Any]:
         if query is None:
             return self.cleared(language, *form)
         metric, k = form
         words = WORDS[language]
-        answer = self._endpoints.by_pixels(ready, query, metric, k)
+        response = self._endpoints.by_pixels(ready, query, metric, k)
         status = words.pixels_status.format(
-            hits=len(answer.hits),
+            hits=len(response.hits),
             count=len(ready.retriever.index),
             metric=words.metrics[metric],
-            visited=answer.visited,
-            ms=answer.elapsed_ms,
+            rows_scanned=response.rows_scanned,
+            ms=response.elapsed_ms,
         )
-        return [_about(language, metric), *self._results.shown(answer, language, status)]
+        return [_about(language, metric), *self._results.shown(response, language, status)]
 
     def cleared(self, language: str, *form: Any) -> list[Any]:
         return [_about(language, form[0]), *self._results.cleared()]

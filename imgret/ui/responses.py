@@ -8,15 +8,16 @@ from typing import Any
 
 from gradio.data_classes import FileData
 
-from imgret.search import Found, Hit, Retriever
-from imgret.startup import Ready
+from imgret.search import Hit, Retriever, SearchResult
+from imgret.startup import ReadyIndex
 from imgret.ui.thumbnails import Thumbnails
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one query found: `images` are the hits' thumbnails; `visited` is how many pictures had to be looked at, None
-    where nobody counts them.
+class Response:
+    """The answer to one query.
+
+    `images`: the thumbnails of the hits. `rows_scanned`: as in `SearchResult`.
     """
 
     method: str
@@ -25,7 +26,7 @@ class Answer:
     elapsed_ms: float
     library: str
     notice: str | None
-    visited: int | None
+    rows_scanned: int | None
 
     def as_dict(self, *, with_images: bool = True) -> dict[str, Any]:
         """The answer as the endpoints give it, each hit with its `image`, a file that the client downloads."""
@@ -42,27 +43,31 @@ class Answer:
         }
 
 
-def answer(
-    ready: Ready, thumbnails: Thumbnails, method: str, search: Callable[[], Found], notice: str | None = None
-) -> Answer:
+def respond(
+    ready: ReadyIndex,
+    thumbnails: Thumbnails,
+    method: str,
+    search: Callable[[], SearchResult],
+    notice: str | None = None,
+) -> Response:
     """Runs `search` and puts its hits with their thumbnails."""
     started = time.perf_counter()
     found = search()
     elapsed = (time.perf_counter() - started) * 1000
-    return Answer(
+    return Response(
         method=method,
         hits=tuple(found.hits),
         images=tuple(thumbnails.path(ready.retriever, hit.row) for hit in found.hits),
         elapsed_ms=round(elapsed, 3),
         library=ready.retriever.index.manifest.library.name,
         notice=" ".join(sentence for sentence in (notice, ready.notice) if sentence) or None,
-        visited=found.visited,
+        rows_scanned=found.rows_scanned,
     )
 
 
-def no_answer(ready: Ready, method: str, why: str) -> Answer:
+def empty_response(ready: ReadyIndex, method: str, why: str) -> Response:
     """The place of an answer that cannot be had, beside others that can."""
-    return Answer(method, (), (), 0.0, ready.retriever.index.manifest.library.name, why, None)
+    return Response(method, (), (), 0.0, ready.retriever.index.manifest.library.name, why, None)
 
 
 def k_notice(retriever: Retriever, k: Any) -> str | None:

@@ -10,8 +10,8 @@ from imgret.search import Hit
 from imgret.ui.endpoints import Endpoints
 from imgret.ui.explanations import Explain, Why
 from imgret.ui.i18n import Words, translated
-from imgret.ui.localized import Spoken
-from imgret.ui.responses import Answer
+from imgret.ui.localized import LocalizedComponents
+from imgret.ui.responses import Response
 
 JSON_TEXT = "JSON.stringify(answer, null, 1)"
 CSV_TEXT = """(() => {
@@ -26,28 +26,28 @@ SAVED = {"JSON": (JSON_TEXT, "json", "application/json"), "CSV": (CSV_TEXT, "csv
 class Results:
     """The components of one answer; `outputs` are what a search fills, with `shown` or `cleared`."""
 
-    def __init__(self, spoken: Spoken, prefix: str) -> None:
-        first_line(spoken)
+    def __init__(self, localized: LocalizedComponents, prefix: str) -> None:
+        first_line(localized)
         self._status = gr.Markdown("", elem_classes="status")
         self.hits = hits_gallery(f"{prefix}-hits")
         self._answer = gr.JSON(visible="hidden")
-        self._why = Why(spoken, f"{prefix}-why")
+        self._why = Why(localized, f"{prefix}-why")
         with gr.Row(elem_classes="save"):
-            spoken(gr.Markdown, {"value": lambda words: words.go_on}, elem_classes="small")
+            localized(gr.Markdown, {"value": lambda words: words.go_on}, elem_classes="small")
             for kind, (text, ending, media) in SAVED.items():
 
                 def says(words: Words, kind: str = kind) -> str:
                     return f"{words.save} {kind}"
 
-                button = spoken(gr.Button, {"value": says}, size="sm", min_width=110, scale=0)
+                button = localized(gr.Button, {"value": says}, size="sm", min_width=110, scale=0)
                 button.click(None, self._answer, js=_saving(text, ending, media), api_visibility="private")
         self.outputs: list[Block] = [self._status, self.hits, self._answer, *self._why.outputs]
 
-    def shown(self, answer: Answer, language: str, status: str) -> list[Any]:
+    def shown(self, response: Response, language: str, status: str) -> list[Any]:
         """The values of `outputs` for an answer, of which `status` is a line."""
-        notice = translated(answer.notice, language) if answer.notice else ""
-        hits, found = captioned(answer, language), answer.as_dict(with_images=False)
-        return [f"{status} {notice}", hits, found, *self._why.cleared(len(answer.hits))]
+        notice = translated(response.notice, language) if response.notice else ""
+        hits, found = captioned(response, language), response.as_dict(with_images=False)
+        return [f"{status} {notice}", hits, found, *self._why.cleared(len(response.hits))]
 
     def cleared(self) -> list[Any]:
         """The values of `outputs` before a search."""
@@ -60,9 +60,9 @@ class Results:
         self._why.wire(endpoints, explain, language, self._answer, query, form)
 
 
-def first_line(spoken: Spoken) -> None:
+def first_line(localized: LocalizedComponents) -> None:
     """What stands above galleries as long as they are empty; page.css sees to that."""
-    spoken(gr.Markdown, {"value": lambda words: words.first}, elem_classes="first")
+    localized(gr.Markdown, {"value": lambda words: words.first}, elem_classes="first")
 
 
 def hits_gallery(elem_id: str) -> gr.Gallery:
@@ -79,14 +79,14 @@ def hits_gallery(elem_id: str) -> gr.Gallery:
     )
 
 
-def captioned(answer: Answer, language: str, marks: dict[str, str] | None = None) -> list[tuple[str, str]]:
+def captioned(response: Response, language: str, marks: dict[str, str] | None = None) -> list[tuple[str, str]]:
     """The hits of an answer as a gallery's pictures with captions; `marks` stand before the names of hits, by id."""
     marks = marks or {}
     texts = (
-        f"{hit.rank}. {_score(answer.method, hit.score)} · {marks.get(hit.id, '')}{_name(hit, language)}"
-        for hit in answer.hits
+        f"{hit.rank}. {_score(response.method, hit.score)} · {marks.get(hit.id, '')}{_name(hit, language)}"
+        for hit in response.hits
     )
-    return list(zip(map(str, answer.images), texts, strict=True))
+    return list(zip(map(str, response.images), texts, strict=True))
 
 
 def _name(hit: Hit, language: str) -> str:

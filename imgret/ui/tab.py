@@ -7,17 +7,17 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
-from imgret.startup import Ready
-from imgret.ui.crop import WHOLE
+from imgret.startup import ReadyIndex
+from imgret.ui.crop import FULL_IMAGE
 from imgret.ui.endpoints import Query
-from imgret.ui.localized import Spoken
+from imgret.ui.localized import LocalizedComponents
 
 MAX_K = 50
 
 # How the page's own events are asked for. Without preprocessing a picture arrives as the file it is, undecoded:
 # images/ alone decodes what strangers send. Without a place for progress, because Gradio's script writes the state of
 # each event to every component that ever was such a place, and reads much of the page for it: 280 ms a click.
-QUIETLY: dict[str, Any] = {"preprocess": False, "show_progress_on": [], "api_visibility": "private"}
+INTERNAL_EVENT: dict[str, Any] = {"preprocess": False, "show_progress_on": [], "api_visibility": "private"}
 
 
 class Tab(ABC):
@@ -40,13 +40,13 @@ class Tab(ABC):
     picture: gr.Image
     part: gr.Textbox
     form: list[Block]
-    besides: tuple[Block, ...] = ()
+    cleared_on_example: tuple[Block, ...] = ()
     outputs: list[Block]
     hits: list[gr.Gallery]
     triggers: list[Any]
 
     @abstractmethod
-    def search(self, ready: Ready, language: str, query: Query | None, *form: Any) -> list[Any]:
+    def search(self, ready: ReadyIndex, language: str, query: Query | None, *form: Any) -> list[Any]:
         """The values of `outputs`."""
 
     @abstractmethod
@@ -62,9 +62,9 @@ class Tab(ABC):
         """The form's values with what the address says of them."""
 
 
-def picture_field(spoken: Spoken, elem_id: str) -> tuple[gr.Image, gr.Textbox]:
+def picture_field(localized: LocalizedComponents, elem_id: str) -> tuple[gr.Image, gr.Textbox]:
     """A field for a query picture, from a file, the clipboard or a camera; and the part of it, as crop.js marks it."""
-    picture = spoken(
+    picture = localized(
         gr.Image,
         {
             "label": lambda words: words.query_picture,
@@ -78,13 +78,13 @@ def picture_field(spoken: Spoken, elem_id: str) -> tuple[gr.Image, gr.Textbox]:
         elem_classes="query-picture",
         buttons=[],
     )
-    spoken(gr.Markdown, {"value": lambda words: words.part}, elem_id=f"{elem_id}-hint", elem_classes="small")
-    return picture, gr.Textbox(WHOLE, visible="hidden", elem_id=f"{elem_id}-part")
+    localized(gr.Markdown, {"value": lambda words: words.part}, elem_id=f"{elem_id}-hint", elem_classes="small")
+    return picture, gr.Textbox(FULL_IMAGE, visible="hidden", elem_id=f"{elem_id}-part")
 
 
-def k_slider(spoken: Spoken, value: int = 10, most: int = MAX_K) -> gr.Slider:
+def k_slider(localized: LocalizedComponents, value: int = 10, most: int = MAX_K) -> gr.Slider:
     """The field for k."""
-    return spoken(gr.Slider, {"label": lambda words: words.k}, minimum=1, maximum=most, value=value, step=1)
+    return localized(gr.Slider, {"label": lambda words: words.k}, minimum=1, maximum=most, value=value, step=1)
 
 
 def k_from(parameters: Mapping[str, str], k: Any, most: int = MAX_K) -> Any:

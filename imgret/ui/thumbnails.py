@@ -10,9 +10,9 @@ import gradio as gr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgret.search import Retriever
-from imgret.startup import Start
+from imgret.startup import Startup
 
-MOST, BETWEEN_SWEEPS = 20_000, 1000
+MAX_FILES, BETWEEN_SWEEPS = 20_000, 1000
 """Files that are kept, and how many are written until the oldest beyond that number go."""
 
 
@@ -58,7 +58,7 @@ class Thumbnails:
                 held.append((entry.stat().st_mtime, entry.path))
             except OSError:  # just dropped by another page
                 continue
-        for _, path in sorted(held)[:-MOST]:
+        for _, path in sorted(held)[:-MAX_FILES]:
             Path(path).unlink(missing_ok=True)
 
 
@@ -67,7 +67,7 @@ class OnDemand:
     before Gradio looks for it.
     """
 
-    def __init__(self, app: ASGIApp, thumbnails: Thumbnails, start: Start) -> None:
+    def __init__(self, app: ASGIApp, thumbnails: Thumbnails, start: Startup) -> None:
         self._app, self._thumbnails, self._start = app, thumbnails, start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -4,8 +4,8 @@ Alone knows Chroma, which is not imported before a collection is opened or writt
 """
 
 from imgret.vectors.base import Keys, RecallAudit, VectorError
-from imgret.vectors.served import can_grow, collection_of, drop, keys_of, reach
 from imgret.vectors.server import ChromaServer
+from imgret.vectors.server_collection import can_grow, collection_of, drop, keys_of, ping
 from imgret.vectors.store import VectorStore
 
 __all__ = [
@@ -18,5 +18,5 @@ __all__ = [
     "collection_of",
     "drop",
     "keys_of",
-    "reach",
+    "ping",
 ]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imgret.errors import in_short
-from imgret.files.tempdir import Scratch
+from imgret.errors import one_line
+from imgret.files.tempdir import TempFolder
 from imgret.vectors.base import (
     AUDIT_RECALL,
     BATCH,
@@ -23,9 +23,9 @@ from imgret.vectors.base import (
     keys_named,
     names_of,
 )
-from imgret.vectors.embedded import COLLECTION, Embedded, check, client_of, working_copy
-from imgret.vectors.served import BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS, DRAFT, Served
+from imgret.vectors.local_collection import COLLECTION, LocalCollection, check, client_of, working_copy
 from imgret.vectors.server import ChromaServer
+from imgret.vectors.server_collection import BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS, DRAFT, ServerCollection
 
 AUDIT_QUERIES, AUDIT_K, AUDIT_TOLERANCE = 256, 10, 1e-6
 PROBES, PROBE_TOLERANCE = 16, 1e-4
@@ -38,7 +38,7 @@ class VectorStore:
     Opened with `open`, made with `create`; on a server with `connect` and `write`. Safe to ask from several threads.
     """
 
-    def __init__(self, source: "Embedded | Served", count: int, keys: Keys | None = None) -> None:
+    def __init__(self, source: LocalCollection | ServerCollection, count: int, keys: Keys | None = None) -> None:
         """`keys`: what the rows are called in the collection, if not by their number; others may be in it then."""
         self._source, self._count = source, count
         self._order = None if keys is None else np.argsort(keys)
@@ -62,7 +62,7 @@ class VectorStore:
         except VectorError:
             raise
         except Exception as error:  # Chroma's, SQLite's and the disk's
-            raise VectorError(f"The embeddings cannot be stored in {folder} ({in_short(error)}).") from error
+            raise VectorError(f"The embeddings cannot be stored in {folder} ({one_line(error)}).") from error
 
     @classmethod
     def _created(
@@ -78,7 +78,7 @@ class VectorStore:
             progress(first + len(rows))
         client.close()
         while True:
-            source = Embedded(client_of(folder))
+            source = LocalCollection(client_of(folder))
             audit = cls(source, len(embeddings)).audit(embeddings, ef_search)
             if audit.recall >= AUDIT_RECALL or ef_search >= len(embeddings):
                 source.close()
@@ -97,12 +97,12 @@ class VectorStore:
         wrongly: so half of some rows have to find themselves first. One made to end the process that opens it is not
         opened. Raises VectorError.
         """
-        scratch = Scratch(cache, "chroma")
+        scratch = TempFolder(cache, "chroma")
         copy = scratch.folder / "db"
         try:
             working_copy(folder, copy)
             check(copy, embeddings.shape[1])
-            source = Embedded(client_of(copy), scratch)
+            source = LocalCollection(client_of(copy), scratch)
             store = cls(source, len(embeddings))
             if (found := source.collection.count()) != len(embeddings):
                 raise ValueError(f"there are {found} instead of {len(embeddings)}")
@@ -114,7 +114,7 @@ class VectorStore:
         except Exception as error:
             scratch.close()
             raise VectorError(
-                f"The embeddings in {folder} cannot be opened ({in_short(error)}); build the index anew."
+                f"The embeddings in {folder} cannot be opened ({one_line(error)}); build the index anew."
             ) from error
 
     @classmethod
@@ -122,7 +122,7 @@ class VectorStore:
         """The rows called `keys` (N,) in the collection `name` on `server`, which is asked for it by the first query,
         and anew by each that finds it gone.
         """
-        return cls(Served(server, name, keys), len(keys), keys)
+        return cls(ServerCollection(server, name, keys), len(keys), keys)
 
     @classmethod
     def write(
@@ -143,18 +143,18 @@ class VectorStore:
         to those that `drop` asks. Raises VectorError.
         """
         final, draft = (
-            Served(server, called, keys, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
+            ServerCollection(server, called, keys, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
             for called in (name, name + DRAFT)
         )
         try:
             if not final.is_there(embeddings.shape[1]):
-                draft.fill(owner, embeddings, labels, progress)
-                audit = draft.widened(partial(cls(draft, len(keys), keys).audit, embeddings))
+                draft.create(owner, embeddings, labels, progress)
+                audit = draft.tune_ef_search(partial(cls(draft, len(keys), keys).audit, embeddings))
                 if draft.rename(name):
                     final.note(owner)
                     return audit
-            final.complete(owner, embeddings, labels, progress)
-            return final.widened(partial(cls(final, len(keys), keys).audit, embeddings))
+            final.append(owner, embeddings, labels, progress)
+            return final.tune_ef_search(partial(cls(final, len(keys), keys).audit, embeddings))
         finally:
             final.close()
             draft.close()

@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from imgret.errors import in_short
-from imgret.files.tempdir import Scratch
+from imgret.errors import one_line
+from imgret.files.tempdir import TempFolder
 from imgret.vectors import base
 from imgret.vectors.base import Floats, VectorError
 from imgret.vectors.hnsw_check import METADATA, check_graph
@@ -16,10 +16,10 @@ from imgret.vectors.hnsw_check import METADATA, check_graph
 DATABASE, COLLECTION = "chroma.sqlite3", "embeddings"
 
 
-class Embedded:
+class LocalCollection:
     """The collection in a folder."""
 
-    def __init__(self, client: Any, scratch: Scratch | None = None) -> None:
+    def __init__(self, client: Any, scratch: TempFolder | None = None) -> None:
         self._client, self._scratch = client, scratch
         self.collection = client.get_collection(COLLECTION, embedding_function=None)
         self._closing = threading.Lock()
@@ -28,7 +28,7 @@ class Embedded:
         try:
             found = self.collection.query(query_embeddings=vectors, n_results=k, where=where, include=[])
         except Exception as error:
-            raise VectorError(f"The embeddings cannot be searched ({in_short(error)}).") from error
+            raise VectorError(f"The embeddings cannot be searched ({one_line(error)}).") from error
         return list(found["ids"][0])
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imgret.errors import in_short
+from imgret.errors import one_line
 from imgret.vectors.base import (
     AUDIT_RECALL,
     BATCH,
@@ -80,9 +80,9 @@ def _hash_of(keys: Keys) -> str:
     return hashlib.blake2b(np.sort(keys).tobytes(), digest_size=8).hexdigest()
 
 
-def reach(server: ChromaServer) -> None:
+def ping(server: ChromaServer) -> None:
     """Raises VectorError if `server` does not answer."""
-    asked = Served(server, "")
+    asked = ServerCollection(server, "")
     try:
         asked.ask(lambda client: client.heartbeat())
     finally:
@@ -95,7 +95,7 @@ def can_grow(server: ChromaServer, name: str, old: Keys, new: Keys) -> bool:
     """
     if len(new) <= SMALL:  # anew in a second
         return False
-    asked = Served(server, name, old, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
+    asked = ServerCollection(server, name, old, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
     try:
         mark = asked.mark()
     finally:
@@ -112,12 +112,12 @@ def drop(server: ChromaServer, owner: str, keep: str, keys: Keys) -> int:
 
     What others wrote, too, stays for them. Raises VectorError.
     """
-    asked = Served(server, keep, keys, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
+    asked = ServerCollection(server, keep, keys, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
 
     def request(client: Any) -> int:
         dropped = 0
         for collection in _every_collection(client):
-            mark = _Mark.of(collection)
+            mark = _CollectionNote.of(collection)
             if mark is None or owner not in mark.owners or collection.name == keep:
                 continue
             others = tuple(other for other in mark.owners if other != owner)
@@ -135,7 +135,7 @@ def drop(server: ChromaServer, owner: str, keep: str, keys: Keys) -> int:
 
 
 @dataclass(frozen=True)
-class _Mark:
+class _CollectionNote:
     """What imgret notes in the metadata of a collection on a server.
 
     Its width; for whom it is; the `ef_search` it was made with, which the server keeps until it is restarted; which
@@ -152,7 +152,7 @@ class _Mark:
         return {_MARK: json.dumps(asdict(self))}
 
     @classmethod
-    def of(cls, collection: Any) -> "_Mark | None":
+    def of(cls, collection: Any) -> "_CollectionNote | None":
         try:
             values = json.loads((collection.metadata or {})[_MARK])
             return cls(**values | {"owners": tuple(values["owners"]), "indexes": tuple(values.get("indexes", ()))})
@@ -174,7 +174,7 @@ class _Open:
     at: float = field(default_factory=time.monotonic)
 
 
-class Served:
+class ServerCollection:
     """The collection `name` on a server.
 
     Connected to when first asked; each request is bounded in time, and repeated while the server is away.
@@ -230,13 +230,13 @@ class Served:
 
         return self.ask(request)
 
-    def mark(self) -> _Mark | None:
+    def mark(self) -> _CollectionNote | None:
         """What is noted in the collection, None where there is none of imgret's."""
         from chromadb.errors import NotFoundError
 
-        def request(client: Any) -> _Mark | None:
+        def request(client: Any) -> _CollectionNote | None:
             try:
-                return _Mark.of(client.get_collection(self._name, embedding_function=None))
+                return _CollectionNote.of(client.get_collection(self._name, embedding_function=None))
             except NotFoundError:
                 return None
 
@@ -258,13 +258,13 @@ class Served:
 
         return self.ask(request)
 
-    def fill(
+    def create(
         self, owner: str, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
     ) -> None:
         """Writes what the collection lacks at its end, made if it is not there."""
         count, dim = embeddings.shape
         ef_search = _served_ef_search(count)
-        made = _Mark(dim, (owner,), ef_search, (self._index,), count)
+        made = _CollectionNote(dim, (owner,), ef_search, (self._index,), count)
 
         def begin(client: Any) -> tuple[Any, int]:
             collection = client.get_or_create_collection(
@@ -283,7 +283,7 @@ class Served:
             raise VectorError(self._unlike(f"it holds {written} vectors instead of {count}"))
         self._found = _Open(collection, 0, False)
 
-    def complete(
+    def append(
         self, owner: str, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
     ) -> None:
         """Adds what the collection lacks, among rows of other indexes."""
@@ -342,7 +342,7 @@ class Served:
             self.ask(lambda _, first=first: collection.delete(ids=others[first : first + BATCH]))  # type: ignore[misc]
         return len(others)
 
-    def widened(self, audit: Callable[[int], RecallAudit]) -> RecallAudit:
+    def tune_ef_search(self, audit: Callable[[int], RecallAudit]) -> RecallAudit:
         """What `audit(ef_search)` says of the collection, whose search is widened until the recall is reached."""
         found = self.ask(self._opened)
         ef_search = found.width or min(self._mark_of(found.collection).ef_search, self._count)
@@ -408,8 +408,8 @@ class Served:
             found = self._found = _Open(collection, width, len(mark.indexes) > 1)
         return found
 
-    def _mark_of(self, collection: Any) -> _Mark:
-        mark = _Mark.of(collection)
+    def _mark_of(self, collection: Any) -> _CollectionNote:
+        mark = _CollectionNote.of(collection)
         if mark is None:
             raise VectorError(self._unlike("imgret did not write it, and leaves it alone"))
         return mark
@@ -441,10 +441,10 @@ class Served:
         if isinstance(cause, errors.NotFoundError):
             return f"{server} has no collection {self._name}, which this index needs; build the index again."
         if isinstance(cause, errors.InvalidDimensionException) or "dimension" in str(cause):
-            return self._unlike(in_short(cause))
+            return self._unlike(one_line(cause))
         if status in (401, 403) or isinstance(cause, errors.ChromaAuthError | errors.AuthorizationError):
             return f"{server} does not take the token; set IMGRET_CHROMA_TOKEN to one that it knows."
-        short = f"HTTP {status}" if status else in_short(cause).replace(self._server.token or "\0", "***")
+        short = f"HTTP {status}" if status else one_line(cause).replace(self._server.token or "\0", "***")
         if isinstance(cause, httpx.TransportError):
             return f"{server} cannot be reached ({short}); start it or correct IMGRET_CHROMA_URL."
         return f"{server} cannot do what it was asked ({short})."
