@@ -1,4 +1,4 @@
-"""How does a library's error, or what a caller gave, fit into a sentence of ours?"""
+"""Puts foreign error texts and given values on one line, for the sentences of this package's errors."""
 
 LONGEST = 200
 

@@ -1,4 +1,4 @@
-"""How good are the answers? Precision and mAP by label for all five methods, recall from captions to pictures."""
+"""Measures search quality: precision@k and mAP by label for all five methods, recall@k from captions to pictures."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -42,10 +42,10 @@ def evaluate(
     queries: int | None = None,
     progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None,
 ) -> Evaluation:
-    """Takes each labelled picture (or `queries` of them, drawn with a fixed seed) as a query, itself left out.
+    """Searches with each labelled picture, or with `queries` of them, drawn with a fixed seed; the query is left out.
 
-    Rankings are complete and exact: the metrics on all pixel vectors, the cosine on all embeddings; what Chroma misses
-    of that is the recall audit's figure. Average precision is the mean of the precision at each rank that holds a
+    Rankings are complete and exact: the metrics on all pixel vectors, the cosine on all embeddings. The recall audit
+    measures what Chroma misses of them. Average precision is the mean of the precision at each rank that holds a
     picture of the query's label. A caption's recall@k is 1 if its own picture is among the first k. Raises
     EvaluationError.
     """

@@ -1,4 +1,4 @@
-"""Why a hit? Which pixels the score of a pixel metric comes from, which regions of the hit CLIP's similarity needs."""
+"""Explains the score of a hit: each pixel's share of a pixel metric, the regions that CLIP's similarity depends on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ OPACITY = 0.8
 
 
 class Searchable(Protocol):
-    """What of an `imgret.search.Retriever` a reason needs; the search road and this one do not know each other."""
+    """The part of `imgret.search.Retriever` that explanations use, so that this module need not import that one."""
 
     index: Index
 
@@ -73,10 +73,10 @@ class ClipReason:
 def explain_pixels(
     retriever: Searchable, image: ImageSource | None, id: str, metric: str, *, like: str | None = None
 ) -> PixelReason:
-    """The terms of the sum by which `metric` compares the query `image`, or without one the picture called `like`,
-    with the picture called `id`.
+    """The terms of the sum that is the score of picture `id` for a query, one for each value of the pixel vectors.
 
-    With a and b the two pixel vectors they are, and add up to:
+    The query is `image`, or else the picture of the library with the id `like`. With a and b the two pixel vectors, the
+    terms and their sum are:
 
         l1           |a - b|                                      the score
         l2           (a - b)^2                                    the score squared
@@ -99,8 +99,8 @@ def explain_clip(retriever: Searchable, vector: npt.NDArray[np.float32], id: str
     """Which regions of the picture called `id` make it similar to a query, by occlusion (Zeiler and Fergus, 2014).
 
     `vector` (d,) is the query's unit vector, as `Retriever.embed_query` gives it. The thumbnail is embedded once as it
-    is, and once for each cell of a `grid` x `grid` raster with a patch of the picture's mean colour over it. A patch is
-    twice as wide and high as its cell, so that an object on a border of cells is covered whole by one of them. Raises
+    is, and once for each cell of a `grid` x `grid` raster, with a patch of the picture's mean colour over the cell. The
+    patch is twice as wide and high as the cell, so that one patch covers an object on a border of cells. Raises
     SearchError for an unknown id, ValueError for a grid below 1, EncoderError.
     """
     if grid < 1:
@@ -129,10 +129,9 @@ def heat_map(
 ) -> Image.Image:
     """A map (rows, cols) as an RGB picture: positive values warm, negative ones cool, 0 neutral.
 
-    The colour is the stronger the larger the value is, compared with the largest of them by magnitude. `size` is the
-    longer side in pixels; the picture has the proportions of `background`, which shows through in dimmed grey, or else
-    of the map. `smooth` is for coarse maps, such as those of regions; without it each value is a rectangle, as a map of
-    pixels should be.
+    The strength of a colour is the value's share of the largest magnitude. `size` is the longer side in pixels.
+    `background` shows through in dimmed grey and gives the proportions; without it the map does. `smooth` interpolates
+    between the values of a coarse map; without it each value is a rectangle.
     """
     rows, cols = values.shape
     width, height = (cols, rows) if background is None else background.size

@@ -1,16 +1,16 @@
-"""What does an index folder hold, and can it be trusted? Where the build road and the search road meet.
+"""The index folder: its layout, its manifest, and `Index`, which checks it and opens it for search.
 
-manifest.json          the only name that is ever replaced; it points to the folder below
-data-<content hash>/   never written to once the manifest names it
-    records.arrow      a row a picture: id, label, captions, size, content hash, place of its thumbnail
+manifest.json          the only file that a rebuild replaces; it names the folder below
+data-<content hash>/   read-only from the moment the manifest names it
+    records.arrow      one row for each picture: id, label, captions, size, content hash, thumbnail offset
     thumbnails.bin     WebP pictures, one after the other
     embeddings.npy     (N, d) float32, rows of norm 1
     pixels/            the pixel index
-    chroma/            the Chroma collection, unless a Chroma server has it
-    map.npy            (N, 2) float32, each picture's point on a map of the library; NaN for one that is not on it
-    evaluation.json    how good the answers are, where the pictures have labels or captions
+    chroma/            the Chroma collection, if it is not on a Chroma server
+    map.npy            (N, 2) float32, the point of each picture on the map of the library; NaN if it has none
+    evaluation.json    precision, mAP and recall, if the pictures have labels or captions
 
-All but the collection and the figures may lie in parts of at most 1 GB: embeddings.npy, embeddings.npy.1, and so on.
+Files above 1 GB are split into embeddings.npy, embeddings.npy.1 and so on, except those in chroma/.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What the four formulas of the course say of two pictures: L1, L2, cosine similarity, correlation coefficient.
+"""The four metrics of the course: L1, L2, cosine similarity and correlation coefficient.
 
 Each function compares one query with N pictures. `query` has shape (H, W, 3) or (D,), `data` has that shape with a
 leading N; the answer is float64 of shape (N,). Any numeric type is taken: values become float64 before the first

@@ -1,4 +1,4 @@
-"""Is the Hub there? Asked once and quickly, before a client that would retry for minutes."""
+"""Finds out within two seconds whether the Hub answers, as its own clients retry for minutes before they give up."""
 
 import threading
 import time
@@ -36,7 +36,7 @@ def hub_answers() -> bool:
 
 @contextmanager
 def offline_unless_reachable(needed: bool) -> Iterator[None]:
-    """While open, the Hub's clients use only the local cache, unless the Hub is needed and answers."""
+    """Keeps the Hub's clients offline, on their local cache, unless the Hub is `needed` and answers."""
     from huggingface_hub import constants
 
     offline_before = constants.HF_HUB_OFFLINE

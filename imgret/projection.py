@@ -1,4 +1,4 @@
-"""Where do the pictures lie on a flat map of the library, and where on it does a query belong?"""
+"""The 2-D map of a library: a point for each picture by t-SNE, and the place of a query on it."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""The search road: which pictures of an index are the most similar to a query?"""
+"""Searches an index by the four pixel metrics and by CLIP: `Retriever` answers queries with hits."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -108,7 +108,7 @@ class Retriever:
     ) -> list[Hit]:
         """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
 
-        `like` is the id of a picture of the library that is not among the hits, and the query where there is no
+        `like` is the id of a picture of the library: it is left out of the hits, and is the query if there is no
         `image`. Raises SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad picture.
         """
         return self.find_by_pixels(image, metric, k, like=like).hits
@@ -140,10 +140,11 @@ class Retriever:
     ) -> list[Hit]:
         """The `k` pictures whose embeddings are nearest to that of the query, best first.
 
-        The query is a picture, a text, or both: (1 - text_weight) * picture + text_weight * text, unit vectors, made
-        unit length again; minus the unit vector of `negative`, made unit length once more. `like` is the id of a
-        picture of the library that is not among the hits, and the query's picture where there is no `image`. `labels`
-        keeps only pictures with one of these labels. Raises SearchError, ImageError, EncoderError, VectorError.
+        The query vector is the unit vector of the picture or of the text; for both it is (1 - text_weight) * picture +
+        text_weight * text, normalised. The unit vector of `negative` is subtracted, and the result normalised again.
+        `like` is the id of a picture of the library: it is left out of the hits, and is the query picture if there is
+        no `image`. `labels` keeps only pictures with one of these labels. Raises SearchError, ImageError, EncoderError,
+        VectorError.
         """
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)

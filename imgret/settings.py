@@ -1,4 +1,4 @@
-"""What does the environment say? Read once at the door and handed down as arguments."""
+"""The settings: `Settings.read` takes them from IMGRET_ environment variables, once, at the door."""
 
 from pathlib import Path
 from typing import Annotated

@@ -54,14 +54,18 @@ def prepare(
     folder: str | None = None,
     mount: Path = MOUNT,
 ) -> ReadyIndex:
-    """The first of these that can be had: the index in `folder` (then nothing else will do); the configured index, a
-    folder or a repo whose volume is at `mount`, preloaded or on the Hub; the one built here before; one built now. If
-    the configured library or encoder cannot be had, the embedded library with a notice.
+    """Finds, fetches or builds an index, and returns a retriever for it.
 
-    An index made for another library, split, revision or encoder than configured is passed over. If the settings name a
-    Chroma server, it has the vectors, and gets those of an index from the Hub. Where it is away, whoever asks for them
-    is told; only if an index has to be built, the embedded store is taken instead, with a notice. Raises what the last
-    resort raised.
+    With `folder`, only the index in that folder is used. Without it, these are tried in order:
+    1. the configured index: a folder, or a Hub repo, whose files may be mounted at `mount`, preloaded, or downloaded;
+    2. the index that was built here before;
+    3. an index built now;
+    4. if the configured library or encoder is not available, the embedded library, with a notice.
+
+    An index of another library, split, revision or encoder than configured is not used. If the settings name a Chroma
+    server, it holds the vectors, and the vectors of a fetched index are written to it. If the server is away, CLIP
+    queries raise VectorError; an index that has to be built now keeps its vectors locally, with a notice. Raises the
+    error of the last attempt.
     """
     return deque(prepare_in_steps(settings, progress, folder=folder, mount=mount), maxlen=1).pop()
 

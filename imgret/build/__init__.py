@@ -1,4 +1,4 @@
-"""Builds an index of a library: `build_index`."""
+"""Builds the index of a library, with threads or on Ray."""
 
 from imgret.build.pipeline import BuildError, Progress, build_index
 

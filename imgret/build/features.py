@@ -1,4 +1,4 @@
-"""What does an index keep of a picture? Its digest: made here, and until the index is whole kept here by content."""
+"""Extracts what an index keeps of each picture, and caches it on disk by content until the index is complete."""
 
 import hashlib
 import sqlite3
@@ -16,7 +16,7 @@ from imgret.library import Entry
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """All that an index keeps of a picture's content.
+    """What an index keeps of one picture.
 
     `content` is the SHA-256 of its encoded bytes, `width` and `height` are in pixels, upright; `pixels` (D,) uint8,
     `thumbnail` WebP, `embedding` (d,) float32.
@@ -31,14 +31,14 @@ class ImageFeatures:
 
 
 Outcome = tuple[Entry, ImageError | str, ImageFeatures | None]
-"""Of an entry, its data left out: why it cannot be used, or its content; and its digest, where that is new."""
+"""An entry without its data; its content hash, or why it cannot be used; and its features, if they are new."""
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Makes the features of what is not `known` by its content, the same wherever it runs; threads may share it.
+    """Extracts the features of pictures whose content is not `known`. Safe to share between threads.
 
-    `encoder` is called when the first new picture needs it; `batch` pictures go through it at once.
+    `encoder` loads the encoder, and is called for the first new picture. `batch` pictures are embedded at once.
     """
 
     encoder: Callable[[], Encoder]
@@ -47,7 +47,7 @@ class FeatureExtractor:
     known: Set[str]
 
     def __call__(self, entries: Sequence[Entry]) -> list[Outcome]:
-        """What becomes of `entries`, in their order."""
+        """The outcome of each entry, in their order."""
         batches = (entries[start : start + self.batch] for start in range(0, len(entries), self.batch))
         return [outcome for batch in batches for outcome in self._together(batch)]
 
@@ -77,9 +77,10 @@ class FeatureExtractor:
 
 
 class FeatureCache:
-    """The features of a build under way, in an SQLite file that commits each batch as a whole, safe from a kill.
+    """The features that a build has extracted so far, in an SQLite file that commits whole batches and survives a kill.
 
-    `known` are their contents, and those that are kept `elsewhere`. One thread adds and gets; any may read `known`.
+    `known` holds their content hashes, and those of features that are `elsewhere`. Only one thread may call `add` and
+    `get`; any thread may read `known`.
     """
 
     def __init__(self, path: Path, elsewhere: Iterable[str] = ()) -> None:
@@ -108,7 +109,7 @@ class FeatureCache:
         self.known.update(value[0] for value in values)
 
     def get(self, content: str) -> ImageFeatures:
-        """The digest of `content`. Raises KeyError."""
+        """The features of the picture with this content hash. Raises KeyError."""
         found = self._database.execute("SELECT * FROM features WHERE content = ?", (content,)).fetchone()
         if found is None:
             raise KeyError(content)

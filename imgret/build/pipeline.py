@@ -1,14 +1,13 @@
-"""The build road: how does a library become an index? Stages as plain functions, in the order they run.
+"""The build road: `build_index` turns a library into an index in four stages.
 
-    digest      each picture whose content is new: a pixel vector, a thumbnail, an embedding        -> Digests
-    assemble    the library's rows in order, from the digests and the index there was               -> matrices, records
-    finish      pixel index, Chroma collection with its recall audit, the map, the encoder          -> both searches
-    appraise    the figures of all five methods                                                     -> a whole data
-    folder
+    extract_features           pixel vector, thumbnail and embedding of each new picture, into the feature cache
+    assemble                   matrices, thumbnails and records, in the order of the library
+    write_search_structures    pixel index, Chroma collection with its recall audit, map, exported encoder
+    write_evaluation           precision, mAP and recall of all five methods
 
-The first runs on an engine: threads of this process, or Ray (ray.py). Then the manifest switches. A kill at any
-moment leaves the old index or the new one, and loses at most the batch under way: all is written below `.building` in
-the index folder, and the switch is the replacing of one name.
+An engine runs the first stage: threads of this process, or Ray (ray.py). All stages write below `.building` in the
+index folder. At the end the new manifest replaces the old one. A process that is killed leaves either the old index or
+the new one, and loses at most the batch that it was working on.
 """
 
 import hashlib
@@ -80,7 +79,7 @@ Write = Callable[[npt.NDArray[np.float32], Sequence[str | None], Callable[[int],
 """Makes the Chroma collection of embeddings (N, d) and their labels; hears the number of rows written."""
 
 Engine = Callable[[ImageLibrary, FeatureExtractor], Generator[Outcome]]
-"""Runs a digester over a library and gives its outcomes in the library's order."""
+"""Runs a feature extractor over a library; yields the outcomes in the order of the library."""
 
 
 class BuildError(ValueError):
@@ -107,17 +106,26 @@ def build_index(
     chroma: ChromaServer | str | None = None,
     prune: bool = False,
 ) -> Index:
-    """Builds the index of `library` in `folder`, or brings the one there up to date, and opens it.
+    """Builds the index of `library` in `folder`, or updates the one that is there, and opens it.
 
-    Pictures whose content the index there (or a build that was cut off) already holds are not decoded or embedded
-    again. Rows that cannot be decoded are skipped and listed in the manifest. `cache` is for working copies and
-    encoders. `engine` is what decodes and embeds: threads of this process, or `imgret.build.ray.on_ray`, with the
-    same index. With `chroma`, a server or its address, the vectors go there instead of into the folder: into a
-    collection of their own, or what is new of them into that of the index there. Those who search the latter find what
-    it holds until a build with `prune` drops what builds in this folder wrote there before, whole or cut off, and no
-    other folder's did.
-    Raises BuildError, VectorError, and what the library, the encoder and the engine raise; the index that was there
-    then still is.
+    Only new pictures are decoded and embedded: features are taken from the old index, and from a build that was cut
+    off. Pictures that cannot be decoded are skipped and listed in the manifest.
+
+    Args:
+        library: what to index, in its order.
+        folder: a new or empty folder, or that of an index.
+        encoder: its URI, or an encoder that is loaded already.
+        pixel_size: the side of the squares that the pixel metrics compare, 1 to 1024.
+        progress: called with (stage, done, total).
+        cache: the folder for working copies and encoders; default ~/.cache/imgret.
+        engine: what decodes and embeds, threads of this process or `imgret.build.ray.on_ray`. The index is the same.
+        chroma: a Chroma server or its address, which then gets the vectors instead of the folder: in a new collection,
+            or added to that of the old index. The old index stays searchable until a build with `prune`.
+        prune: drop from the server what earlier builds in this folder wrote, unless builds in other folders use it.
+
+    Raises:
+        BuildError, VectorError: the index cannot be built or its vectors cannot be written. What the library, the
+            encoder and the engine raise is passed on. The old index stays as it was.
     """
     folder = Path(folder)
     chroma = ChromaServer(chroma) if isinstance(chroma, str) else chroma

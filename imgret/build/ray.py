@@ -1,4 +1,4 @@
-"""How is a build spread over many cores or machines? Ray Data reads the library, and actors decode and embed."""
+"""Builds on a Ray cluster: Ray Data reads the library, and one actor a core decodes and embeds."""
 
 import logging
 import os
@@ -46,12 +46,14 @@ class ClusterError(ValueError):
 
 
 def on_ray(address: str | None = None) -> Callable[[ImageLibrary, FeatureExtractor], Generator[Outcome]]:
-    """The engine of `build_index` that runs on Ray: on the cluster at `address`, "host:port" or "auto", that this
-    machine is part of; without one on the cores of this machine, or where the program has called `ray.init` itself.
+    """An engine for `build_index` that runs on Ray.
 
-    An actor a core holds one session of the exported encoder and does what a thread of a plain build does; one that
-    dies is replaced, and its batch done again. The machines of a cluster have this package installed, and see the
-    library at the same path if it is no data set of the Hub. Raises ClusterError.
+    `address` is "host:port" or "auto", of a cluster that this machine is part of. Without it, the engine uses the Ray
+    that the program has initialised, or else starts one on the cores of this machine.
+
+    There is one actor for each core, with its own session of the exported encoder. An actor that dies is replaced, and
+    its batch runs again. All machines of a cluster need this package, and the library at the same path unless it is a
+    data set of the Hub. Raises ClusterError.
     """
 
     def run(library: ImageLibrary, extractor: FeatureExtractor) -> Generator[Outcome]:

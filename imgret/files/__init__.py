@@ -1,1 +1,1 @@
-"""Arrays in files, files in parts, folders that are emptied."""
+"""Files on disk: memory-mapped arrays, files split into parts, temporary folders."""

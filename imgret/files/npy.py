@@ -1,4 +1,4 @@
-"""How does an array of numbers lie in a .npy file, and in memory only where it is read or written?"""
+"""Reads and writes arrays in .npy files that are larger than memory."""
 
 import io
 import math

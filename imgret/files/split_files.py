@@ -1,4 +1,4 @@
-"""How does a file of any length lie on the disk in parts of bounded size, and in memory in one piece?
+"""Splits large files into parts of just below 1 GB, and maps the parts into memory as one array.
 
 It is cut as `split -b` does: `name`, `name.1`, `name.2` and so on, of SHARD bytes each but the last. Put one after the
 other they are the file, and a file that is no longer than SHARD keeps its one name.

@@ -1,4 +1,4 @@
-"""Where does a process keep files that need not outlive it?"""
+"""Temporary folders that are removed with their process, even after a kill."""
 
 import shutil
 import tempfile

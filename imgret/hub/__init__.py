@@ -1,4 +1,4 @@
-"""Indexes and Spaces on the Hugging Face Hub. The client of the Hub is not imported before it is asked."""
+"""Publishes and fetches indexes, and deploys Spaces, on the Hugging Face Hub."""
 
 from imgret.hub.index_repo import MOUNT, HubError, fetch, is_repo, publish
 

@@ -1,4 +1,4 @@
-"""How does an index get to the Hub and back? As a model repo: one commit a version, and nothing used unchecked."""
+"""Publishes an index as a model repo, one commit a version, and fetches it again, with every file's hash checked."""
 
 import hashlib
 import json
@@ -112,7 +112,7 @@ def publish(
     create: bool = False,
     private: bool = False,
 ) -> Published:
-    """Makes the index in `folder` the content of the model repo `repo`, in one commit; unchanged, it uploads nothing.
+    """Uploads the index in `folder` to the model repo `repo` in one commit, or does nothing if the repo has it already.
 
     `companions` gives the other files of that commit, its card say, by name; it is asked only if there is something to
     upload. `create` makes a repo that is not there, for others to see unless `private`. A path on this machine is not

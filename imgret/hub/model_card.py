@@ -1,4 +1,4 @@
-"""What does a published index say of itself? A model card with its figures, and a picture of what it finds."""
+"""Renders the model card of a published index: its figures, and a picture of queries and their hits."""
 
 import io
 from collections.abc import Mapping

@@ -30,11 +30,11 @@ VARIABLES = tuple(f"IMGRET_{name}" for name in ("LIBRARY", "CONFIG", "SPLIT", "R
 
 @dataclass(frozen=True)
 class SpaceSpec:
-    """What a Space is to serve: a library, as it is named and as it was found, its encoder, and where its index is.
+    """What to deploy: the Space, the repo of its index, and the library and encoder of that index.
 
-    `revision` is the one to stay at, None to follow the library; `folder` is where the index is built if it must be.
-    `hardware` is what the Space runs on, None to leave that as it is; `private` is of what has to be created. With
-    `store_token` the Space gets the token that deploys it as its secret HF_TOKEN.
+    `revision` pins the library; None follows it. `folder` is where the index is built if it must be. `hardware` is what
+    the Space runs on; None leaves it as it is. `private` applies to repos that have to be created. With `store_token`
+    the Space gets the token that deploys it as its secret HF_TOKEN.
     """
 
     space: str

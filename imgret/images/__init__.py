@@ -1,4 +1,4 @@
-"""Pictures from files, uploads and arrays: decoding within limits, pixel vectors, thumbnails."""
+"""Decodes pictures within limits, and makes pixel vectors and thumbnails of them."""
 
 from imgret.images.decode import (
     MAX_BYTES,

@@ -1,4 +1,4 @@
-"""How does anything that claims to be a picture become RGB, a pixel vector or a thumbnail, safely?"""
+"""Decodes untrusted files, bytes and arrays to RGB pictures, pixel vectors and thumbnails."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What may it cost to decode a picture, and how is that known before it is done?
+"""Limits on what decoding a picture may cost, checked before it is decoded.
 
 A file of a kilobyte can ask for gigabytes, and one of 30 MB for minutes. Here is what Pillow's decoders can be made to
 spend besides the pixels; `python -m tests.corpus` measures what is left of it.

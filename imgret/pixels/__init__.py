@@ -1,4 +1,4 @@
-"""Exact nearest-neighbour search over uint8 pixel vectors. Importing it takes no numba along."""
+"""Exact nearest-neighbour search over uint8 pixel vectors, by L1, L2, cosine and correlation."""
 
 from imgret.pixels.exact import PixelIndex, is_small
 

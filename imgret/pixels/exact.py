@@ -1,9 +1,10 @@
-"""Which rows of a uint8 matrix are the most similar to a query under the four metrics, exactly?
+"""`PixelIndex`: the exact nearest rows of a uint8 matrix under the four metrics.
 
-All rows of a small matrix are read for each query, by numpy. For a large one, `sketches` keeps a few numbers
-about every row that rule most of them out unread; it compiles code for that, which a small one does without.
+A small matrix is read whole for each query, by numpy. For a large one, `imgret.pixels.sketches` rules most rows out
+unread; its compiled code is imported only then.
 
-A row's "key" is what a search makes small: the L1 distance, the squared L2 distance, or minus the similarity.
+The "key" of a row is the number that a search minimises: the L1 distance, the squared L2 distance, or the negative of
+the similarity.
 """
 
 import os

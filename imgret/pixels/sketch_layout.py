@@ -1,4 +1,4 @@
-"""How long are the sketches of a matrix, part by part? What opening an index needs to know, without compiled code."""
+"""The shapes and sizes of the sketches of a matrix. Opening an index needs them, and this module imports no numba."""
 
 import math
 

@@ -1,14 +1,15 @@
-"""Which few rows of a large uint8 matrix have to be read, to know the best under one of the four metrics exactly?
+"""Exact search in a large uint8 matrix that reads only a few of its rows: bound, then refine.
 
-Bound, then refine. Beside the matrix lies a sketch of every row: a few numbers that already say "no closer than this".
-A search scans the shortest sketches of all rows, looks at longer ones of the rows that these could not rule out, and
-reads pixels only of what is left, in the order of the bound. A bound never exceeds the true distance: none is lost.
+A sketch is a few numbers for each row that give a lower bound of its distance to any query. A search scans the shortest
+sketches of all rows, then longer sketches of the rows that are still possible, and at last reads the pixels of the rows
+that are left, in the order of their bounds. A bound never exceeds the true distance, so no neighbour is lost.
 
-- L1 sketches a row by sums over blocks of its values, a coarser picture.
-- L2, cosine and correlation share one sketch: the coefficients of the mean-centred row in principal directions, and
-  the norm of what these leave over. It bounds the covariance with the query; the row's mean and norms do the rest.
+- L1: the sketch holds sums over blocks of the row's values, which is a coarser picture.
+- L2, cosine and correlation share a sketch: the coefficients of the mean-centred row in principal directions, and the
+  norm of the rest. It bounds the covariance with the query; the row's mean and norms are exact.
 
-A row's "key" is what a search makes small: the L1 distance, the squared L2 distance, or minus the similarity.
+The "key" of a row is the number that a search minimises: the L1 distance, the squared L2 distance, or the negative of
+the similarity.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The address of a search: the scripts that write it into the browser's and copy it for others."""
+"""The link to a search: scripts that write it into the browser's address bar and copy it."""
 
 import json
 

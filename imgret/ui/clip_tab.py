@@ -1,4 +1,4 @@
-"""The tab for CLIP search: by picture, by text, by both, minus a text, among some labels."""
+"""The tab for CLIP search, by picture, text or both, with a negative text and label filters."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The tab for programmers: what to write in a program to ask this demo."""
+"""The tab with code snippets that call this demo from Python, JavaScript, curl and MCP."""
 
 import gradio as gr
 

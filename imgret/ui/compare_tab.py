@@ -1,4 +1,4 @@
-"""The tab that asks all five methods for the same picture, a row each."""
+"""The tab that searches for one picture with all five methods, a row of hits each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

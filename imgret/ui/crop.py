@@ -1,4 +1,4 @@
-"""Which part of a query picture is searched with? Its edges as fractions of the picture: "left,top,right,bottom"."""
+"""Crops a query picture to the rectangle that the visitor marked, "left,top,right,bottom" as fractions of its sides."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ FULL_IMAGE = ""
 
 
 def crop(picture: Image.Image, part: Any) -> Image.Image:
-    """The part of a picture, of at least one pixel; all of it for WHOLE. Raises SearchError."""
+    """The `part` of a picture, at least one pixel; the whole picture for FULL_IMAGE. Raises SearchError."""
     if part == FULL_IMAGE:
         return picture
     try:

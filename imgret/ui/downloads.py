@@ -1,4 +1,4 @@
-"""How is a picture had that a request names by its address? From public addresses only, and up to a size."""
+"""Downloads query pictures by URL, from public addresses only and up to a size."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What may a program ask? The typed public endpoints of gradio_client, each answering JSON."""
+"""The public endpoints for gradio_client, with typed arguments and JSON answers."""
 
 import os
 from collections.abc import Callable

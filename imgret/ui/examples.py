@@ -1,4 +1,4 @@
-"""Which pictures does the example gallery offer?"""
+"""Reads the pictures and captions of the example gallery."""
 
 import csv
 from dataclasses import dataclass

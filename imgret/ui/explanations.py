@@ -1,4 +1,4 @@
-"""Why is this a hit? A picture of the reason, below the hits of a tab."""
+"""The explanation of a hit as heat maps below the hits of a tab."""
 
 from collections.abc import Callable
 from typing import Any

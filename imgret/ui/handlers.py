@@ -1,4 +1,4 @@
-"""How does a request end? With an answer or with a sentence in the visitor's language, and with a line in the log."""
+"""Wraps event handlers: each call is logged, and each error reaches the visitor as a sentence in their language."""
 
 import html
 import json
@@ -26,10 +26,10 @@ class UnansweredError(ValueError):
 
 
 def logged(function: Callable[P, R]) -> Callable[P, R]:
-    """Each call is a line of JSON in the log: its number, method, milliseconds and outcome, never what was asked.
+    """Logs each call as a line of JSON: its number, method, milliseconds and outcome, but not its arguments.
 
-    An error that is no ValueError becomes an UnansweredError with the call's number, under which the log says where it
-    happened.
+    Any other error than a ValueError is a bug: its place is logged with the call's number, and the caller gets an
+    UnansweredError with that number.
     """
 
     @wraps(function)
@@ -63,9 +63,7 @@ def notice(sentence: str, language: str) -> str:
 
 
 def gradio_handler(function: Callable[P, R]) -> Callable[P, R]:
-    """`logged`, with each ValueError, the errors that a visitor can cause, as a `gr.Error`: its sentence reaches
-    client as it is, and the page in the language that its handlers are given by the name of `language`.
-    """
+    """`logged`, and converts each ValueError to a `gr.Error`, translated if `function` has a parameter `language`."""
     names, answering = list(signature(function).parameters), logged(function)
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""What does the page say, in each of its languages?"""
+"""The texts of the page and of its errors, in English and Vietnamese."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The tab that shows what is searched, picture by picture, and how good the answers are."""
+"""The tab that shows the library: its pictures, its map, and the figures of the evaluation."""
 
 import threading
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which components say something, and what do they say in another language?"""
+"""Keeps the components whose texts change with the language of the page."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ Says = Callable[[Words], Any]
 
 
 class LocalizedComponents:
-    """The components of a page whose properties are words, made by calling this, and what each says."""
+    """The components whose properties depend on the language. Calling it creates one of them."""
 
     def __init__(self) -> None:
         self.components: list[Block] = []

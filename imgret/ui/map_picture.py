@@ -1,4 +1,4 @@
-"""How does the map of a library look? Its pictures, small, where the map puts them."""
+"""Draws the map of a library: small thumbnails at the points of `imgret.projection`."""
 
 from collections.abc import Sequence
 

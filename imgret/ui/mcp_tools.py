@@ -1,4 +1,4 @@
-"""What may a language model ask? The tools of the page's MCP server: pictures arrive as text, answers leave as JSON."""
+"""The tools of the MCP server, for language models: pictures arrive as URLs or ids, answers leave as JSON."""
 
 import base64
 import binascii

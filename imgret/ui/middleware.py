@@ -1,4 +1,4 @@
-"""What may come in, whatever becomes of it? So many bytes a request, in so long, and so many of uploads on the disk."""
+"""ASGI middleware that limits the size and duration of requests and the disk space of uploads."""
 
 import asyncio
 import time

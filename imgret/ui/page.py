@@ -1,4 +1,4 @@
-"""The page: an example gallery over the tabs, and how a click anywhere becomes a search."""
+"""Builds the page from its tabs and the example gallery, connects events to searches, and launches it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

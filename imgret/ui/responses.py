@@ -1,4 +1,4 @@
-"""How do hits leave the program? As JSON with thumbnails in files, the same for the page, gradio_client and MCP."""
+"""Turns hits into responses, the same JSON with thumbnail files for the page, gradio_client and MCP."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What does a tab show of an answer? Its hits with their scores, why each is one, and buttons that save it."""
+"""The result area of a tab: a gallery of hits with scores, explanations, and buttons that save the hits."""
 
 from typing import Any
 

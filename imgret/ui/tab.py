@@ -1,4 +1,4 @@
-"""What do the search tabs have in common? A picture to search with, a form, and galleries of hits to go on from."""
+"""The base class of the search tabs, and the fields that they share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -21,18 +21,18 @@ INTERNAL_EVENT: dict[str, Any] = {"preprocess": False, "show_progress_on": [], "
 
 
 class Tab(ABC):
-    """A tab with a query picture: its components, made when it is, and the search behind them.
+    """A tab with a query picture: its Gradio components, and the search that fills them.
 
     Attributes:
-        name: what the address calls it.
+        name: its name in the address of the page.
         tab: the Gradio tab.
         picture: the field of the query picture.
         part: the part of it to search with.
-        form: what a search depends on besides the picture.
-        besides: the fields of the form that are emptied where an example is the whole query.
-        outputs: what a search fills.
-        hits: the galleries among them, whose pictures can be clicked.
-        triggers: the events that search anew.
+        form: the other fields that a search depends on.
+        cleared_on_example: the fields of the form that are emptied when an example is chosen.
+        outputs: the components that a search fills.
+        hits: the galleries among the outputs; a click on a hit searches for more like it.
+        triggers: the events that start a search.
     """
 
     name: str

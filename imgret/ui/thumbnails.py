@@ -1,4 +1,4 @@
-"""Where are the pictures of the library as files that a browser can fetch, from whichever page it asks?"""
+"""Writes thumbnails from the index to a bounded cache of files that the browser can fetch."""
 
 import asyncio
 import os

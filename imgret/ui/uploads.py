@@ -1,4 +1,4 @@
-"""Which file may a visitor's request name? One that was uploaded here, or one that this page showed."""
+"""Checks that the file in a request was uploaded to this server or shown by this page."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Which embeddings are nearest to a vector? One Chroma collection, in an index folder or on a Chroma server.
+"""Approximate nearest-neighbour search over embeddings, in Chroma: in an index folder or on a Chroma server.
 
-Alone knows Chroma, which is not imported before a collection is opened or written.
+No other package imports Chroma. It is imported when a collection is first opened or written.
 """
 
 from imgret.vectors.base import Keys, RecallAudit, VectorError

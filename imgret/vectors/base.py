@@ -1,4 +1,4 @@
-"""What is true of a Chroma collection of embeddings, wherever it lies?"""
+"""Constants, types and helpers that local and server collections share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Can the graph that Chroma keeps in files be walked without leaving it?
+"""Checks the HNSW files of a Chroma collection before Chroma opens them.
 
 Chroma 1.5.9 hands these files to hnswlib, which follows every link and trusts every length: one altered number in a
 published index ends the process that searches it. Releases of Chroma after that one are to check them themselves.

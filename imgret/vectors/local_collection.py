@@ -1,4 +1,4 @@
-"""How does a collection lie in a folder, in Chroma's embedded store, and how is it opened there without harm?"""
+"""A collection in Chroma's embedded store, opened from a working copy, so that the index folder stays unchanged."""
 
 import shutil
 import sqlite3

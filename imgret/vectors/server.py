@@ -1,4 +1,4 @@
-"""How is a Chroma server asked, and what does it mean when it does not answer?"""
+"""Connects to a Chroma server with bounded calls, and tells why a call failed."""
 
 import threading
 from collections.abc import Callable

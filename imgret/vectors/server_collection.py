@@ -1,8 +1,8 @@
-"""What lies on a Chroma server, under which names, for whom, and how does it grow?
+"""A collection on a Chroma server: how it is written, shared by several indexes, extended and pruned.
 
-A collection is written under another name, is counted and audited there, and gets its own name last: whoever finds a
-collection finds the whole of it. What a library that grew lacks there is added to the collection that it had: its
-vectors are named after what they are of, so that others may be among them, which a reader passes over.
+A new collection is written under a draft name, counted and audited, and renamed last: a reader never finds half of one.
+Each vector's id is a hash of its image and label. A collection may hold the vectors of several indexes; readers ignore
+ids that they do not know. An index that grew adds what is new to the collection that it had.
 """
 
 import hashlib

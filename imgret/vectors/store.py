@@ -1,4 +1,4 @@
-"""Which embeddings are nearest to a vector? One Chroma collection, and the audit of how many neighbours it misses."""
+"""`VectorStore`: nearest neighbours from one Chroma collection, and the audit of its recall."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -92,10 +92,10 @@ class VectorStore:
     def open(cls, folder: Path, cache: Path, embeddings: Floats) -> "VectorStore":
         """The collection in `folder`, which is not written to; it must be that of `embeddings` (N, d).
 
-        Chroma changes its SQLite file by being opened, so it is given a working copy below `cache` that lives as long
-        as this store: that file copied, the vectors linked. An emptied or damaged one it opens, too, and answers
-        wrongly: so half of some rows have to find themselves first. One made to end the process that opens it is not
-        opened. Raises VectorError.
+        Chroma writes to its SQLite file when it opens it, so it gets a working copy below `cache`, with that file
+        copied and the vectors linked; `close` removes the copy. Chroma also opens damaged collections, and crashes on
+        forged ones: hence the files are checked first, and then half of 16 sample rows have to find themselves. Raises
+        VectorError.
         """
         scratch = TempFolder(cache, "chroma")
         copy = scratch.folder / "db"
