@@ -14,9 +14,9 @@ from imgret.metrics import METRICS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. `ValueError`s, the errors a user can cause, become one line and exit code 2."""
+    """Runs one command. A `ValueError`, which a user can cause, becomes one line on standard error and exit code 2."""
     options = _parser().parse_args(arguments)
-    # Libraries log what they then raise; an error's one line is enough. Without a handler they would make one.
+    # Libraries log what they then raise, and one line for an error is enough. Without a handler they would add one.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         options.run(options)
@@ -282,7 +282,7 @@ def _serve(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
     logging.getLogger("imgret").setLevel(logging.INFO)
     settings = Settings.read()
-    if options.folder is not None:  # named by hand: what is wrong with it ends the command instead of being passed over
+    if options.folder is not None:  # named by the user, so an error ends the command
         _retriever(options.folder, options.encoder).index.close()
     start = Startup(lambda progress: prepare_in_steps(settings, progress, folder=options.folder))
     launch(build_page(start, settings), start, settings, port=options.port)
@@ -307,7 +307,7 @@ def _retriever(folder: str, encoder: str | None) -> Any:
 
 
 class _Bar:
-    """Progress on standard error, a bar a stage, by tqdm."""
+    """Shows progress on standard error, one tqdm bar for each stage."""
 
     def __enter__(self) -> Callable[[str, int, int | None], None]:
         self._stage = ""

@@ -4,13 +4,13 @@ LONGEST = 200
 
 
 def one_line(error: BaseException) -> str:
-    """Its text on one line, cut to `LONGEST` characters; the name of its kind where it has none."""
+    """The text of `error` on one line, cut to `LONGEST` characters, or else the name of its class."""
     return " ".join(str(error).split())[:LONGEST] or type(error).__name__
 
 
 def repr_short(value: object) -> str:
-    """What was given, as Python writes it, on one line cut to `LONGEST` characters."""
+    """The repr of `value` on one line, cut to `LONGEST` characters."""
     try:
         return " ".join(repr(value).split())[:LONGEST]
-    except Exception:  # a number of thousands of digits, or an object that does not say
+    except Exception:  # an integer of thousands of digits, or a broken __repr__
         return f"a {type(value).__name__}"

@@ -18,7 +18,7 @@ Figures = npt.NDArray[np.float64]
 
 
 class EvaluationError(ValueError):
-    """Nothing in the index that could be measured."""
+    """The index has neither labels nor captions to measure against."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _caption_recall(
     rows = _sample(np.array([row for row, caption in enumerate(captions) if caption], dtype=np.int64), queries)
     if not len(rows):
         return None
-    # Texts of a batch are padded to its longest: like beside like take the text tower two thirds of the time.
+    # Texts of a batch are padded to the longest one. Sorted by length, they take two thirds of the time.
     rows = rows[np.argsort([len(captions[row]) for row in rows], kind="stable")]
     ranks: list[int] = []
     for start in range(0, len(rows), _BLOCK):

@@ -21,7 +21,7 @@ WARM, COOL = np.array([213.0, 94.0, 0.0]), np.array([0.0, 114.0, 178.0])
 NEUTRAL = 245.0
 
 OPACITY = 0.8
-"""Of the strongest colour over a picture: what it explains must be seen through it."""
+"""The opacity of the strongest colour; the picture below must stay visible."""
 
 
 class Searchable(Protocol):
@@ -117,7 +117,7 @@ def explain_clip(retriever: Searchable, vector: npt.NDArray[np.float32], id: str
             covered.paste(colour, (left, top, right, bottom))
             pictures.append(covered)
     encoder = retriever.encoder
-    # Where a vector depends a little on its batch, that little is of the size of a drop.
+    # The vectors of some encoders depend slightly on their batch, by as much as a drop.
     together = len(pictures) if encoder.exact_in_batches else 1
     parts = [encoder.embed_images(pictures[i : i + together]) for i in range(0, len(pictures), together)]
     scores = np.concatenate(parts).astype(np.float64) @ vector.astype(np.float64)
@@ -166,5 +166,5 @@ _TERMS: dict[str, Callable[[Values, Values], Values]] = {
 
 
 def _patch(cell: int, grid: int, side: int) -> tuple[int, int]:
-    """From where to where the patch over a cell reaches along a side of the picture."""
+    """The first and last pixel of the patch over a cell, along one side of the picture."""
     return max(0, round((cell - 0.5) * side / grid)), min(side, round((cell + 1.5) * side / grid))

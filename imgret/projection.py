@@ -6,20 +6,20 @@ import numpy.typing as npt
 from imgret.index import Index
 
 MAPPED = 5000
-"""Pictures on a map at most: so many take 12 s to draw, 545 take 1 s."""
+"""The largest number of pictures on a map. The layout of 5,000 takes 12 s, that of 545 takes 1 s."""
 
-# Of 1 to 10 neighbours and weights s, exp(20 s) and exp(50 s) these place a picture, itself left out, the nearest to
-# where the map has it: half of examples/library within 0.012 (of the 10 nearest weighted by s: within 0.042).
+# Of 1 to 10 neighbours and weights s, exp(20 s) and exp(50 s) these place a held-out picture nearest to its true point:
+# half of examples/library within 0.012 (10 neighbours weighted by s: within 0.042).
 NEIGHBOURS, SHARPNESS = 5, 50.0
 
 CENTRE = 0.5
 
 
 def tsne_layout(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A point for each embedding, near those of similar ones: t-SNE (van der Maaten and Hinton, 2008), by scikit-learn.
+    """The t-SNE layout of embeddings (van der Maaten and Hinton, 2008), by scikit-learn.
 
-    (N, d) rows of norm 1 -> (N, 2) float32 in [0, 1], the longer side of the map filling it. Above MAPPED rows only so
-    many, drawn evenly, get a point; the others' are NaN. The same embeddings give the same map.
+    (N, d) rows of norm 1 -> (N, 2) float32 in [0, 1], with the longer side of the map scaled to 1. Above MAPPED rows,
+    an even sample gets points and all others are NaN. The same embeddings give the same map.
     """
     count = len(embeddings)
     mapped = min(count, MAPPED)
@@ -30,9 +30,9 @@ def tsne_layout(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def locate(index: Index, vector: npt.NDArray[np.float32]) -> tuple[float, float] | None:
-    """Where on the index's map a query belongs: amid its nearest mapped pictures, the nearer the heavier they weigh.
+    """The point of a query on the map of an index, between its nearest pictures.
 
-    `vector` (d,) is the query's unit vector, as `Retriever.embed_query` gives it. The place is the mean of the points
+    `vector` (d,) is the query's unit vector, as `Retriever.embed_query` gives it. The point is the mean of the points
     of the 5 nearest, weighted by exp(50 * similarity), so that a picture of the library lies on its own point. None
     where the index has no map.
     """

@@ -61,7 +61,7 @@ class SearchResult:
 
 
 class Retriever:
-    """All five methods over one index.
+    """Searches one index by all five methods.
 
     Safe to use from several threads; the encoder is loaded by the first query that needs it.
     """
@@ -95,11 +95,13 @@ class Retriever:
             return self._shared
 
     def warm_pixels(self) -> None:
-        """Does what the first pixel query of a process would otherwise have to wait for."""
+        """Loads what the first pixel query of a process needs, so that it does not wait."""
         self.index.pixels.warm()
 
     def warm_clip(self) -> None:
-        """Does what the first CLIP query of a process would have to wait for. Raises EncoderError, VectorError."""
+        """Loads what the first CLIP query of a process needs, so that it does not wait. Raises EncoderError,
+        VectorError.
+        """
         self._queries.image(Image.new("RGB", (8, 8)))
         self.index.vectors.query(self._queries.text("a picture"), 1)
 
@@ -116,7 +118,7 @@ class Retriever:
     def find_by_pixels(
         self, image: ImageSource | None = None, metric: str = "l2", k: int = 10, *, like: str | None = None
     ) -> SearchResult:
-        """`by_pixels`, and how many pictures had to be looked at."""
+        """`by_pixels`, with the number of rows scanned."""
         metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
         query = self._pixel_query(image, itself)
         nearest = self.index.pixels.nearest(query, metric, k + (itself is not None))
@@ -216,7 +218,7 @@ class Retriever:
         return metric
 
     def checked_k(self, k: Any) -> int:
-        """`k` as a number of hits that this index can give: above the number of pictures it is that number.
+        """`k` as an int, at most the number of pictures in the index.
 
         Raises SearchError.
         """
@@ -226,7 +228,7 @@ class Retriever:
         return min(int(k), len(self.index))
 
     def hits(self, rows: Iterable[int], scores: Iterable[float]) -> list[Hit]:
-        """Rows and their scores, best first, as hits."""
+        """The hits for rows and their scores, best first."""
         found = zip(rows, scores, strict=True)
         return [
             _hit(rank, int(row), self.index.record(int(row)), float(score))
@@ -274,7 +276,7 @@ class Retriever:
 
 
 def _encoder_of(index: Index, cache: Path | None) -> Encoder:
-    """The exported encoder in the index, which needs no torch; else the original."""
+    """Loads the exported encoder in the index, which needs no torch, or else the original."""
     return load_encoder(index.manifest.encoder.uri, cache=cache, exported=index.encoder_folder)
 
 
@@ -287,7 +289,7 @@ def _checked_text(text: str | None, what: str) -> str | None:
         return None
     if not isinstance(text, str):
         raise SearchError(f"{what} is not a text but {type(text).__name__}.")
-    # Half of a pair that makes up a sign is no text, and no tokenizer takes it.
+    # A lone surrogate is no valid text, and tokenizers reject it.
     text = text.replace("\0", " ").encode("utf-8", "ignore").decode().strip()
     if not text:
         raise SearchError(f"{what} is empty; write a few words or leave it out.")

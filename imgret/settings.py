@@ -13,7 +13,7 @@ SPACE_ENCODER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 
 
 class SettingsError(ValueError):
-    """A variable of the environment has a value that cannot be used."""
+    """An environment variable has a value that cannot be used."""
 
 
 class Settings(BaseSettings):

@@ -24,7 +24,7 @@ from imgret.vectors import ChromaServer, VectorError
 log = logging.getLogger(__name__)
 
 FIRST = 500
-"""Pictures of a library that are indexed first, so that there is something to search while the rest is."""
+"""How many pictures are indexed first, so that they can be searched while the rest is indexed."""
 SECONDS_BETWEEN_TRIES = 30
 
 
@@ -77,9 +77,9 @@ def prepare_in_steps(
     folder: str | None = None,
     mount: Path = MOUNT,
 ) -> Iterator[ReadyIndex]:
-    """As `prepare`, but while an index is built there is already something to search, with a notice: its library as it
-    was before, or its first pictures; before those the embedded library, on a Space and where the configured one is on
-    the Hub. What comes last is what `prepare` gives.
+    """As `prepare`, but yields something to search, with a notice, while an index is built: the index as it was before,
+    or that of the first pictures; before those the embedded library, on a Space or if the configured library is on the
+    Hub. The last item is what `prepare` returns.
     """
     if folder is not None:
         yield ReadyIndex(_retriever(_open(folder, settings), settings), f"the folder {folder}")
@@ -144,7 +144,7 @@ def _is_embedded(settings: Settings) -> bool:
 
 
 def _stand_in(settings: Settings, progress: Progress, mount: Path) -> Iterator[ReadyIndex]:
-    """The embedded library, until there is something of the configured one; nothing where it cannot be had either."""
+    """Yields the embedded library until the configured one is available, or nothing if that fails too."""
     notice = f"This is the embedded library, until {settings.library} has been indexed."
     try:
         for ready in _configured(settings.embedded, progress, mount):
@@ -213,13 +213,13 @@ def _open(folder: str | Path, settings: Settings) -> Index:
 
 
 def _kept_as_set(index: Index, settings: Settings) -> bool:
-    """Whether the vectors of an index that was built here are where the settings want them."""
+    """Whether the vectors of an index that was built here are where the settings expect them."""
     location, server = index.manifest.vectors, ChromaServer.of(settings)
     return (location and location.url) == (server and server.url)
 
 
 def _given(settings: Settings, progress: Progress, mount: Path) -> ReadyIndex | None:
-    """The index that the settings name, a folder or a Hub repo, if it can be had and fits."""
+    """The index that the settings name, a folder or a Hub repo, if it is available and matches the settings."""
     name = settings.index
     if name is None:
         return None
@@ -242,7 +242,7 @@ def _given(settings: Settings, progress: Progress, mount: Path) -> ReadyIndex | 
 
 
 def _write_vectors(index: Index, repo: str, settings: Settings, progress: Progress) -> None:
-    """Puts the vectors of an index from the Hub, which nobody builds here, on the server that the settings name."""
+    """Writes the vectors of a fetched index to the Chroma server that the settings name."""
     server = ChromaServer.of(settings)
     if server is None:
         return
@@ -260,7 +260,7 @@ def _opened(folder: Path, settings: Settings) -> Index | None:
 
 
 def built_folder(settings: Settings) -> Path:
-    """Where the index for these settings is built: a folder for each library, split, revision, limit and encoder."""
+    """The folder in which the index for these settings is built, by library, split, revision, limit and encoder."""
     what = settings.model_dump(
         include={"library", "config", "split", "revision", "limit", "encoder", "pixel_size"}, mode="json"
     )
@@ -268,9 +268,9 @@ def built_folder(settings: Settings) -> Path:
 
 
 def _mismatch(manifest: Manifest, settings: Settings) -> str | None:
-    """Why an index is not the one that the settings ask for, or None."""
+    """Why an index does not match the settings, or None."""
     made, source, revision = manifest.library, settings.library, settings.revision
-    if Path(source).is_dir():  # may have been named by another path, and may have changed since
+    if Path(source).is_dir():  # the path may have another name, and the pictures may have changed
         library = ImageLibrary.load(source, settings.split, revision, limit=settings.limit)
         if made.revision != library.revision:
             return f"it was made from other pictures than those in {source} now."
@@ -288,7 +288,9 @@ def _mismatch(manifest: Manifest, settings: Settings) -> str | None:
 
 
 def _is_revision(library: str, made: str | None, wanted: str) -> bool:
-    """Whether `wanted`, a commit, a branch or a tag, stands for `made`; of a name nobody can tell without the Hub."""
+    """Whether `wanted`, a commit, branch or tag, is the commit `made`. Without the Hub a branch or tag counts as a
+    match.
+    """
     if made == wanted or is_commit(wanted):
         return made == wanted
     return commit_of(library, wanted) == made if hub_answers() else True
@@ -300,8 +302,8 @@ def _retriever(index: Index, settings: Settings) -> Retriever:
 
 @dataclass(frozen=True)
 class Health:
-    """How a demo is: `status` is "ready", "warming" or "degraded", `reason` a sentence unless it is ready; `searchable`
-    is whether anything can be asked yet.
+    """The state of a demo: `status` is "ready", "warming" or "degraded", `reason` a sentence unless it is ready;
+    `searchable` is whether anything can be asked yet.
     """
 
     status: str
@@ -329,11 +331,11 @@ class Startup:
 
     @property
     def done(self) -> bool:
-        """Whether what is ready now will not be replaced by more; until then `stage` says what is being done."""
+        """Whether the start is over; until then `stage` says what is being done."""
         return self._done.is_set()
 
     def health(self) -> Health:
-        """How far the start has come, or what is wrong with what it made ready."""
+        """The state of the start, or what is wrong with its result."""
         ready, trouble = self._ready, self._trouble
         if ready is None:
             if self.done:
@@ -350,7 +352,7 @@ class Startup:
         return Health("ready", None, True)
 
     def wait(self, progress: Callable[[str, int, int | None], None] | None = None) -> ReadyIndex:
-        """What is ready, as soon as anything is; `progress` hears how far it is meanwhile. Raises StartError."""
+        """Waits for the first index that can be searched; `progress` is called meanwhile. Raises StartError."""
         while not self._something.wait(timeout=0.2):
             if progress is not None:
                 progress(*self.stage)
@@ -397,7 +399,7 @@ class Startup:
 
 
 def _trouble(warm: Callable[[], None]) -> str:
-    """What is wrong with what `warm` makes ready; "" if nothing is."""
+    """The error of `warm` as a sentence, or ""."""
     try:
         warm()
     except ValueError as error:

@@ -119,5 +119,5 @@ class FeatureCache:
         )
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         self._database.close()

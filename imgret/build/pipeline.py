@@ -63,20 +63,19 @@ AHEAD = 4 * BATCH
 SKIPPED_LISTED = 1000
 WORK, OWNER = ".building", ".owner"
 EXPORT_SAMPLES, EXPORT_STRIDE = 64, 50
-"""Pictures that an exported encoder is held against the original on, and how far apart they are taken at most."""
+"""How many pictures the exported encoder is compared with the original on, and their largest distance in rows."""
 
 MAX_QUERIES, MIN_QUERIES, MAX_COMPARISONS = 1000, 100, 2_000_000
-"""How many queries the figures in an index are taken from: as many as keep the comparisons of a query and a picture
-below a number, as each query ranks the whole library.
+"""How many queries the evaluation in an index takes. Each one ranks the whole library.
 """
 
 COMPILE = "import os; getattr(os, 'nice', int)(15); from imgret.pixels.sketches import Sketches; Sketches.warm()"
 
 Progress = Callable[[str, int, int | None], None]
-"""Hears (stage, done, total); the total is None while nobody knows it."""
+"""Called with (stage, done, total); total is None as long as it is not known."""
 
 Write = Callable[[npt.NDArray[np.float32], Sequence[str | None], Callable[[int], None]], RecallAudit]
-"""Makes the Chroma collection of embeddings (N, d) and their labels; hears the number of rows written."""
+"""Writes embeddings (N, d) and their labels to a Chroma collection; calls back with the number of rows written."""
 
 Engine = Callable[[ImageLibrary, FeatureExtractor], Generator[Outcome]]
 """Runs a feature extractor over a library; yields the outcomes in the order of the library."""
@@ -88,7 +87,7 @@ class BuildError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the index to be: what the library says of it, and the SHA-256 of its encoded picture."""
+    """A row of the new index: its entry in the library, and the SHA-256 of its encoded picture."""
 
     entry: Entry
     content: str
@@ -157,7 +156,7 @@ def build_index(
 
 
 def _owner(folder: Path) -> str:
-    """What stands for this index folder on a server, from its first build there on, and not for a copy of it."""
+    """The id of this index folder on a Chroma server. A copy of the folder gets another one, by its inode."""
     path, here = folder / OWNER, f"-{folder.stat().st_ino}"
     owner = path.read_text() if path.exists() else ""
     if not owner.endswith(here):
@@ -256,7 +255,7 @@ def _build(
 
 
 def in_threads(library: ImageLibrary, extractor: FeatureExtractor) -> Generator[Outcome]:
-    """The engine of one process: a thread a core, a bounded number of pictures in advance."""
+    """The engine of one process: one thread for each core, with a bounded number of pictures in memory."""
     entries = library.entries()
     waiting: deque[Future[list[Outcome]]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -275,7 +274,7 @@ def in_threads(library: ImageLibrary, extractor: FeatureExtractor) -> Generator[
 def extract_features(
     library: ImageLibrary, outcomes: Iterable[Outcome], features: FeatureCache, progress: Progress
 ) -> tuple[list[Row], list[tuple[str, str]]]:
-    """Adds what is new to `features`. All rows that can be used, in order, and `(id, reason)` of those that cannot."""
+    """Adds new features to the cache. Returns the usable rows in order, and `(id, reason)` of the skipped ones."""
     rows: list[Row] = []
     skipped: list[tuple[str, str]] = []
     made: list[ImageFeatures] = []
@@ -298,7 +297,9 @@ def extract_features(
 def assemble(
     rows: list[Row], find: Callable[[str], ImageFeatures], dim: int, pixel_size: int, draft: Path, progress: Progress
 ) -> None:
-    """Writes matrices, thumbnails and records of `rows`, in their order, into the new folder `draft`, long ones cut."""
+    """Writes matrices, thumbnails and records of `rows`, in their order, to the folder `draft`, and splits large
+    files.
+    """
     shutil.rmtree(draft, ignore_errors=True)
     (draft / layout.PIXELS).mkdir(parents=True)
     embeddings = new_array(draft / layout.EMBEDDINGS, np.float32, (len(rows), dim))
@@ -325,7 +326,7 @@ def assemble(
             progress("assemble", first + len(chunk), len(rows))
     embeddings.flush()
     pixels.flush()
-    del embeddings, pixels  # what a map has beyond a file's end, nobody may touch
+    del embeddings, pixels  # reading a map beyond the end of its file ends the process
     for name in (layout.EMBEDDINGS, f"{layout.PIXELS}/{layout.PIXEL_MATRIX}", layout.THUMBNAILS, layout.RECORDS):
         cut(draft / name)
 
@@ -333,12 +334,12 @@ def assemble(
 def write_search_structures(
     draft: Path, labels: list[str | None], encoder: Path | None, write: Write, progress: Progress
 ) -> RecallAudit:
-    """Adds both searches, the map and the exported encoder, if any, to the assembled folder; the audit of its
-    vectors, which `write` puts where they belong.
+    """Adds pixel index, Chroma collection, map and exported encoder to the assembled folder; returns the recall
+    audit.
     """
     embeddings = open_array(draft / layout.EMBEDDINGS)
     with ThreadPoolExecutor(1) as beside:
-        drawn = beside.submit(tsne_layout, embeddings)  # on a core of its own, which the rest does not keep busy
+        drawn = beside.submit(tsne_layout, embeddings)  # t-SNE keeps only one core busy
         matrix = open_array(draft / layout.PIXELS / layout.PIXEL_MATRIX)
         fitted = PixelIndex.fit(matrix, lambda done, total: progress("pixel index", done, total))
         fitted.save(draft / layout.PIXELS)
@@ -352,7 +353,7 @@ def write_search_structures(
 
 
 def write_evaluation(retriever: Retriever, draft: Path, progress: Progress) -> None:
-    """Adds the figures that `imgret evaluate` gives to the finished folder, if labels or captions give any."""
+    """Adds the results of `imgret evaluate` to the folder, if the pictures have labels or captions."""
     queries = max(MIN_QUERIES, min(MAX_QUERIES, MAX_COMPARISONS // len(retriever.index)))
     try:
         found = evaluate(retriever, queries, progress)
@@ -362,11 +363,11 @@ def write_evaluation(retriever: Retriever, draft: Path, progress: Progress) -> N
 
 
 class _BuildEncoder:
-    """The encoder of a build, made ready when the first new picture needs it: a build that finds none never does.
+    """The encoder of a build, loaded for the first new picture.
 
-    It is the exported one that the index will carry, so that queries go through the same towers as the pictures: the
-    old index's, that of a build that was cut off, or one exported now into `folder`. On a GPU torch embeds the
-    pictures; an encoder that is not open_clip's is taken as it is.
+    It is the exported encoder that the index will contain, so that queries and pictures go through the same towers:
+    that of the old index, that of a build that was cut off, or a new export in `folder`. On a GPU torch embeds the
+    pictures. An encoder that is not from open_clip is used as it is.
     """
 
     def __init__(
@@ -376,8 +377,8 @@ class _BuildEncoder:
         self._encoder: Encoder | None = None
         self._error: EncoderError | None = None
         self._lock = threading.Lock()
-        # A picture's own run on one core, beside its decoding: as fast as batches on all of them (ViT-B/32 in int8, two
-        # cores: 18 ms a picture either way), and its vector is that of the same picture as a query.
+        # One picture at a time on one core, beside its decoding, is as fast as batches on all cores (ViT-B/32 in int8,
+        # two cores: 18 ms a picture either way), and its vector is that of the same picture as a query.
         self.batch = 1 if self._runs_exported else BATCH
 
     @property
@@ -388,7 +389,7 @@ class _BuildEncoder:
     @property
     def encoder(self) -> Encoder:
         with self._lock:
-            if self._error is not None:  # the other workers ask, too, and a download that failed would be tried again
+            if self._error is not None:  # the other workers ask too, and must not repeat a download that failed
                 raise self._error
             if self._encoder is None:
                 try:
@@ -435,9 +436,7 @@ class _BuildEncoder:
 
 
 def _samples(library: ImageLibrary) -> tuple[list[Image.Image], list[str]]:
-    """Pictures from all over the library, as far as that can be had without reading all of it, and what is said of
-    them.
-    """
+    """Samples of pictures and texts, spread over the library as far as that needs no complete read of it."""
     stride = min(max(1, (library.count or 0) // EXPORT_SAMPLES), EXPORT_STRIDE)
     images, texts = [], []
     for entry in islice(library.entries(), 0, EXPORT_SAMPLES * stride, stride):
@@ -470,7 +469,7 @@ def _finder(features: FeatureCache, old: Index | None) -> Callable[[str], ImageF
 
 def _identity(rows: list[Row], encoder: str, pixel_size: int) -> str:
     """A hash of all that the data of an index depends on."""
-    # With the files that an index of an earlier release may lack: it then gets them by being built again.
+    # It includes the names of files that earlier releases did not write, so that a rebuild adds them.
     identity = hashlib.sha256(repr((layout.FORMAT, layout.MAP, layout.EVALUATION, encoder, pixel_size)).encode())
     for row in rows:
         identity.update(repr((row.entry, row.content)).encode("utf-8", "surrogateescape"))
@@ -478,7 +477,7 @@ def _identity(rows: list[Row], encoder: str, pixel_size: int) -> str:
 
 
 def _open_if_alike(folder: Path, encoder: str, pixel_size: int, cache: Path | None) -> Index | None:
-    """The index there is, if its rows can be used again."""
+    """The old index, if its rows can be reused."""
     try:
         index = Index.open(folder, cache=cache)
     except InvalidIndexError:
@@ -488,7 +487,7 @@ def _open_if_alike(folder: Path, encoder: str, pixel_size: int, cache: Path | No
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """A copy of a folder of files that are never written to again: by links where the file system has them."""
+    """Copies a folder of read-only files, by hard links where the file system allows."""
 
     def link(file: str, copy: str) -> str:
         try:

@@ -22,23 +22,23 @@ from imgret.images import ImageError
 from imgret.library import ImageLibrary
 
 TOGETHER, BLOCK_BYTES = 16, 512 * 2**10
-"""What an actor is given at once: so many pictures at least, as far as there are, and so many bytes at most."""
+"""The size of a batch for an actor: the least number of pictures, and the largest number of bytes."""
 
 MAX_ROWS = 1000
-"""How many rows one task reads at most; what fails is read again from its start."""
+"""The most rows that one task reads; a task that fails starts again."""
 
 READER_CPUS, ACTOR_CPUS = 0.2, 0.8
-"""Shares of a core that leave each core an actor and a reader. With whole cores for the actors nobody would read."""
+"""Shares of a core for an actor and a reader. If actors took whole cores, no reader would ever run."""
 
 RETRIES = 3
-"""How often a batch is tried again whose actor has died: a picture that kills each of them must not go round for ever.
+"""How often a batch is tried again after its actor died; a picture that kills every actor must not do so for ever.
 """
 
 STORE_BYTES = 512 * 2**20
-"""Of shared memory on this machine, for what is on its way between processes."""
+"""Bytes of shared memory on this machine for data between processes."""
 
 ANSWER_SECONDS = 3.0
-"""How long a cluster may take to answer at all."""
+"""How long to wait for the first answer of a cluster."""
 
 
 class ClusterError(ValueError):
@@ -84,7 +84,7 @@ def _connected(address: str | None) -> Iterator[None]:
     try:
         try:
             ray.init(address or "local", logging_level=logging.CRITICAL, log_to_driver=False, **options)
-        except Exception as error:  # Ray has no common error for what keeps a cluster from being joined
+        except Exception as error:  # Ray has no common class for the errors of joining a cluster
             if address is None:
                 raise ClusterError(f"Ray cannot be started on this machine ({one_line(error)}).") from error
             raise ClusterError(
@@ -97,11 +97,11 @@ def _connected(address: str | None) -> Iterator[None]:
 
 
 def _check(address: str) -> None:
-    """Raises ClusterError where nothing speaks Ray's protocol: Ray itself would wait for it for two minutes."""
+    """Raises ClusterError if nothing at this address speaks Ray's protocol; Ray itself would wait for two minutes."""
     import grpc
     from ray._private.grpc_utils import init_grpc_channel  # knows Ray's own settings for TLS
 
-    if address == "auto":  # looked for among the processes of this machine
+    if address == "auto":  # Ray looks for it among the processes of this machine
         return
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
@@ -170,11 +170,11 @@ def _outcomes(library: ImageLibrary, extractor: FeatureExtractor) -> Iterator[Ou
 
 
 def _read(batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
-    """The entries of some parts, with what their files hold."""
+    """The entries of some parts of the library, with the bytes of their files."""
     try:
         for part in batch["part"]:
             for entry in pickle.loads(part):
-                with suppress(ImageError):  # the actor meets it again, and tells
+                with suppress(ImageError):  # the actor meets the same error, and reports it
                     entry = replace(entry, data=entry.read())
                 yield {"entry": [pickle.dumps(entry)]}
     except ValueError as error:

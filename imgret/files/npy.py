@@ -15,26 +15,26 @@ from imgret.files.split_files import mapped
 Array = npt.NDArray[Any]
 
 CHUNK_VALUES = 1 << 22
-"""Values of a long array that are worked on at once: 32 MiB as float64."""
+"""How many values of a long array are processed at once: 32 MiB as float64."""
 
 
 def read_only(array: Array) -> Array:
-    """The array as a plain one that cannot be written to: one type for compiled code, wherever it comes from."""
+    """A read-only view as a plain ndarray, so that compiled code sees one type for mapped and other arrays."""
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view
 
 
 def forget_pages(array: Array) -> None:
-    """Let go of a mapped file's pages, which otherwise count as this process's memory until others ask for it."""
+    """Releases the pages of a mapped file, which otherwise count as memory of this process."""
     if isinstance(array, np.memmap) and array.mode not in (None, "c") and hasattr(mmap, "MADV_DONTNEED"):
         array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def open_array(file: Path) -> Array:
-    """A .npy file of numbers in C order, whole or cut, memory-mapped to be read.
+    """Opens a .npy file of numbers in C order, whole or split, as a read-only memory map.
 
-    `np.load` would take an archive or a pickle for one, too. Raises OSError or ValueError.
+    `np.load` would also accept archives and pickles. Raises OSError or ValueError.
     """
     stored = mapped(file)
     head = io.BytesIO(stored[: 1 << 16].tobytes())
@@ -48,7 +48,7 @@ def open_array(file: Path) -> Array:
 
 
 def new_array(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    """A .npy file to be filled, memory-mapped. Raises OSError if the disk has no room for all of it."""
+    """Creates a .npy file as a writable memory map. Raises OSError if the disk has no room for all of it."""
     array = np.lib.format.open_memmap(file, "w+", np.dtype(dtype), shape)
     with file.open("r+b") as opened:
         reserve(opened)
@@ -56,8 +56,8 @@ def new_array(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.me
 
 
 def reserve(file: IO[bytes]) -> None:
-    """Has the disk keep room for a file that was made longer but not filled: where it is full, a write to a mapped page
-    would end the process. Raises OSError.
+    """Allocates disk blocks for a file that was extended but not filled: on a full disk, a write to a mapped page would
+    end the process. Raises OSError.
     """
     size = os.fstat(file.fileno()).st_size
     if size and hasattr(os, "posix_fallocate"):
@@ -77,5 +77,5 @@ def write_array(array: Array, file: Path) -> None:
 def lies_in(array: Array, file: Path) -> bool:
     if not isinstance(array, np.memmap) or array.filename is None:
         return False
-    # A part of a file is not the file.
+    # A part of a split file is not the file.
     return file.exists() and file.samefile(array.filename) and open_array(file).shape == array.shape

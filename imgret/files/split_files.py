@@ -20,9 +20,10 @@ _MAP_FIXED = 0x10  # on Linux, macOS and the BSDs; Python's mmap has no name for
 
 
 def cut(path: Path) -> None:
-    """Cuts a finished file into parts, in the place of older ones; at no time is there more than one part twice.
+    """Splits a finished file into parts and replaces older parts.
 
-    Nobody may read `path` meanwhile; maps of the older parts stay as they are. Raises OSError.
+    At most one part takes space twice. `path` must not be read meanwhile; existing maps of older parts stay valid.
+    Raises OSError.
     """
     for older in _later_parts(path):
         older.unlink()
@@ -35,10 +36,10 @@ def cut(path: Path) -> None:
 
 
 def mapped(path: Path) -> npt.NDArray[np.uint8]:
-    """The bytes (n,) of a file that was cut, or was not: one read-only memmap, which reads nothing yet.
+    """The bytes (n,) of a file, split or not, as one read-only memmap.
 
-    The memory is let go of with the last array on it. Raises OSError, and ValueError for parts that do not make a file,
-    or on a system where several cannot be mapped as one.
+    The map is released with the last array on it. Raises OSError, and ValueError for parts that do not fit together, or
+    on a system that cannot map several files as one.
     """
     later = _later_parts(path)
     parts = [path, *(_part(path, number) for number in range(1, len(later) + 1))]
@@ -52,7 +53,7 @@ def mapped(path: Path) -> npt.NDArray[np.uint8]:
             raise ValueError(f"the part {part.name} of a file in {len(parts)} parts has {size} bytes")
     if not hasattr(mmap, "PROT_READ"):
         raise ValueError(f"{path.name} lies in {len(parts)} parts, which this system cannot map into memory as one")
-    # A place for all of it, that Python frees; the parts are laid over it one by one.
+    # One anonymous map for all of it, which Python frees; the parts are mapped over it one by one.
     place = mmap.mmap(-1, sum(sizes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)
     array = np.frombuffer(place, np.uint8).view(np.memmap)
     vars(array).update(_mmap=place, filename=path.resolve(), mode="r", offset=0)
@@ -66,12 +67,12 @@ def _part(path: Path, number: int) -> Path:
 
 
 def _later_parts(path: Path) -> set[Path]:
-    """All parts that are there but the first, whether or not they make a file."""
+    """All existing parts except the first."""
     return {other for other in path.parent.iterdir() if other.stem == path.name and other.suffix[1:].isdecimal()}
 
 
 def _lay(part: Path, size: int, address: int) -> None:
-    """Maps a file at an address, in the place of what is mapped there."""
+    """Maps a file at an address and replaces what is mapped there."""
     function = ctypes.CDLL(None, use_errno=True).mmap
     function.restype = ctypes.c_void_p
     function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)

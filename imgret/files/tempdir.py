@@ -11,10 +11,10 @@ _LOCK = "owner.lock"
 
 
 class TempFolder:
-    """A new folder below `cache`/`purpose`, gone when it is closed or its process ends.
+    """A new folder below `cache`/`purpose`, removed by `close` or at the end of the process.
 
-    A process that is killed leaves its folder behind; the next one that needs a folder for the same purpose sees that
-    nobody holds its lock and removes it.
+    A process that is killed leaves its folder behind. The next process that needs a folder for the same purpose removes
+    those whose lock is free.
     """
 
     def __init__(self, cache: Path, purpose: str) -> None:
@@ -35,7 +35,7 @@ def _remove(folder: Path, lock: FileLock) -> None:
 def _remove_orphans(parent: Path) -> None:
     for folder in parent.iterdir():
         lock = FileLock(folder / _LOCK)
-        if not (folder / _LOCK).exists():  # being made right now, or not ours
+        if not (folder / _LOCK).exists():  # being created right now, or not ours
             continue
         try:
             lock.acquire(timeout=0)

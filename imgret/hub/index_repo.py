@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOUNT = Path("/index")
-"""Where a Space finds its index as a read-only volume, if it has one."""
+"""The mount path of the index as a read-only volume of a Space."""
 
 _REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _HARMLESS = {".gitattributes", "README.md", "LICENSE"}
-"""Files of a repo that may be there before an index is: what the Hub makes of a new one."""
+"""Files that the Hub puts into a new repo."""
 
 Progress = Callable[[str, int, int | None], None]
 
 
 class HubError(ValueError):
-    """An index that cannot be had from the Hub or put there; the text says why and what would work."""
+    """An index that cannot be fetched or published; the text says why and what would work."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """An index that was checked to the last byte: its folder, never to be written to, and where it was found."""
+    """An index with checked hashes: its folder, which must not be written to, and its origin."""
 
     folder: Path
     origin: str
@@ -68,10 +68,10 @@ def fetch(
 ) -> Fetched:
     """The index of the model repo `repo`: from the volume at `mount`, else from the Hub's cache, else downloaded there.
 
-    `mismatch` says why an index is not the one that is wanted, or None. What cannot be used (a newer format, truncated,
-    changed, a misfit) is passed over with a line in the log. `progress` hears the bytes downloaded. The files belong to
-    the cache and are shared: open them, never write to them. Raises HubError or InvalidIndexError, which say what was
-    wrong with the last choice.
+    `mismatch` returns why an index is not the one that is wanted, or None. An index that cannot be used is skipped,
+    with a line in the log: one of a newer format, truncated, changed, or a mismatch. `progress` gets the bytes
+    downloaded. The files belong to the Hub's cache, which other programs share: never write to them. Raises HubError or
+    InvalidIndexError for the last choice.
     """
     if not is_repo(repo):
         raise HubError(f"{repo!r} is not the name of a repo, which has the form org/name.")
@@ -114,10 +114,10 @@ def publish(
 ) -> Published:
     """Uploads the index in `folder` to the model repo `repo` in one commit, or does nothing if the repo has it already.
 
-    `companions` gives the other files of that commit, its card say, by name; it is asked only if there is something to
-    upload. `create` makes a repo that is not there, for others to see unless `private`. A path on this machine is not
-    told: the source of a local library becomes its name. Raises HubError, before anything is sent if the token cannot
-    write, and InvalidIndexError for an index that is damaged.
+    `companions` returns further files for the commit by name, such as the model card; it is called only if there is
+    something to upload. `create` creates a missing repo, public unless `private`. Local paths are not published: the
+    source of a local library becomes its name. Raises HubError, before anything is sent if the token cannot write, and
+    InvalidIndexError for an index that is damaged.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 

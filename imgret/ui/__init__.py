@@ -12,7 +12,7 @@ from typing import Any
 
 
 class _WithoutStubs(MetaPathFinder, Loader):
-    """Finds one module of Gradio's as Python does, and takes the writing of stubs out of it."""
+    """Finds gradio.component_meta as Python does, and replaces the function that writes stubs."""
 
     def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "gradio.component_meta" or (spec := PathFinder.find_spec(name, path)) is None:

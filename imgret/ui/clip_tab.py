@@ -70,7 +70,7 @@ class ClipTab(Tab):
 
     def search(self, ready: ReadyIndex, language: str, query: Query | None, *form: Any) -> list[Any]:
         text, negative, weight, labels, k = form
-        # An empty field of the form means "not given"; a program that sends an empty text is told so instead.
+        # An empty field of the form means "not given"; a program that sends an empty text gets an error instead.
         response = self._endpoints.by_clip(
             ready, query or Query(None), text or None, negative or None, weight, labels or None, k
         )

@@ -75,7 +75,7 @@ class CompareTab(Tab):
         return [k_from(parameters, form[0], MAX_K)]
 
     def _label_of(self, ready: ReadyIndex, query: Query) -> str | None:
-        """The label of the query, where it is known: of an example, or of a picture of the library."""
+        """The label of the query, if it is an example or a picture of the library."""
         index = ready.retriever.index
         if query.like is not None:
             return index.record(index.row_of(query.like)).label
@@ -90,6 +90,6 @@ def _title(language: str, response: Response, by_clip: set[str], label: str | No
         parts.append(f"● {sum(hit.id in by_clip for hit in response.hits)} / {count}")
     if label and count:
         parts.append(f"✓ precision@{count} {sum(hit.label == label for hit in response.hits) / count:.2f}")
-    if response.notice and not count:  # why there are none; of what was found, all five say the same
+    if response.notice and not count:  # why there are no hits; other notices are the same for all five
         parts.append(translated(response.notice, language))
     return " · ".join(parts)

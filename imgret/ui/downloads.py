@@ -15,7 +15,7 @@ SECONDS = 20
 
 
 def bound_downloads(max_bytes: int) -> None:
-    """Has Gradio use `download` for what clients name by address: its own takes a file of any size into memory."""
+    """Makes Gradio use `download` for URLs that clients send: its own function reads a file of any size into memory."""
 
     async def bounded(url: str, cache_dir: str) -> str:
         try:
@@ -27,9 +27,8 @@ def bound_downloads(max_bytes: int) -> None:
 
 
 async def download(url: str, folder: Path, max_bytes: int) -> Path:
-    """The file at a public address, in `folder`.
-
-    Raises SearchError: the address is not public, leads elsewhere, or answers nothing, too slowly or too much.
+    """Downloads the file at a public URL to `folder`. Raises SearchError if the URL is not public, redirects, fails, or
+    is too slow or too large.
     """
     data = bytearray()
     try:
@@ -39,7 +38,7 @@ async def download(url: str, folder: Path, max_bytes: int) -> Path:
             httpx.AsyncClient(transport=safehttpx.AsyncSecureTransport(verified)) as client,
             client.stream("GET", url) as answer,
         ):
-            answer.raise_for_status()  # a redirection, too: it may lead to an address that is not public
+            answer.raise_for_status()  # also for redirects, which may lead to a private address
             async for chunk in answer.aiter_bytes():
                 data += chunk
                 if len(data) > max_bytes:

@@ -23,7 +23,7 @@ Explain = Callable[..., tuple[Pictures, str]]
 
 
 class Why:
-    """A choice of hits by rank, and what explains the one that is chosen."""
+    """The selector of a hit by rank, and the explanation of that hit."""
 
     def __init__(self, localized: LocalizedComponents, elem_id: str) -> None:
         self.rank = localized(
@@ -58,9 +58,7 @@ class Why:
         query: list[Block],
         form: list[Block],
     ) -> None:
-        """Calls `explain(ready, language, query, id, *form)` for the hit that is chosen; `query` are a picture and its
-        part.
-        """
+        """Calls `explain(ready, language, query, id, *form)` for the selected hit; `query`: a picture and its part."""
 
         def show(language: str, rank: Any, answer: Any, picture: Any, part: Any, *form: Any) -> list[Any]:
             ready = endpoints.start.wait()

@@ -22,7 +22,7 @@ log = logging.getLogger("imgret.requests")
 
 
 class UnansweredError(ValueError):
-    """A request that failed through no fault of whoever sent it; the text names its entry in the log."""
+    """A request that failed because of a bug; the text names its entry in the log."""
 
 
 def logged(function: Callable[P, R]) -> Callable[P, R]:
@@ -56,8 +56,8 @@ def logged(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def notice(sentence: str, language: str) -> str:
-    """A sentence of ours as the text of a notice on the page: Gradio takes that for HTML, and the sentence may quote an
-    address that somebody else wrote.
+    """Translates and escapes a sentence for a notice on the page. Gradio renders notices as HTML, and the sentence may
+    quote a URL of the visitor.
     """
     return html.escape(translated(sentence, language), quote=False)
 

@@ -31,7 +31,7 @@ class LibraryTab:
     def __init__(
         self, endpoints: Endpoints, localized: LocalizedComponents, language: gr.Radio, latest: Sequence[gr.Textbox]
     ) -> None:
-        """`latest` holds the path of the picture that was searched for last, and its part."""
+        """`latest` holds the path of the last query picture, and its part."""
         self._endpoints = endpoints
         self._drawing = threading.Lock()
         self._picture: tuple[str, MapPicture] | None = None
@@ -156,7 +156,7 @@ class LibraryTab:
         return gr.update(value=self._drawn(index).with_ring(point), visible=True)
 
     def clicked(self, x: float, y: float) -> str:
-        """The thumbnail of the picture at a place on the map, in its pixels. Raises SearchError."""
+        """The thumbnail of the picture at a point of the map, in pixels. Raises SearchError."""
         ready = self._endpoints.start.wait()
         if ready.retriever.index.map is None:
             raise SearchError("This library has no map.")
@@ -170,7 +170,7 @@ class LibraryTab:
             return self._picture[1]
 
     def _figures(self, language: str, label: str) -> list[Any]:
-        """What was measured at the build, of all pictures or of one label: a sentence, the plot, the table."""
+        """The evaluation of the build, for all pictures or one label: a sentence, the plot, the table."""
         words, found = WORDS[language], self._endpoints.start.wait().retriever.index.evaluation
         hidden: dict[str, Any] = gr.update(visible=False)
         if not found or not found["methods"]:

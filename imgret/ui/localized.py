@@ -20,12 +20,12 @@ class LocalizedComponents:
         self._says: list[dict[str, Says]] = []
 
     def __call__(self, kind: Callable[..., B], says: dict[str, Says], **properties: Any) -> B:
-        """A component of `kind` whose properties in `says` depend on the language."""
+        """Creates a component of `kind`; `says` maps its properties to functions of the `Words` of a language."""
         component = kind(**{name: say(WORDS[DEFAULT]) for name, say in says.items()}, **properties)
         self.components.append(component)
         self._says.append(says)
         return component
 
     def updates(self, language: str) -> list[Any]:
-        """An update of each component to `language`, in the order of `components`."""
+        """The updates of all components to `language`, in the order of `components`."""
         return [gr.update(**{name: say(WORDS[language]) for name, say in says.items()}) for says in self._says]

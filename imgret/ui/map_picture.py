@@ -11,12 +11,12 @@ from imgret.index import Index
 
 SIDE, BORDER = 1000, 24
 MAX_PICTURES = 1500
-"""Pictures that are drawn: more would hide each other, and the first visitor waits for them."""
+"""How many pictures are drawn. More would hide each other, and the first visitor waits for them."""
 RING = (13, 148, 136)
 
 
 class MapPicture:
-    """The map of an index that has one, drawn: RGB, SIDE px square, x to the right and y up."""
+    """The drawn map of an index, an RGB picture of SIDE px square, x to the right and y up."""
 
     def __init__(self, index: Index) -> None:
         assert index.map is not None
@@ -42,7 +42,7 @@ class MapPicture:
         return copy
 
     def row_at(self, x: float, y: float) -> int:
-        """The row of the index whose picture is the closest to a place in pixels."""
+        """The row of the picture that is nearest to a point, in pixels."""
         return int(self._rows[np.argmin(((self._centres - (x, y)) ** 2).sum(axis=1))])
 
 

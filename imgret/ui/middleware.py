@@ -11,19 +11,19 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 UPLOADS = 50
-"""Uploads of the largest size that are kept on the disk together, until the oldest go before their time."""
+"""How many uploads of the largest size fit on the disk before the oldest are deleted."""
 SECONDS_BETWEEN_SWEEPS = 2
 BODY_SECONDS = 180.0
-"""How long a body may take to come in; 10 MB in this time are half a megabit a second."""
+"""How long a request body may take; 10 MB in this time are half a megabit a second."""
 FORM_BYTES = 2**20
-"""What a request may have around its picture."""
+"""How many bytes a request may have besides its picture."""
 BASE64 = 4 / 3
 FETCHED = "/file=http"
 
 
 class RequestLimits:
-    """An ASGI middleware: refuses a body that is larger than any picture that is taken or does not come to its end,
-    keeps the uploads on the disk bounded, and fetches no addresses for whoever asks Gradio's file route for one.
+    """ASGI middleware that refuses bodies that are too large or too slow, bounds the disk space of uploads, and stops
+    Gradio's file route from fetching URLs.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -45,9 +45,9 @@ class RequestLimits:
         received, until = 0, time.monotonic() + BODY_SECONDS
         whole = False
 
-        async def bounded() -> Message:  # the length was not announced, or is a lie
+        async def bounded() -> Message:  # the content-length may be missing or wrong
             nonlocal received, whole
-            if whole:  # what comes after the body is that the client has gone
+            if whole:  # after the body only a disconnect follows
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), until - time.monotonic())

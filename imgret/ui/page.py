@@ -43,9 +43,9 @@ HEALTH = "/gradio_api/health"
 CACHE_HOURS = 1
 SECONDS_BETWEEN_STAGES = 3
 SESSIONS = 200
-"""Visits that Gradio remembers, in 0.3 MB each; one that is forgotten goes on, as the page keeps nothing in them."""
+"""How many sessions Gradio remembers, at 0.3 MB each. The page keeps nothing in them, so a forgotten one works on."""
 WAITING = 100
-"""Requests that may wait; with more, Gradio tells whoever comes that the demo is busy."""
+"""How many requests may wait; Gradio refuses more with a sentence that the demo is busy."""
 
 Changes = dict[Block, Any]
 """Components and their values."""
@@ -168,7 +168,7 @@ class _Page:
     """The tabs together: the picture that was searched for last goes with the visitor from one to the next, as `latest`
     keeps its path and its part.
 
-    The handlers are given the values of `inputs` and answer what changes of `outputs`, by component.
+    Handlers get the values of `inputs` and return changes of `outputs`, by component.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class _Page:
                 return self._emptied(tab, language, given)
             try:
                 return {tab.part: FULL_IMAGE} | self._found(tab, language, given | {tab.part: FULL_IMAGE})
-            except ImageError as error:  # the browser would show a broken one, and what the picture before it found
+            except ImageError as error:  # or the browser shows a broken picture above the hits of the one before
                 gr.Warning(notice(str(error), language))
                 return {tab.picture: None} | self._emptied(tab, language, given)
 
@@ -285,10 +285,10 @@ class _Page:
         return f"given[{self.inputs.index(field)}]"
 
     def follow(self, request: gr.Request, language: str, *values: Any) -> Changes:
-        """What the address of the page asks for."""
+        """Runs the search that the address of the page names."""
         parameters = {name: str(value) for name, value in request.query_params.items()}
         path = self._named(parameters)
-        if path is None and not parameters.get("text"):  # an example of that name there is none
+        if path is None and not parameters.get("text"):  # there is no example of that name
             return {self._latest: gr.skip()}
         tab, given = self._tab(parameters.get("tab")), self._given(values)
         form = dict(zip(tab.form, tab.from_address(parameters, *(given[field] for field in tab.form)), strict=True))
@@ -296,13 +296,13 @@ class _Page:
         return found | {self._choice: gr.Tabs(selected=tab.name), self._active: tab.name}
 
     def again(self, language: str, *values: Any) -> Changes:
-        """What every tab shows, in another language."""
+        """The content of all tabs in another language."""
         given = self._given(values)
         changes: Changes = {}
         for tab in self._tabs:
             try:
                 changes |= self._found(tab, language, given)
-            except ValueError:  # an empty form, a picture that is none: said already
+            except ValueError:  # an empty form or a broken picture, which the visitor knows already
                 continue
         return {part: value for part, value in changes.items() if part not in (self._latest, self._part, self._address)}
 
@@ -358,7 +358,7 @@ class _Page:
 
 
 def launch(demo: Demo, start: Startup, settings: Settings, *, port: int | None = None, **options: Any) -> Any:
-    """Serves the page; host and port are Gradio's own variables where not given."""
+    """Serves the page. Host and port default to Gradio's own variables."""
     max_bytes = settings.max_upload_mb * 2**20
     bound_downloads(max_bytes)
 

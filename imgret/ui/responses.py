@@ -50,7 +50,7 @@ def respond(
     search: Callable[[], SearchResult],
     notice: str | None = None,
 ) -> Response:
-    """Runs `search` and puts its hits with their thumbnails."""
+    """Runs `search` and returns its hits with their thumbnails."""
     started = time.perf_counter()
     found = search()
     elapsed = (time.perf_counter() - started) * 1000
@@ -66,20 +66,18 @@ def respond(
 
 
 def empty_response(ready: ReadyIndex, method: str, why: str) -> Response:
-    """The place of an answer that cannot be had, beside others that can."""
+    """A response without hits, for a method that failed beside others that worked."""
     return Response(method, (), (), 0.0, ready.retriever.index.manifest.library.name, why, None)
 
 
 def k_notice(retriever: Retriever, k: Any) -> str | None:
-    """The sentence that belongs to a k above the number of pictures."""
+    """The notice for a k above the number of pictures."""
     count = len(retriever.index)
     return f"The library has {count} pictures, so k is {count}." if retriever.checked_k(k) < k else None
 
 
 def language_notice(retriever: Retriever, *texts: str | None) -> str | None:
-    """The sentence that belongs to a text which the encoder probably cannot read: letters beyond ASCII for one that
-    reads English only.
-    """
+    """The notice for letters beyond ASCII in a text for an encoder that reads English only."""
     foreign = any(
         letter.isalpha() and not letter.isascii() for text in texts if isinstance(text, str) for letter in text
     )

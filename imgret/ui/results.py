@@ -56,17 +56,17 @@ class Results:
     def wire(
         self, endpoints: Endpoints, explain: Explain, language: Block, query: list[Block], form: list[Block]
     ) -> None:
-        """Has `explain` say why the hit is one that is chosen."""
+        """Connects the explanation of a hit to `explain`."""
         self._why.wire(endpoints, explain, language, self._answer, query, form)
 
 
 def first_line(localized: LocalizedComponents) -> None:
-    """What stands above galleries as long as they are empty; page.css sees to that."""
+    """The hint above empty galleries; page.css hides it once there are hits."""
     localized(gr.Markdown, {"value": lambda words: words.first}, elem_classes="first")
 
 
 def hits_gallery(elem_id: str) -> gr.Gallery:
-    """A gallery of pictures to click, empty yet."""
+    """An empty gallery of clickable pictures."""
     return gr.Gallery(
         show_label=False,
         elem_id=elem_id,

@@ -14,9 +14,9 @@ from imgret.ui.localized import LocalizedComponents
 
 MAX_K = 50
 
-# How the page's own events are asked for. Without preprocessing a picture arrives as the file it is, undecoded:
-# images/ alone decodes what strangers send. Without a place for progress, because Gradio's script writes the state of
-# each event to every component that ever was such a place, and reads much of the page for it: 280 ms a click.
+# Options of the page's own events. `preprocess`: pictures arrive as files, since imgret.images alone decodes uploads.
+# `show_progress_on`: no component, since Gradio's script updates every component that ever showed progress, at 280 ms a
+# click.
 INTERNAL_EVENT: dict[str, Any] = {"preprocess": False, "show_progress_on": [], "api_visibility": "private"}
 
 
@@ -51,19 +51,21 @@ class Tab(ABC):
 
     @abstractmethod
     def cleared(self, language: str, *form: Any) -> list[Any]:
-        """The values of `outputs` where there is nothing to search for."""
+        """The values of `outputs` if there is nothing to search for."""
 
     @abstractmethod
     def address(self, *form: Any) -> dict[str, str]:
-        """What the address keeps of the form."""
+        """The parameters of the address for the values of the form."""
 
     @abstractmethod
     def from_address(self, parameters: Mapping[str, str], *form: Any) -> list[Any]:
-        """The form's values with what the address says of them."""
+        """The values of the form, updated from the parameters of the address."""
 
 
 def picture_field(localized: LocalizedComponents, elem_id: str) -> tuple[gr.Image, gr.Textbox]:
-    """A field for a query picture, from a file, the clipboard or a camera; and the part of it, as crop.js marks it."""
+    """The field of a query picture, from a file, the clipboard or a camera, and the field of its part, which crop.js
+    fills.
+    """
     picture = localized(
         gr.Image,
         {
@@ -88,6 +90,6 @@ def k_slider(localized: LocalizedComponents, value: int = 10, most: int = MAX_K)
 
 
 def k_from(parameters: Mapping[str, str], k: Any, most: int = MAX_K) -> Any:
-    """k as the address says, if it says one that the slider has."""
+    """k from the address, if it is a value of the slider."""
     asked = parameters.get("k", "")
     return int(asked) if asked.isascii() and asked.isdigit() and 1 <= int(asked) <= most else k

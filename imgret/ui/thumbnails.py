@@ -13,13 +13,13 @@ from imgret.search import Retriever
 from imgret.startup import Startup
 
 MAX_FILES, BETWEEN_SWEEPS = 20_000, 1000
-"""Files that are kept, and how many are written until the oldest beyond that number go."""
+"""How many files are kept, and how many writes pass between two deletions of the oldest."""
 
 
 class Thumbnails:
     """Thumbnails as files that Gradio serves in place, written when first shown.
 
-    Their folder and names depend only on the cache, the index and the row: several pages over one cache share them.
+    Folder and file names depend only on cache, index and row, so that several servers over one cache share them.
     """
 
     def __init__(self, cache: Path) -> None:
@@ -63,9 +63,7 @@ class Thumbnails:
 
 
 class OnDemand:
-    """An ASGI middleware: a thumbnail that is not there, as another page named it or as it was dropped, is written
-    before Gradio looks for it.
-    """
+    """ASGI middleware that writes missing thumbnails, deleted or named by another server, before Gradio looks for them."""
 
     def __init__(self, app: ASGIApp, thumbnails: Thumbnails, start: Startup) -> None:
         self._app, self._thumbnails, self._start = app, thumbnails, start

@@ -14,8 +14,8 @@ Keys = npt.NDArray[np.uint64]
 HNSW: dict[str, Any] = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32}
 FIRST_EF_SEARCH = 100
 SMALL = 1000
-"""Up to so many rows the search is as wide as the collection from the start: it costs next to nothing, and Chroma makes
-such a graph anew at each open, not always the same one. Texts lie further from pictures than the audit's queries do.
+"""Up to this number of rows, `ef_search` is the number of rows. That costs next to nothing. Chroma rebuilds such a
+graph at each open, not always the same, and texts lie further from pictures than the queries of the audit do.
 """
 BATCH = 1000
 AUDIT_RECALL = 0.99
@@ -28,7 +28,7 @@ class VectorError(ValueError):
 
 @dataclass(frozen=True)
 class RecallAudit:
-    """What share of the true `k` nearest neighbours the collection finds, and the `ef_search` that it took."""
+    """The share of the true `k` nearest neighbours that a collection finds with `ef_search`."""
 
     queries: int
     k: int

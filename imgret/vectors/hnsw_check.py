@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 METADATA = "index_metadata.pickle"
-"""The file that Chroma writes last, and without which it reads none of the others."""
+"""The file that Chroma writes last. Without it, Chroma reads none of the others."""
 
 _HEADER = struct.Struct("<i6QiI3QdQ")  # hnswlib's, version 1
 _ROWS_AT_ONCE = 16384
@@ -24,7 +24,7 @@ _DICTS = 4
 
 
 class GraphError(ValueError):
-    """A graph that cannot be walked; the text says what is wrong with it."""
+    """A graph that Chroma could not walk safely; the text says what is wrong with it."""
 
 
 def check_graph(folder: Path, dim: int, max_neighbors: int) -> None:
@@ -44,7 +44,9 @@ def check_graph(folder: Path, dim: int, max_neighbors: int) -> None:
 
 @dataclass(frozen=True)
 class _Node:
-    """What a node is on the bottom level: the number of its links and they, a vector (dim,), a label of eight bytes."""
+    """The record of a node on the bottom level: the number of links, the links, a vector (dim,), a label of eight
+    bytes.
+    """
 
     links: int
     dim: int
@@ -127,7 +129,7 @@ def _check_upper(path: Path, max_neighbors: int, count: int) -> npt.NDArray[np.i
 
 
 def _check_links(blocks: npt.NDArray[np.uint32], count: int) -> None:
-    """Of each row the number of its links comes first, then they."""
+    """Each row holds the number of its links, then the links."""
     number, links = blocks[:, :1], blocks[:, 1:]
     if (number > links.shape[1]).any() or (links[np.arange(links.shape[1]) < number] >= count).any():
         raise GraphError("a link leads to no node")

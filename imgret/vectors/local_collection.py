@@ -17,7 +17,7 @@ DATABASE, COLLECTION = "chroma.sqlite3", "embeddings"
 
 
 class LocalCollection:
-    """The collection in a folder."""
+    """The Chroma collection in an index folder."""
 
     def __init__(self, client: Any, scratch: TempFolder | None = None) -> None:
         self._client, self._scratch = client, scratch
@@ -53,7 +53,7 @@ def working_copy(folder: Path, copy: Path) -> None:
 
 
 def check(copy: Path, dim: int) -> None:
-    """Raises ValueError where Chroma would leave its memory: it takes the database's word for the width of a vector."""
+    """Raises ValueError for files that would crash Chroma, which trusts the vector width in its database."""
     with closing(sqlite3.connect(copy / DATABASE)) as database:
         widths = database.execute("SELECT dimension FROM collections WHERE dimension IS NOT NULL").fetchall()
         lengths = database.execute("SELECT DISTINCT length(vector) FROM embeddings_queue WHERE vector IS NOT NULL")

@@ -18,12 +18,12 @@ PROBE_SECONDS = 5.0
 CLOUD = "api.trychroma.com"
 
 _AWAY = (429, 502, 503, 504)
-"""What a proxy answers while the server behind it restarts."""
+"""HTTP statuses of a proxy while the server behind it restarts."""
 
 
 @dataclass(frozen=True)
 class ChromaServer:
-    """A Chroma server: its address, and the token that it or a proxy before it asks for, which is never shown.
+    """The address of a Chroma server, and the token that it or its proxy requires; the repr hides the token.
 
     At Chroma Cloud's address, https://api.trychroma.com, the token is an API key, and Chroma's own variables
     CHROMA_API_KEY, CHROMA_TENANT and CHROMA_DATABASE say what is not given. Raises VectorError for an address that is
@@ -57,7 +57,7 @@ class ChromaServer:
 
     @classmethod
     def of(cls, settings: "Settings") -> "ChromaServer | None":
-        """The server that the settings name, None where it is the embedded store. Raises VectorError."""
+        """The server that the settings name, or None for the embedded store. Raises VectorError."""
         if settings.chroma_url is None:
             return None
         token = settings.chroma_token.get_secret_value().strip() if settings.chroma_token else None
@@ -78,7 +78,7 @@ def http_client(server: ChromaServer, seconds: float) -> Any:
         # The client's first requests, sent while it is made, have no time-out; this one has.
         probe = httpx.get(f"{server.url}/api/v2/heartbeat", headers=headers, timeout=PROBE_SECONDS)
         probe.raise_for_status()
-        # Said, because Chroma takes what is not said from variables such as CHROMA_SERVER_HOST.
+        # Given, because Chroma reads missing values from variables such as CHROMA_SERVER_HOST.
         settings = Settings(anonymized_telemetry=False, chroma_server_host=server.url, chroma_server_http_port=8000)
         client = chromadb.HttpClient(server.url, headers=headers, settings=settings)
     # https://github.com/chroma-core/chroma/issues/5805: there is no setting. `within` ends the waiting; this ends the
@@ -88,8 +88,8 @@ def http_client(server: ChromaServer, seconds: float) -> Any:
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T:
-    """What `ask` returns. Raises TimeoutError after `seconds`, however it spends them: httpx bounds neither the look-up
-    of a name nor an answer that comes in drops.
+    """Returns what `ask` returns, or raises TimeoutError after `seconds`. The time-outs of httpx bound neither name
+    resolution nor an answer that arrives in drops.
     """
     answer: Future[T] = Future()
 
@@ -104,7 +104,7 @@ def within(seconds: float, ask: Callable[[], T]) -> T:
 
 
 def cause_of(error: BaseException) -> tuple[BaseException, int | None]:
-    """What httpx raised, which Chroma's client turns into errors without a kind, and the status of the answer."""
+    """The error of httpx behind an untyped error of Chroma's client, and the HTTP status if there is one."""
     import httpx
 
     inner: BaseException | None = error
@@ -116,7 +116,7 @@ def cause_of(error: BaseException) -> tuple[BaseException, int | None]:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether a server that restarts would fail like this."""
+    """Whether the error looks like a server that restarts."""
     import httpx
 
     cause, status = cause_of(error)

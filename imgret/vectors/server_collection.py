@@ -37,29 +37,31 @@ T = TypeVar("T")
 
 DRAFT = "-draft"
 MAX_STRANGE = 0.25
-"""How much of a library may be new to a collection on a server, or of no more use there, for it to be written to."""
+"""The share of a library that may be new to a collection, or no longer used in it, for the collection to be
+extended.
+"""
 
 ANSWER_SECONDS, PATIENCE_SECONDS = 10.0, 4.0
-"""How long a server may take to answer a query, and how long one that is away is asked again: a restart takes less."""
+"""How long a query may take, and how long to retry while the server is away; a restart takes less."""
 BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS = 120.0, 60.0
 
 REOPENED_SECONDS = 60.0
-"""How long a reader may not notice that rows of its index were dropped, or that those of others are among them."""
+"""How long a reader may use a collection before it checks again what is in it."""
 
 _NO_KEYS = np.empty(0, np.uint64)
 _MARK = "imgret"
 _NOTED = 100
-"""How many indexes of one collection are kept in mind."""
+"""How many indexes are noted in one collection."""
 
 
 def collection_of(content: str) -> str:
-    """The name, on any server, of the collection for an index whose data hash to `content`."""
+    """The name of the collection for an index whose data have the hash `content`, on any server."""
     return f"imgret-{content}"
 
 
 def keys_of(contents: Iterable[str], labels: Sequence[str | None]) -> Keys:
-    """What the vectors of pictures are called on a server, by their content's hash and label, whatever else is in the
-    library: (N,) uint64, no two the same, but for a chance of one in ten million where there are a million.
+    """The ids of vectors on a server, (N,) uint64, hashes of a picture's content and label. They do not depend on the
+    rest of the library. All differ, but for a chance of one in ten million for a million pictures.
     """
     hashes = (
         hashlib.blake2b(ascii(pair).encode(), digest_size=8).digest() for pair in zip(contents, labels, strict=True)
@@ -67,7 +69,7 @@ def keys_of(contents: Iterable[str], labels: Sequence[str | None]) -> Keys:
     keys = np.frombuffer(b"".join(hashes), np.uint64)
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
-    # The same picture twice is two rows: the second one of a kind gets a key further on.
+    # A picture that occurs twice is two rows; the second one gets another key.
     firsts = np.flatnonzero(np.diff(ordered, prepend=~ordered[:1]))
     repeats = np.arange(len(keys)) - np.repeat(firsts, np.diff(firsts, append=len(keys)))
     found = np.empty_like(keys)
@@ -76,7 +78,7 @@ def keys_of(contents: Iterable[str], labels: Sequence[str | None]) -> Keys:
 
 
 def _hash_of(keys: Keys) -> str:
-    """What stands for rows with these keys, in any order."""
+    """A hash of the set of keys; their order does not matter."""
     return hashlib.blake2b(np.sort(keys).tobytes(), digest_size=8).hexdigest()
 
 
@@ -90,8 +92,8 @@ def ping(server: ChromaServer) -> None:
 
 
 def can_grow(server: ChromaServer, name: str, old: Keys, new: Keys) -> bool:
-    """Whether the rows called `new` should be written to the collection `name`, where `old` are, rather than to a new
-    one: not where too many are new, or too many that were written there are of no more use. Raises VectorError.
+    """Whether rows with the keys `new` should be added to the collection `name`, which holds `old`. A new collection is
+    better if too many rows are new, or too many in the old one are no longer used. Raises VectorError.
     """
     if len(new) <= SMALL:  # anew in a second
         return False
@@ -107,10 +109,8 @@ def can_grow(server: ChromaServer, name: str, old: Keys, new: Keys) -> bool:
 
 
 def drop(server: ChromaServer, owner: str, keep: str, keys: Keys) -> int:
-    """Drops what `owner` wrote on `server`, whole or cut off, besides the rows called `keys` in the collection `keep`;
-    how many collections and rows that were.
-
-    What others wrote, too, stays for them. Raises VectorError.
+    """Drops what `owner` wrote to `server`, except the rows with `keys` in the collection `keep`; returns how many
+    collections and rows it dropped. Rows that other owners wrote too stay. Raises VectorError.
     """
     asked = ServerCollection(server, keep, keys, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
 
@@ -177,7 +177,7 @@ class _Open:
 class ServerCollection:
     """The collection `name` on a server.
 
-    Connected to when first asked; each request is bounded in time, and repeated while the server is away.
+    It connects for the first request. Each request has a time limit, and is repeated while the server is away.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class ServerCollection:
         self._found: _Open | None = None
 
     def ask(self, request: Callable[[Any], T]) -> T:
-        """What `request` gets from the client. Raises VectorError."""
+        """Returns what `request` returns for the client. Raises VectorError."""
         from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
         patient = Retrying(
@@ -231,7 +231,7 @@ class ServerCollection:
         return self.ask(request)
 
     def mark(self) -> _CollectionNote | None:
-        """What is noted in the collection, None where there is none of imgret's."""
+        """The note of imgret in the metadata of the collection, or None."""
         from chromadb.errors import NotFoundError
 
         def request(client: Any) -> _CollectionNote | None:
@@ -243,7 +243,7 @@ class ServerCollection:
         return self.ask(request)
 
     def is_there(self, dim: int) -> bool:
-        """Whether the collection is; one that cannot take these rows is dropped."""
+        """Whether the collection exists. One of another width or without a complete index is dropped."""
         from chromadb.errors import NotFoundError
 
         def request(client: Any) -> bool:
@@ -261,7 +261,7 @@ class ServerCollection:
     def create(
         self, owner: str, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
     ) -> None:
-        """Writes what the collection lacks at its end, made if it is not there."""
+        """Creates the collection, or continues one that was cut off, and writes the rows that it lacks."""
         count, dim = embeddings.shape
         ef_search = _served_ef_search(count)
         made = _CollectionNote(dim, (owner,), ef_search, (self._index,), count)
@@ -286,7 +286,7 @@ class ServerCollection:
     def append(
         self, owner: str, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
     ) -> None:
-        """Adds what the collection lacks, among rows of other indexes."""
+        """Adds the rows that the collection lacks to those of other indexes."""
         self.note(owner)  # first: what is added is not dropped by another owner then
         collection = self.ask(self._get)
         lacking = self._lacking(collection, np.arange(self._count))
@@ -321,7 +321,7 @@ class ServerCollection:
             progress(done)
 
     def drop_others(self, owner: str) -> int:
-        """Removes the rows that are not of this index, if it is nobody's but the owner's; how many they were."""
+        """Removes rows of other indexes, if `owner` is the only owner; returns how many."""
 
         def begin(client: Any) -> Any:
             collection = self._get(client)
@@ -343,7 +343,7 @@ class ServerCollection:
         return len(others)
 
     def tune_ef_search(self, audit: Callable[[int], RecallAudit]) -> RecallAudit:
-        """What `audit(ef_search)` says of the collection, whose search is widened until the recall is reached."""
+        """Raises `ef_search` until the recall of `audit(ef_search)` is high enough; returns the last audit."""
         found = self.ask(self._opened)
         ef_search = found.width or min(self._mark_of(found.collection).ef_search, self._count)
         while True:
@@ -356,7 +356,7 @@ class ServerCollection:
             self.ask(lambda _, changed=changed: found.collection.modify(configuration=changed))  # type: ignore[misc]
 
     def rename(self, name: str) -> bool:
-        """Gives the filled collection its own name, unless another build was first; whether it did."""
+        """Renames the complete draft to `name`, unless another build was first. Returns whether it did."""
         from chromadb.errors import NotFoundError
 
         def request(client: Any) -> bool:
@@ -375,7 +375,7 @@ class ServerCollection:
         return self.ask(request)
 
     def note(self, owner: str, index: str | None = None, added: int = 0) -> None:
-        """Notes in the collection that it is for `owner`, too, and which index is whole in it, after how many rows."""
+        """Adds `owner`, the complete `index`, and the number of `added` rows to the note of the collection."""
         self.ask(lambda client: self._note(self._get(client), owner, index, added))
 
     def close(self) -> None:
@@ -384,7 +384,7 @@ class ServerCollection:
             client.close()
 
     def _connected(self) -> Any:
-        # Without a lock, which all would wait for while the server does not answer; the last of two clients stays.
+        # No lock here: all threads would wait for it while the server does not answer. The last of two clients stays.
         if self._client is None:
             self._client = http_client(self._server, self._seconds)
         return self._client

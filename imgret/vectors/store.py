@@ -29,7 +29,7 @@ from imgret.vectors.server_collection import BUILD_ANSWER_SECONDS, BUILD_PATIENC
 
 AUDIT_QUERIES, AUDIT_K, AUDIT_TOLERANCE = 256, 10, 1e-6
 PROBES, PROBE_TOLERANCE = 16, 1e-4
-"""A graph may miss a row or two of these, a strange or a damaged one misses all."""
+"""A good graph may miss one or two of these rows; a damaged one misses all."""
 
 
 class VectorStore:
@@ -39,7 +39,9 @@ class VectorStore:
     """
 
     def __init__(self, source: LocalCollection | ServerCollection, count: int, keys: Keys | None = None) -> None:
-        """`keys`: what the rows are called in the collection, if not by their number; others may be in it then."""
+        """`keys`: the ids of the rows in the collection, if they are not the row numbers. The collection may hold
+        others.
+        """
         self._source, self._count = source, count
         self._order = None if keys is None else np.argsort(keys)
         self._keys = None if keys is None else keys[self._order]
@@ -171,14 +173,14 @@ class VectorStore:
             rows = self._rows_of(names)[:k]
             if len(rows) >= wanted or len(names) < asked:
                 break
-            asked *= 2  # what another index has in the collection stood among them
+            asked *= 2  # rows of another index were among them
         short = labels is None and len(rows) < wanted
         if short or len(np.unique(rows)) < len(rows) or (rows < 0).any() or (rows >= self._count).any():
             raise VectorError("The embeddings cannot be searched (rows are missing or unknown); build it anew.")
         return rows
 
     def _rows_of(self, names: list[str]) -> Rows:
-        """The rows called so; without those that are of another index."""
+        """The rows with these ids, without those of other indexes."""
         if self._keys is None or self._order is None:
             return np.array([int(name) if name.isdecimal() else -1 for name in names], dtype=np.int64)
         keys = keys_named(names)
@@ -208,7 +210,7 @@ class VectorStore:
         return RecallAudit(AUDIT_QUERIES, AUDIT_K, hits / (AUDIT_QUERIES * k), ef_search)
 
     def close(self) -> None:
-        """Lets go of the files or the connection; the store cannot be asked any more."""
+        """Closes the files or the connection. The store cannot be used any more."""
         self._source.close()
 
 
