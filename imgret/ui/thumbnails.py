@@ -63,7 +63,7 @@ class Thumbnails:
 
 
 class OnDemand:
-    """ASGI middleware that writes missing thumbnails, deleted or named by another server, before Gradio looks for them."""
+    """ASGI middleware that writes a missing thumbnail, deleted or of another server, before Gradio looks for it."""
 
     def __init__(self, app: ASGIApp, thumbnails: Thumbnails, start: Startup) -> None:
         self._app, self._thumbnails, self._start = app, thumbnails, start
