@@ -1,27 +1,14 @@
 """Imports run downwards, and heavy libraries stay off the paths that do not need them."""
 
 import ast
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-ROWS = [
-    {"app", "imgret.cli"},
-    {"imgret.ui"},
-    {"imgret.startup", "imgret.hub.space"},
-    {"imgret.build.ray", "imgret.hub.model_card"},
-    {"imgret.build"},
-    {"imgret.evaluate", "imgret.course"},
-    {"imgret.search", "imgret.explain", "imgret.projection", "imgret.hub"},
-    {"imgret.index"},
-    {"imgret.pixels", "imgret.vectors"},
-    {"imgret.library", "imgret.metrics", "imgret.pixels.sketches"},
-    {"imgret.images", "imgret.encoders", "imgret.settings", "imgret.pixels.sketch_layout"},
-    {"imgret.network", "imgret.errors", "imgret.files"},
-]
+from tests.architecture import ROOT, ROWS, modules, page, unit_of
+
 ALONE = {
     "gradio": {"app", "imgret.ui"},
     "chromadb": {"imgret.vectors"},
@@ -36,15 +23,8 @@ ALONE = {
 }
 
 
-def unit_of(module):
-    """The entry of ROWS that a module belongs to: the nearest of those that hold it."""
-    units = (unit for row in ROWS for unit in row if module == unit or module.startswith(unit + "."))
-    return max(units, key=len, default=None)
-
-
 def imports():
-    for path in [ROOT / "app.py", *sorted((ROOT / "imgret").rglob("*.py"))]:
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for module, path in modules().items():
         if module == "imgret":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -58,7 +38,7 @@ def imports():
 
 
 def test_every_module_stands_in_a_row_and_imports_only_from_rows_below():
-    row_of = {unit: number for number, row in enumerate(ROWS) for unit in row}
+    row_of = {unit: number for number, row in enumerate(ROWS.values()) for unit in row}
     seen = 0
     for module, imported in imports():
         mine = unit_of(module)
@@ -72,6 +52,20 @@ def test_every_module_stands_in_a_row_and_imports_only_from_rows_below():
             f"{module} (row {row_of[mine] + 1}) imports {imported} (row {row_of[other] + 1})"
         )
     assert seen > 20
+
+
+def test_the_page_on_the_architecture_is_made_of_these_rows():
+    shown = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    assert shown == page(), "write it anew: python -m tests.architecture > docs/architecture.md"
+    for name in re.findall(r"`((?:imgret|tests)/[^`]*)`", shown):
+        assert (ROOT / name).exists(), f"there is no {name}"
+
+
+def test_every_module_says_in_a_plain_sentence_what_it_does():
+    for module, path in modules().items():
+        first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+        assert first, f"{module} does not say what it does"
+        assert "?" not in first, f"{module} asks what it should say: {first}"
 
 
 def test_a_library_that_one_module_alone_should_know_is_known_to_it_alone():

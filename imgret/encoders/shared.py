@@ -1,4 +1,4 @@
-"""How do many visitors share one encoder? What is asked at the same time runs as one batch, and is remembered."""
+"""Shares one encoder between threads: queries that wait run as one batch, and their vectors are remembered."""
 
 import hashlib
 import threading

@@ -1,4 +1,4 @@
-"""Which pictures are searched? A folder, a parquet file or a Hugging Face data set, as records in a fixed order."""
+"""Reads a library from a folder, a parquet file or a Hugging Face data set, as records in a fixed order."""
 
 import csv
 import hashlib

@@ -1,0 +1,93 @@
+"""The rows of modules that imports run down, and the page that shows them.
+
+python -m tests.architecture > docs/architecture.md
+"""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ROWS = {
+    "Doors": {"app", "imgret.cli"},
+    "The page": {"imgret.ui"},
+    "Starting and deploying a demo": {"imgret.startup", "imgret.hub.space"},
+    "Ray, model card, requirements of a Space": {
+        "imgret.build.ray",
+        "imgret.hub.model_card",
+        "imgret.hub.requirements",
+    },
+    "Building": {"imgret.build"},
+    "Measuring": {"imgret.evaluate", "imgret.course"},
+    "Searching and fetching": {"imgret.search", "imgret.explain", "imgret.projection", "imgret.hub"},
+    "The index, where both roads meet": {"imgret.index"},
+    "The two stores": {"imgret.pixels", "imgret.vectors"},
+    "Libraries and metrics": {"imgret.library", "imgret.metrics", "imgret.pixels.sketches"},
+    "Pictures, encoders and settings": {
+        "imgret.images",
+        "imgret.encoders",
+        "imgret.settings",
+        "imgret.pixels.sketch_layout",
+    },
+    "Tools": {"imgret.network", "imgret.errors", "imgret.files"},
+}
+"""Each module stands in one row, by the nearest unit that holds it, and imports only from rows below its own."""
+
+HEAD = """\
+# Architecture
+
+Two roads meet in the index, a folder with all that a search needs:
+
+- **Building**, offline and once: library → `build_index` → index.
+- **Searching**, online, for each query: query → `Retriever` → index → hits. It reads no data set and imports no torch.
+
+Each row below imports only from the rows under it. Progress travels down as a callback. The two doors and the startup
+read the settings and hand them down as arguments. `tests/test_imports.py` checks the rows and makes sure that this page
+is current; `python -m tests.architecture > docs/architecture.md` writes it from the table of rows and the first line of
+each module.
+"""
+TAIL = """\
+## Where to add
+
+| what | where |
+|---|---|
+| a metric | Its function and its entry in `METRICS` in `imgret/metrics.py`, and in `LARGER_IS_CLOSER` if a larger score is better. Its key for small libraries in `imgret/pixels/exact.py`, its bound and key for large ones in `imgret/pixels/sketches.py`. Its terms in `imgret/explain.py`, its name in `Metric` in `imgret/ui/endpoints.py`, its texts in `imgret/ui/i18n.py`. |
+| an encoder | Any open_clip model works by its URI, without code. Another kind is a subclass of `Encoder` (`imgret/encoders/base.py`) in a module of its own in `imgret/encoders/`, and a branch in `load_encoder` that recognises its URI. |
+| a tab | A search tab is a subclass of `Tab` (`imgret/ui/tab.py`) in a module of its own in `imgret/ui/`. `build_page` in `imgret/ui/page.py` creates it and lists it for `_Page`, which connects its events. Its texts go to `imgret/ui/i18n.py`. |
+| a kind of source | A reader beside the others in `imgret/library/`, which yields an `Entry` for each picture, and a branch in `ImageLibrary.load` that recognises the source. |
+| a stage of the build | A function in `imgret/build/pipeline.py`, and the name of its file in the layout at the top of `imgret/index.py`. |
+| a setting | A field of `Settings` in `imgret/settings.py`. |
+"""  # noqa: E501
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the program by its name; a package by its own."""
+    paths = [ROOT / "app.py", *sorted((ROOT / "imgret").rglob("*.py"))]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def unit_of(module: str) -> str | None:
+    """The entry of ROWS that a module belongs to: the nearest of those that hold it."""
+    units = (unit for row in ROWS.values() for unit in row if module == unit or module.startswith(unit + "."))
+    return max(units, key=len, default=None)
+
+
+def page() -> str:
+    """The text of docs/architecture.md."""
+    lines = [HEAD]
+    for number, (title, units) in enumerate(ROWS.items(), 1):
+        lines += [f"## {number}. {title}\n", "| module | what it is for |", "|---|---|"]
+        for module, path in sorted(modules().items()):
+            if unit_of(module) in units:
+                lines.append(f"| `{path.relative_to(ROOT).as_posix()}` | {_purpose(path)} |")
+        lines.append("")
+    return "\n".join([*lines, TAIL])
+
+
+def _purpose(path: Path) -> str:
+    """The first sentences of a module: its docstring up to the first blank line."""
+    first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
+    return " ".join(first.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(page(), end="")
