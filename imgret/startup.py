@@ -248,7 +248,7 @@ def _write_vectors(index: Index, repo: str, settings: Settings, progress: Progre
         return
     try:
         index.write_vectors(server, repo, lambda done: progress("vectors", done, len(index)))
-    except VectorError as error:  # told to whoever asks for them
+    except VectorError as error:  # whoever asks for them gets the error
         log.warning("%s", error)
 
 
@@ -388,7 +388,7 @@ class Startup:
             troubles = [_trouble(warm) for warm in left]
             left = [warm for warm, trouble in zip(left, troubles, strict=True) if trouble]
             trouble = next(filter(None, troubles), "")
-            if trouble and trouble != self._trouble:  # told to whoever asks
+            if trouble and trouble != self._trouble:  # whoever asks gets it from `health`
                 log.error("%s", trouble)
             self._trouble, self._warm_done = trouble, True
             if left:

@@ -193,8 +193,8 @@ def _build(
             )
         in_old = old.column("content") if old else ()
         features = stack.enter_context(closing(FeatureCache(work / f"features-{kind}.sqlite3", in_old)))
-        maker = _BuildEncoder(encoder, library, work / f"encoder-{kind}", old, cache)
-        extractor = FeatureExtractor(lambda: maker.encoder, maker.batch, pixel_size, features.known)
+        for_build = _BuildEncoder(encoder, library, work / f"encoder-{kind}", old, cache)
+        extractor = FeatureExtractor(lambda: for_build.encoder, for_build.batch, pixel_size, features.known)
         outcomes = stack.enter_context(closing(engine(library, extractor)))
         rows, skipped = extract_features(library, outcomes, features, progress)
         library.skipped = tuple(skipped)
@@ -224,7 +224,7 @@ def _build(
                 recall = write(old.embeddings, old.column("label"), lambda done: progress("vectors", done, len(rows)))
                 manifest = replace(manifest, recall=recall, vectors=location)
         else:
-            info = maker.info()
+            info = for_build.info()
             assemble(rows, _finder(features, old), info.dim, pixel_size, draft, progress)
             manifest = Manifest(
                 format=layout.FORMAT,
@@ -233,7 +233,7 @@ def _build(
                 pixel_size=pixel_size,
                 count=len(rows),
                 labels=layout.count_labels(labels),
-                recall=write_search_structures(draft, labels, maker.exported, write, progress),
+                recall=write_search_structures(draft, labels, for_build.exported, write, progress),
                 files={},
                 vectors=location,
                 **of_this_build,
@@ -241,7 +241,7 @@ def _build(
             if compiling is not None:
                 compiling.wait()
             with closing(Index(work, manifest, work)) as unfinished:
-                write_evaluation(Retriever(unfinished, lambda: maker.encoder), draft, progress)
+                write_evaluation(Retriever(unfinished, lambda: for_build.encoder), draft, progress)
             shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
             os.rename(draft, folder / data)
             manifest = replace(manifest, data=data, files=layout.describe_files(folder, data))

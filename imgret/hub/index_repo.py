@@ -47,7 +47,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Published:
-    """An index as it now is on the Hub: the commit that holds it, and whether anything had to be uploaded."""
+    """An index as it now is on the Hub: the commit that holds it, and whether anything was uploaded."""
 
     repo: str
     commit: str
@@ -196,7 +196,7 @@ def files_of(api: "HfApi", repo: str, revision: str, kind: str = "model") -> dic
 
 
 def is_same(remote: "RepoFile | None", content: bytes | Path) -> bool:
-    """Whether a file on the Hub has this content, told by size and hash."""
+    """Whether a file on the Hub has this content, by size and hash."""
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     if remote is None or remote.size != size:
         return False

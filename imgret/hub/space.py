@@ -69,7 +69,7 @@ def deploy(
     """Brings the Space and its index on the Hub to what is wanted. What may be refused comes first, building the index
     after it, and what makes the Space start with that index last.
 
-    `say` hears each step before it is done; with `dry_run` nothing else happens. What is current stays as it is. Raises
+    `say` gets each step before it is done; with `dry_run` nothing else happens. What is current stays as it is. Raises
     HubError, and what building an index raises; a second run goes on where a first one ended.
     """
     from huggingface_hub import HfApi

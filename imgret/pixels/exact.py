@@ -91,7 +91,7 @@ class PixelIndex:
         """The index of `vectors`, uint8 (N, D), ndarray or memmap, which it keeps and neither copies nor changes.
 
         The matrix is read in pieces, and the sketches, at most 1.7 kB a row, go to an unnamed temporary file: memory
-        does not grow with N. `progress` hears (rows done, N). Any other dtype or shape raises ValueError.
+        does not grow with N. `progress` gets (rows done, N). Any other dtype or shape raises ValueError.
         """
         is_array = isinstance(vectors, np.ndarray)
         if not is_array or vectors.dtype != np.uint8 or vectors.ndim != 2 or vectors.shape[1] == 0:

@@ -65,7 +65,7 @@ class Sketches:
 
     @staticmethod
     def fit(vectors: Vectors, arena: Vectors, progress: Progress) -> None:
-        """Write the sketches of a matrix (N, D) into `sketch_bytes(N, D)` bytes; `progress` hears (rows done, N).
+        """Write the sketches of a matrix (N, D) into `sketch_bytes(N, D)` bytes; `progress` gets (rows done, N).
 
         The matrix is read in pieces.
         """
@@ -212,7 +212,7 @@ def _principal_directions(vectors: Vectors, m: int) -> Array:
         directions = np.linalg.qr(sum(rows.T @ (rows @ directions) for rows in centred()))[0]
     squares = sum((rows @ directions).T @ (rows @ directions) for rows in centred())
     directions = directions @ np.linalg.eigh(squares)[1][:, : -m - 1 : -1]
-    # The constant direction goes in first and is taken off again: so the others are orthogonal to it, come what may.
+    # The constant direction goes in first and is taken off again, so that the others are orthogonal to it.
     with_constant = np.column_stack([np.ones(dim), directions]).astype(np.float64)
     return np.asarray(np.linalg.qr(with_constant)[0][:, 1:].T)
 

@@ -7,7 +7,7 @@ import gradio as gr
 
 from imgret.startup import ReadyIndex
 from imgret.ui.endpoints import Endpoints, Query
-from imgret.ui.explanations import why_clip
+from imgret.ui.explanations import clip_explanation
 from imgret.ui.i18n import WORDS
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.results import Results
@@ -65,7 +65,7 @@ class ClipTab(Tab):
         self.cleared_on_example = (text, negative)
         self.outputs = self._results.outputs
         self.hits = [self._results.hits]
-        self._results.wire(endpoints, why_clip, language, [self.picture, self.part], self.form)
+        self._results.wire(endpoints, clip_explanation, language, [self.picture, self.part], self.form)
         self.triggers = [button.click, text.submit, negative.submit, weight.release, self.labels.input, k.release]
 
     def search(self, ready: ReadyIndex, language: str, query: Query | None, *form: Any) -> list[Any]:

@@ -22,7 +22,7 @@ Pictures = list[tuple[Image.Image, str]]
 Explain = Callable[..., tuple[Pictures, str]]
 
 
-class Why:
+class Explanation:
     """The selector of a hit by rank, and the explanation of that hit."""
 
     def __init__(self, localized: LocalizedComponents, elem_id: str) -> None:
@@ -79,7 +79,7 @@ class Why:
         )
 
 
-def why_pixels(
+def pixel_explanation(
     ready: ReadyIndex, language: str, query: Query | None, id: str, metric: str, k: Any
 ) -> tuple[Pictures, str]:
     """The two pictures as the metric sees them, and a map of the terms that add up to the score."""
@@ -94,7 +94,7 @@ def why_pixels(
     return list(zip(pictures, captions, strict=True)), text
 
 
-def why_clip(
+def clip_explanation(
     ready: ReadyIndex, language: str, query: Query | None, id: str, text: Any, negative: Any, weight: Any, *rest: Any
 ) -> tuple[Pictures, str]:
     """The hit, and which of its regions carry the similarity."""

@@ -34,7 +34,7 @@ from imgret.ui.mcp_tools import AVAILABLE, Tools
 from imgret.ui.middleware import RequestLimits
 from imgret.ui.pixels_tab import PixelsTab
 from imgret.ui.tab import INTERNAL_EVENT, Tab
-from imgret.ui.thumbnails import OnDemand, Thumbnails
+from imgret.ui.thumbnails import Thumbnails, ThumbnailsOnDemand
 
 STYLE = Path(__file__).with_name("page.css")
 MARKING = Path(__file__).with_name("crop.js")
@@ -366,7 +366,7 @@ def launch(demo: Demo, start: Startup, settings: Settings, *, port: int | None =
         found = start.health()
         return JSONResponse({"status": found.status, "reason": found.reason}, 200 if found.searchable else 503)
 
-    middleware = [Middleware(RequestLimits, max_bytes), Middleware(OnDemand, demo.thumbnails, start)]
+    middleware = [Middleware(RequestLimits, max_bytes), Middleware(ThumbnailsOnDemand, demo.thumbnails, start)]
     return demo.launch(
         css_paths=STYLE,
         js=MARKING.read_text(encoding="utf-8"),

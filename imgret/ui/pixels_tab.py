@@ -8,7 +8,7 @@ import gradio as gr
 from imgret.metrics import LARGER_IS_CLOSER, METRICS
 from imgret.startup import ReadyIndex
 from imgret.ui.endpoints import Endpoints, Query
-from imgret.ui.explanations import why_pixels
+from imgret.ui.explanations import pixel_explanation
 from imgret.ui.i18n import WORDS, Words
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.results import Results
@@ -51,7 +51,7 @@ class PixelsTab(Tab):
         self.outputs = [self.about, *self._results.outputs]
         self.hits = [self._results.hits]
         self.triggers = [metric.input, k.release]
-        self._results.wire(endpoints, why_pixels, language, [self.picture, self.part], self.form)
+        self._results.wire(endpoints, pixel_explanation, language, [self.picture, self.part], self.form)
 
     @staticmethod
     def at_first(language: str) -> str:

@@ -8,7 +8,7 @@ from gradio.blocks import Block
 from imgret.metrics import LARGER_IS_CLOSER
 from imgret.search import Hit
 from imgret.ui.endpoints import Endpoints
-from imgret.ui.explanations import Explain, Why
+from imgret.ui.explanations import Explain, Explanation
 from imgret.ui.i18n import Words, translated
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.responses import Response
@@ -31,7 +31,7 @@ class Results:
         self._status = gr.Markdown("", elem_classes="status")
         self.hits = hits_gallery(f"{prefix}-hits")
         self._answer = gr.JSON(visible="hidden")
-        self._why = Why(localized, f"{prefix}-why")
+        self._explanation = Explanation(localized, f"{prefix}-why")
         with gr.Row(elem_classes="save"):
             localized(gr.Markdown, {"value": lambda words: words.go_on}, elem_classes="small")
             for kind, (text, ending, media) in SAVED.items():
@@ -41,23 +41,23 @@ class Results:
 
                 button = localized(gr.Button, {"value": says}, size="sm", min_width=110, scale=0)
                 button.click(None, self._answer, js=_saving(text, ending, media), api_visibility="private")
-        self.outputs: list[Block] = [self._status, self.hits, self._answer, *self._why.outputs]
+        self.outputs: list[Block] = [self._status, self.hits, self._answer, *self._explanation.outputs]
 
     def shown(self, response: Response, language: str, status: str) -> list[Any]:
         """The values of `outputs` for an answer, of which `status` is a line."""
         notice = translated(response.notice, language) if response.notice else ""
         hits, found = captioned(response, language), response.as_dict(with_images=False)
-        return [f"{status} {notice}", hits, found, *self._why.cleared(len(response.hits))]
+        return [f"{status} {notice}", hits, found, *self._explanation.cleared(len(response.hits))]
 
     def cleared(self) -> list[Any]:
         """The values of `outputs` before a search."""
-        return ["", [], None, *self._why.cleared(0)]
+        return ["", [], None, *self._explanation.cleared(0)]
 
     def wire(
         self, endpoints: Endpoints, explain: Explain, language: Block, query: list[Block], form: list[Block]
     ) -> None:
         """Connects the explanation of a hit to `explain`."""
-        self._why.wire(endpoints, explain, language, self._answer, query, form)
+        self._explanation.wire(endpoints, explain, language, self._answer, query, form)
 
 
 def first_line(localized: LocalizedComponents) -> None:

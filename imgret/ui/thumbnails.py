@@ -62,7 +62,7 @@ class Thumbnails:
             Path(path).unlink(missing_ok=True)
 
 
-class OnDemand:
+class ThumbnailsOnDemand:
     """ASGI middleware that writes a missing thumbnail, deleted or of another server, before Gradio looks for it."""
 
     def __init__(self, app: ASGIApp, thumbnails: Thumbnails, start: Startup) -> None:

@@ -19,8 +19,8 @@ DATABASE, COLLECTION = "chroma.sqlite3", "embeddings"
 class LocalCollection:
     """The Chroma collection in an index folder."""
 
-    def __init__(self, client: Any, scratch: TempFolder | None = None) -> None:
-        self._client, self._scratch = client, scratch
+    def __init__(self, client: Any, temp: TempFolder | None = None) -> None:
+        self._client, self._temp = client, temp
         self.collection = client.get_collection(COLLECTION, embedding_function=None)
         self._closing = threading.Lock()
 
@@ -36,8 +36,8 @@ class LocalCollection:
             if self._client is not None:
                 self._client.close()
                 self._client = None
-            if self._scratch is not None:
-                self._scratch.close()
+            if self._temp is not None:
+                self._temp.close()
 
 
 def working_copy(folder: Path, copy: Path) -> None:

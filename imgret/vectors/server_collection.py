@@ -49,7 +49,7 @@ REOPENED_SECONDS = 60.0
 """How long a reader may use a collection before it checks again what is in it."""
 
 _NO_KEYS = np.empty(0, np.uint64)
-_MARK = "imgret"
+_METADATA_KEY = "imgret"
 _NOTED = 100
 """How many indexes are noted in one collection."""
 
@@ -99,13 +99,13 @@ def can_grow(server: ChromaServer, name: str, old: Keys, new: Keys) -> bool:
         return False
     asked = ServerCollection(server, name, old, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
     try:
-        mark = asked.mark()
+        note = asked.read_note()
     finally:
         asked.close()
-    if mark is None or _hash_of(old) not in mark.indexes:
+    if note is None or _hash_of(old) not in note.indexes:
         return False
     stay = int(np.isin(new, old).sum())
-    return max(len(new), mark.written) - stay <= MAX_STRANGE * len(new)
+    return max(len(new), note.written) - stay <= MAX_STRANGE * len(new)
 
 
 def drop(server: ChromaServer, owner: str, keep: str, keys: Keys) -> int:
@@ -117,12 +117,12 @@ def drop(server: ChromaServer, owner: str, keep: str, keys: Keys) -> int:
     def request(client: Any) -> int:
         dropped = 0
         for collection in _every_collection(client):
-            mark = _CollectionNote.of(collection)
-            if mark is None or owner not in mark.owners or collection.name == keep:
+            note = _CollectionNote.of(collection)
+            if note is None or owner not in note.owners or collection.name == keep:
                 continue
-            others = tuple(other for other in mark.owners if other != owner)
+            others = tuple(other for other in note.owners if other != owner)
             if others:
-                collection.modify(metadata=replace(mark, owners=others).as_metadata())
+                collection.modify(metadata=replace(note, owners=others).as_metadata())
             else:
                 client.delete_collection(collection.name)
                 dropped += 1
@@ -149,19 +149,19 @@ class _CollectionNote:
     written: int = 0
 
     def as_metadata(self) -> dict[str, str]:
-        return {_MARK: json.dumps(asdict(self))}
+        return {_METADATA_KEY: json.dumps(asdict(self))}
 
     @classmethod
     def of(cls, collection: Any) -> "_CollectionNote | None":
         try:
-            values = json.loads((collection.metadata or {})[_MARK])
+            values = json.loads((collection.metadata or {})[_METADATA_KEY])
             return cls(**values | {"owners": tuple(values["owners"]), "indexes": tuple(values.get("indexes", ()))})
         except (KeyError, TypeError, ValueError):
             return None
 
 
 @dataclass(frozen=True)
-class _Open:
+class _OpenCollection:
     """A collection on a server; how many neighbours to ask it for at least, and whether other indexes are in it.
 
     A server keeps the `ef_search` that it first opened a collection with; to ask for more neighbours widens the search
@@ -193,7 +193,7 @@ class ServerCollection:
         self._seconds = ANSWER_SECONDS if seconds is None else seconds
         self._patience = PATIENCE_SECONDS if patience is None else patience
         self._client: Any = None
-        self._found: _Open | None = None
+        self._found: _OpenCollection | None = None
 
     def ask(self, request: Callable[[Any], T]) -> T:
         """Returns what `request` returns for the client. Raises VectorError."""
@@ -230,7 +230,7 @@ class ServerCollection:
 
         return self.ask(request)
 
-    def mark(self) -> _CollectionNote | None:
+    def read_note(self) -> _CollectionNote | None:
         """The note of imgret in the metadata of the collection, or None."""
         from chromadb.errors import NotFoundError
 
@@ -248,10 +248,10 @@ class ServerCollection:
 
         def request(client: Any) -> bool:
             try:
-                mark = self._mark_of(client.get_collection(self._name, embedding_function=None))
+                note = self._note_of(client.get_collection(self._name, embedding_function=None))
             except NotFoundError:
                 return False
-            if mark.indexes and mark.dim == dim:
+            if note.indexes and note.dim == dim:
                 return True
             client.delete_collection(self._name)
             return False
@@ -270,31 +270,31 @@ class ServerCollection:
             collection = client.get_or_create_collection(
                 self._name, **creation_options(ef_search), metadata=made.as_metadata()
             )
-            there, mark = int(collection.count()), self._mark_of(collection)
-            if there > count or (mark.dim, mark.indexes) != (dim, made.indexes):
+            there, note = int(collection.count()), self._note_of(collection)
+            if there > count or (note.dim, note.indexes) != (dim, made.indexes):
                 client.delete_collection(self._name)
                 return begin(client)
-            self._note(collection, owner)
+            self._write_note(collection, owner)
             return collection, there
 
         collection, there = self.ask(begin)
         self._add(collection, np.arange(there, count), embeddings, labels, progress)
         if (written := self.ask(lambda _: int(collection.count()))) != count:
             raise VectorError(self._unlike(f"it holds {written} vectors instead of {count}"))
-        self._found = _Open(collection, 0, False)
+        self._found = _OpenCollection(collection, 0, False)
 
     def append(
         self, owner: str, embeddings: Floats, labels: Sequence[str | None], progress: Callable[[int], None]
     ) -> None:
         """Adds the rows that the collection lacks to those of other indexes."""
-        self.note(owner)  # first: what is added is not dropped by another owner then
+        self.add_note(owner)  # first: what is added is not dropped by another owner then
         collection = self.ask(self._get)
         lacking = self._lacking(collection, np.arange(self._count))
         added = len(lacking)
         while len(lacking):  # a second time if another build dropped them at the same moment
             self._add(collection, lacking, embeddings, labels, progress)
             lacking = self._lacking(collection, lacking)
-        self.note(owner, self._index, added)
+        self.add_note(owner, self._index, added)
 
     def _lacking(self, collection: Any, rows: Rows) -> Rows:
         there: list[str] = []
@@ -325,10 +325,10 @@ class ServerCollection:
 
         def begin(client: Any) -> Any:
             collection = self._get(client)
-            mark = self._mark_of(collection)
-            if mark.owners != (owner,):
+            note = self._note_of(collection)
+            if note.owners != (owner,):
                 return None
-            collection.modify(metadata=replace(mark, indexes=(self._index,)).as_metadata())
+            collection.modify(metadata=replace(note, indexes=(self._index,)).as_metadata())
             return collection
 
         collection, others = self.ask(begin), []
@@ -345,7 +345,7 @@ class ServerCollection:
     def tune_ef_search(self, audit: Callable[[int], RecallAudit]) -> RecallAudit:
         """Raises `ef_search` until the recall of `audit(ef_search)` is high enough; returns the last audit."""
         found = self.ask(self._opened)
-        ef_search = found.width or min(self._mark_of(found.collection).ef_search, self._count)
+        ef_search = found.width or min(self._note_of(found.collection).ef_search, self._count)
         while True:
             audited = audit(ef_search)
             if audited.recall >= AUDIT_RECALL or ef_search >= self._count:
@@ -374,9 +374,9 @@ class ServerCollection:
 
         return self.ask(request)
 
-    def note(self, owner: str, index: str | None = None, added: int = 0) -> None:
+    def add_note(self, owner: str, index: str | None = None, added: int = 0) -> None:
         """Adds `owner`, the complete `index`, and the number of `added` rows to the note of the collection."""
-        self.ask(lambda client: self._note(self._get(client), owner, index, added))
+        self.ask(lambda client: self._write_note(self._get(client), owner, index, added))
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -391,37 +391,37 @@ class ServerCollection:
 
     def _get(self, client: Any) -> Any:
         collection = client.get_collection(self._name, embedding_function=None)
-        self._mark_of(collection)
+        self._note_of(collection)
         return collection
 
-    def _opened(self, client: Any) -> _Open:
+    def _opened(self, client: Any) -> _OpenCollection:
         found = self._found
         if found is None or time.monotonic() - found.at > REOPENED_SECONDS:
             collection = self._get(client)
-            mark = self._mark_of(collection)
+            note = self._note_of(collection)
             if found is None and (count := collection.count()) < self._count:
                 raise VectorError(self._unlike(f"it holds {count} vectors instead of {self._count}"))
-            if self._index not in mark.indexes:
+            if self._index not in note.indexes:
                 raise VectorError(self._unlike("it holds the vectors of another one"))
             ef_search = (collection.configuration_json.get("hnsw") or {}).get("ef_search", 0)
-            width = 0 if ef_search <= mark.ef_search else ef_search
-            found = self._found = _Open(collection, width, len(mark.indexes) > 1)
+            width = 0 if ef_search <= note.ef_search else ef_search
+            found = self._found = _OpenCollection(collection, width, len(note.indexes) > 1)
         return found
 
-    def _mark_of(self, collection: Any) -> _CollectionNote:
-        mark = _CollectionNote.of(collection)
-        if mark is None:
+    def _note_of(self, collection: Any) -> _CollectionNote:
+        note = _CollectionNote.of(collection)
+        if note is None:
             raise VectorError(self._unlike("imgret did not write it, and leaves it alone"))
-        return mark
+        return note
 
-    def _note(self, collection: Any, owner: str, index: str | None = None, added: int = 0) -> None:
+    def _write_note(self, collection: Any, owner: str, index: str | None = None, added: int = 0) -> None:
         # Chroma replaces metadata as a whole, so of two who do this in the same moment one may be lost: hence when the
         # writing begins and when it is done.
-        mark = self._mark_of(collection)
-        owners = mark.owners if owner in mark.owners else (*mark.owners, owner)
-        indexes = mark.indexes if index is None or index in mark.indexes else (*mark.indexes, index)[-_NOTED:]
-        noted = replace(mark, owners=owners, indexes=indexes, written=mark.written + added)
-        if noted != mark:
+        note = self._note_of(collection)
+        owners = note.owners if owner in note.owners else (*note.owners, owner)
+        indexes = note.indexes if index is None or index in note.indexes else (*note.indexes, index)[-_NOTED:]
+        noted = replace(note, owners=owners, indexes=indexes, written=note.written + added)
+        if noted != note:
             collection.modify(metadata=noted.as_metadata())
 
     def _unlike(self, why: str) -> str:

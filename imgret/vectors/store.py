@@ -57,7 +57,7 @@ class VectorStore:
         """Writes `embeddings` (N, d), rows of norm 1, and their labels into a new collection in `folder`, audited.
 
         `ef_search` is raised, at most to N, until the audit's recall is reached; what is stored is the setting that the
-        returned audit was measured with. `progress` hears the number of rows written. Raises VectorError.
+        returned audit was measured with. `progress` gets the number of rows written. Raises VectorError.
         """
         try:
             return cls._created(folder, embeddings, labels, progress)
@@ -99,12 +99,12 @@ class VectorStore:
         forged ones: hence the files are checked first, and then half of 16 sample rows have to find themselves. Raises
         VectorError.
         """
-        scratch = TempFolder(cache, "chroma")
-        copy = scratch.folder / "db"
+        temp = TempFolder(cache, "chroma")
+        copy = temp.folder / "db"
         try:
             working_copy(folder, copy)
             check(copy, embeddings.shape[1])
-            source = LocalCollection(client_of(copy), scratch)
+            source = LocalCollection(client_of(copy), temp)
             store = cls(source, len(embeddings))
             if (found := source.collection.count()) != len(embeddings):
                 raise ValueError(f"there are {found} instead of {len(embeddings)}")
@@ -114,7 +114,7 @@ class VectorStore:
                 raise ValueError("its rows do not find themselves")
             return store
         except Exception as error:
-            scratch.close()
+            temp.close()
             raise VectorError(
                 f"The embeddings in {folder} cannot be opened ({one_line(error)}); build the index anew."
             ) from error
@@ -153,7 +153,7 @@ class VectorStore:
                 draft.create(owner, embeddings, labels, progress)
                 audit = draft.tune_ef_search(partial(cls(draft, len(keys), keys).audit, embeddings))
                 if draft.rename(name):
-                    final.note(owner)
+                    final.add_note(owner)
                     return audit
             final.append(owner, embeddings, labels, progress)
             return final.tune_ef_search(partial(cls(final, len(keys), keys).audit, embeddings))
