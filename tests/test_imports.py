@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROWS = [
-    {"app", "imgret.cli"},
+    {"app", "imgret.__main__"},
+    {"imgret.cli"},
     {"imgret.ui"},
     {"imgret.startup", "imgret.hub.space"},
     {"imgret.build.ray", "imgret.hub.model_card"},
