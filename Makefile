@@ -17,7 +17,7 @@ test: install-dev chromium
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
 
-# The life of a Space, with a Hub on loopback; in a virtual environment of its own if REHEARSAL_VENV names none.
+# The life of a Space, with a Hub on loopback, in a virtual environment of its own.
 rehearsal: install-dev
 	PYTHON=$(BIN)/python tests/space_rehearsal.sh
 

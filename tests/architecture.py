@@ -8,7 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ROWS = {
-    "Doors": {"app", "imgret.cli"},
+    "Doors": {"app", "imgret.__main__"},
+    "The command line": {"imgret.cli"},
     "The page": {"imgret.ui"},
     "Starting and deploying a demo": {"imgret.startup", "imgret.hub.space"},
     "Ray, model card, requirements of a Space": {

@@ -23,6 +23,8 @@ from PIL import Image
 from imgret import ImageLibrary, Index, InvalidIndexError, build_index
 from imgret.hub.requirements import space_requirements
 from imgret.index import Manifest, check_hashes
+from imgret.settings import Settings
+from imgret.startup import prepare
 from tests.conftest import LIBRARY, QUERIES, ROOT
 from tests.hub import Hub
 
@@ -627,6 +629,19 @@ print(json.dumps([ready.origin]))
 """
 
 
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory, cache):
+    """Makes caches as a Space has at its start, but for the encoder and the index of the embedded library."""
+    made = tmp_path_factory.mktemp("disk")
+    shutil.copytree(cache, made, copy_function=os.link, ignore=shutil.ignore_patterns("indexes"), dirs_exist_ok=True)
+    prepare(Settings(pixel_size=16, cache=made).embedded).retriever.index.close()
+
+    def new(folder):
+        return shutil.copytree(made, folder, copy_function=os.link)
+
+    return new
+
+
 def on_space(client, token="can-write", **variables):
     """What a Space shows, step by step, as (origin, notice, library, pictures, hits), and how it ends."""
     asked = {
@@ -634,52 +649,51 @@ def on_space(client, token="can-write", **variables):
         "IMGRET_PIXEL_SIZE": "16", "IMGRET_LIMIT": "60",
     }  # fmt: skip
     process = client.start(ON_SPACE, TIGER, token=token, **asked | variables)
-    printed, errors = process.communicate(timeout=180)
+    printed, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     *steps, (end,) = map(json.loads, printed.splitlines())
     return steps, end
 
 
-def test_a_space_without_an_index_shows_the_embedded_library_makes_one_and_publishes_it(hub, client, tmp_path):
+def test_a_space_without_an_index_shows_the_embedded_library_makes_one_and_publishes_it(hub, disk, tmp_path):
     hub.add("spaces", "org/space", tmp_path)
-    steps, end = on_space(client)
+    steps, end = on_space(Client(hub, tmp_path / "home", disk(tmp_path / "cache")))
     waiting = "This is the embedded library, until org/pictures has been indexed."
-    assert [step[1:] for step in steps] == [[waiting, "library", 545, 2], [None, "org/pictures", 60, 2]]
+    assert [step[1:] for step in steps] == [[waiting, "examples/library", 545, 2], [None, "org/pictures", 60, 2]]
     assert end == "built now, and published as org/space-index"
     manifest = json.loads(hub.read("models", "org/space-index", "manifest.json"))
     assert (manifest["library"]["source"], manifest["count"]) == ("org/pictures", 60)
     # After a sleep the disk is empty.
-    slept = Client(hub, tmp_path / "home-2", tmp_path / "cache-2")
-    steps, end = on_space(slept)
+    steps, end = on_space(Client(hub, tmp_path / "home-2", disk(tmp_path / "cache-2")))
     assert [step[1:] for step in steps] == [[None, "org/pictures", 60, 2]]
     assert end == "the Hub (org/space-index)"
     assert len(hub.repo("models", "org/space-index").commits) == 2  # the empty one of a new repo, and the index
 
 
-def test_an_index_that_may_not_be_published_serves_all_the_same_and_the_origin_says_why(hub, client, tmp_path):
+def test_an_index_that_may_not_be_published_serves_all_the_same_and_the_origin_says_why(hub, disk, tmp_path):
     hub.add("spaces", "org/space", tmp_path)
-    steps, end = on_space(client, token="can-read")
+    steps, end = on_space(Client(hub, tmp_path / "home", disk(tmp_path / "cache")), token="can-read")
     assert steps[-1][1:] == [None, "org/pictures", 60, 2]
     assert end.startswith("built now, and not published. The token")
     assert ("models", "org/space-index") not in hub.repos
 
 
-def test_two_starts_at_once_end_with_one_whole_index(hub, client, tmp_path):
+def test_two_starts_at_once_end_with_one_whole_index(hub, disk, tmp_path):
     hub.add("spaces", "org/space", tmp_path)
     hub.repo("spaces", "org/space").private = True
-    starts = [Client(hub, tmp_path / f"home-{n}", tmp_path / f"cache-{n}") for n in range(2)]
+    starts = [Client(hub, tmp_path / f"home-{n}", disk(tmp_path / f"cache-{n}")) for n in range(2)]
     with ThreadPoolExecutor(2) as pool:
         ends = [end for _, end in pool.map(on_space, starts)]
     assert all(end.startswith("built now, and ") for end in ends)
     assert hub.repo("models", "org/space-index").private
-    steps, end = on_space(Client(hub, tmp_path / "home-3", tmp_path / "cache-3"))
+    steps, end = on_space(Client(hub, tmp_path / "home-3", disk(tmp_path / "cache-3")))
     assert (steps[-1][1:], end) == ([None, "org/pictures", 60, 2], "the Hub (org/space-index)")
 
 
-def test_a_library_that_cannot_be_had_leaves_the_embedded_one_which_is_never_published(hub, client, tmp_path):
+def test_a_library_that_cannot_be_had_leaves_the_embedded_one_which_is_never_published(hub, disk, tmp_path):
     hub.add("spaces", "org/space", tmp_path)
-    steps, end = on_space(client, IMGRET_LIBRARY="org/nothing")
-    assert [step[2] for step in steps] == ["library", "library"]
+    steps, end = on_space(Client(hub, tmp_path / "home", disk(tmp_path / "cache")), IMGRET_LIBRARY="org/nothing")
+    assert [step[2] for step in steps] == ["examples/library"] * 2
     assert "because the configured one cannot be had. " in steps[-1][1]
     assert "published" not in end
     assert ("models", "org/space-index") not in hub.repos
