@@ -47,7 +47,7 @@ EMBEDDINGS = "embeddings.npy"
 PIXELS, PIXEL_MATRIX = "pixels", "vectors.npy"
 VECTORS = "chroma"
 SERVED = "-served"
-"""How the name of a data folder ends that has no vectors, as a Chroma server has them."""
+"""The suffix of a data folder without vectors, whose vectors are on a Chroma server."""
 ENCODER = "encoder"
 MAP = "map.npy"
 EVALUATION = "evaluation.json"
@@ -68,7 +68,7 @@ RECORD_SCHEMA = pa.schema(
 
 
 class InvalidIndexError(ValueError):
-    """A folder that is no index, or one that cannot be trusted; the text says why and what to do."""
+    """A folder that is no index, or a damaged one; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ class LibraryInfo:
 
     @property
     def on_hub(self) -> bool:
-        """Whether the source is a data set of the Hub: only there a revision is a commit."""
+        """Whether the source is a data set on the Hub; only then the revision is a commit."""
         return is_commit(self.revision)
 
     @property
     def name(self) -> str:
-        """The source as it is shown to visitors: of a path on this machine only the last two parts."""
+        """The source as visitors see it: of a local path only the last two parts."""
         return "/".join(Path(self.source).parts[-2:]) if os.path.isabs(self.source) else self.source
 
 
@@ -121,7 +121,7 @@ class EncoderInfo:
 
 @dataclass(frozen=True)
 class VectorLocation:
-    """Where the vectors of an index are that does not hold them: a Chroma server's address, and a collection's name."""
+    """Where the vectors of an index are, if not in its folder: the URL of a Chroma server, and the collection."""
 
     url: str
     collection: Annotated[str, Field(pattern="^imgret-[0-9a-f]+$")]
@@ -151,7 +151,7 @@ class Manifest:
 
     @property
     def content(self) -> str:
-        """The hash of all that the data of the index depends on, wherever its vectors are."""
+        """The hash of everything that the data of the index depends on, wherever its vectors are."""
         return self.data.removeprefix("data-").removesuffix(SERVED)
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -166,9 +166,8 @@ class Manifest:
         revision: str | None = None,
         limit: int | None = None,
     ) -> str | None:
-        """Why this is not the index of that library and encoder, as the end of a sentence, or None.
-
-        A config, split or revision that is not given may be any.
+        """Why this is not the index of that library and encoder, as the end of a sentence, or None. A config, split or
+        revision that is not given matches any.
         """
         made = self.library
         if made.source != source:
@@ -311,9 +310,8 @@ class Index:
 
     @cached_property
     def map(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
-        """The rows (M,) that are on the map of the library, and their points (M, 2) in [0, 1], where similar pictures
-        lie near each other; None in an index of a release that drew none. Read when first asked for; raises
-        InvalidIndexError.
+        """The rows (M,) on the map of the library, and their points (M, 2) in [0, 1]; None for an index without a map,
+        from an early release. Read when first asked for; raises InvalidIndexError.
         """
         if self._points is None:
             return None
@@ -346,12 +344,12 @@ class Index:
 
     @property
     def keys(self) -> Keys:
-        """What the rows are called on a Chroma server. (N,) uint64."""
+        """The ids of the rows on a Chroma server. (N,) uint64."""
         return keys_of(self.column("content"), self.column("label"))
 
     @property
     def encoder_folder(self) -> Path | None:
-        """The exported encoder that the index carries, if it does."""
+        """The folder of the exported encoder in the index, or None."""
         folder = self._data / ENCODER
         return folder if folder.is_dir() else None
 
@@ -386,8 +384,8 @@ class Index:
         return self._records[name].to_pylist()
 
     def thumbnail(self, row: int) -> bytes:
-        """The thumbnail in `row`: WebP, at most 256 px a side. Raises InvalidIndexError for one that is no WebP: it is
-        shown to visitors as it is.
+        """The thumbnail in `row`: WebP, at most 256 px a side. Raises InvalidIndexError for anything but WebP, as
+        browsers get it unchanged.
         """
         start, size = (self._records[name][row].as_py() for name in ("thumbnail_start", "thumbnail_size"))
         found = self._thumbnails[start : start + size].tobytes()
@@ -396,7 +394,7 @@ class Index:
         return found
 
     def close(self) -> None:
-        """Lets go of the Chroma collection."""
+        """Closes the Chroma collection."""
         with self._lock:
             if self._vectors is not None:
                 self._vectors.close()
@@ -404,7 +402,7 @@ class Index:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Makes `manifest` the index of `folder`, by switching one name."""
+    """Replaces the manifest of `folder` in one atomic step."""
     draft = folder / f".{MANIFEST}.{os.getpid()}"
     with draft.open("w", encoding="utf-8") as file:
         file.write(manifest.to_json())
@@ -479,8 +477,8 @@ def _inside(name: str) -> str:
 
 
 def _check_names(folder: Path, manifest: Manifest) -> None:
-    """Raises InvalidIndexError unless the files of the data folder are those of the manifest, and lie in the index: a
-    link may lead out of it only to where the Hub's cache keeps the files of all commits.
+    """Raises InvalidIndexError unless the data folder has exactly the files of the manifest, all inside the index.
+    Links may point out of it only to the blobs of the Hub's cache.
     """
     root = folder.resolve()
     homes = [root, *([root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [])]
@@ -498,7 +496,7 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
 
 
 def _read_text(path: Path) -> bytes:
-    """A file of JSON. Raises ValueError for one that is far too large to be ours."""
+    """Reads a JSON file. Raises ValueError if it is far too large."""
     if path.stat().st_size > MAX_JSON:
         raise ValueError(f"{path.name} has more than {MAX_JSON / 2**20:.0f} MB")
     return path.read_bytes()
@@ -508,7 +506,7 @@ def _read_records(path: Path, thumbnail_bytes: int) -> pa.Table:
     records = pa.ipc.open_file(pa.py_buffer(mapped(path))).read_all()
     if not records.schema.equals(RECORD_SCHEMA):
         raise ValueError(f"{RECORDS} has other columns than the records of an index")
-    records.validate(full=True)  # offsets that lead elsewhere would end the process
+    records.validate(full=True)  # wrong offsets would crash the process
     if records["id"].null_count or pc.count_distinct(records["id"]).as_py() != len(records):
         raise ValueError("the ids of its pictures are not unique")
     starts, sizes = records["thumbnail_start"], records["thumbnail_size"]

@@ -55,7 +55,7 @@ class Published:
 
 
 def is_repo(name: str) -> bool:
-    """Whether `name` has the form of a Hub repo's, org/name."""
+    """Whether `name` has the form of a Hub repo, org/name."""
     return _REPO.fullmatch(name) is not None
 
 
@@ -90,9 +90,8 @@ def fetch(
 
 
 def read_manifest(repo: str) -> Manifest | None:
-    """The manifest of the index in `repo` as it is on the Hub now, None where there is no repo or no index in it.
-
-    Raises HubError, and InvalidIndexError for one that cannot be read.
+    """The manifest of the index that is in `repo` on the Hub now, or None without a repo or index. Raises HubError, and
+    InvalidIndexError for a manifest that cannot be read.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
@@ -156,7 +155,7 @@ def publish(
 
 
 def check_writer(api: "HfApi", repo: str) -> None:
-    """Raises HubError if there is no token, or one that cannot write to `repo`. Nothing is sent but the token."""
+    """Raises HubError without a token that can write to `repo`. It sends nothing but the token."""
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     if not is_repo(repo):
@@ -208,7 +207,7 @@ def is_same(remote: "RepoFile | None", content: bytes | Path) -> bool:
 
 @contextmanager
 def hub_errors(repo: str) -> "Iterator[None]":
-    """While open, the errors of the Hub's client, which has many, become HubErrors of one sentence about `repo`."""
+    """Converts the many errors of the Hub's client to HubErrors with one sentence about `repo`."""
     from huggingface_hub import errors
 
     try:
@@ -258,7 +257,7 @@ def _checked(folder: Path, mismatch: Callable[[Manifest], str | None], progress:
 
 
 def _download(repo: str, mismatch: Callable[[Manifest], str | None], progress: Progress) -> Path:
-    """The folder of `repo`'s newest commit in the Hub's cache, made whole; what is right there is kept."""
+    """Downloads what the Hub's cache lacks of the newest commit of `repo`, and returns its folder."""
     from huggingface_hub import hf_hub_download
 
     folder = Path(hf_hub_download(repo, MANIFEST)).parent
@@ -287,7 +286,7 @@ def _download(repo: str, mismatch: Callable[[Manifest], str | None], progress: P
 
 
 def _heard_bar(hear: Callable[[int], None]) -> type:
-    """A progress bar as the Hub's client wants one, that shows nothing and tells `hear` the bytes of its file."""
+    """A progress bar for the Hub's client that shows nothing and passes the bytes of its file to `hear`."""
     from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]
@@ -303,7 +302,7 @@ def _heard_bar(hear: Callable[[int], None]) -> type:
 
 
 def _holds(repo: str, there: Mapping[str, "RepoFile"], manifest: Manifest) -> bool:
-    """Whether a repo's files are those of `manifest`, whenever that was made."""
+    """Whether the files of a repo are those of `manifest`, whatever its date of creation."""
     if MANIFEST not in there:
         return False
     try:

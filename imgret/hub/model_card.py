@@ -26,10 +26,10 @@ def render_card(
     *,
     cache: Path | None = None,
 ) -> Mapping[str, bytes]:
-    """The card of the index in `folder`, as it will be in `repo`, and its picture, by file name.
+    """The model card of the index in `folder` for `repo`, and its picture, by file name.
 
-    The figures of its answers are those of its build. `license` is that of the pictures; without one it is what a Hub
-    data set's own card says. Raises InvalidIndexError.
+    Its figures are those of the build. `license` is that of the pictures, by default the one in the card of a Hub data
+    set. Raises InvalidIndexError.
     """
     with closing(Index.open(folder, cache=cache)) as index:
         return {CARD: _card(index, repo, license or _license(index)).encode(), SAMPLE: _sample(index)}
@@ -128,7 +128,7 @@ def _license(index: Index) -> str:
 
 
 def _sample(index: Index) -> bytes:
-    """Three pictures from all over the library; beside each what L2 and what its embedding finds, as WebP."""
+    """Three pictures from the library as queries, each with its hits by L2 and by CLIP, as WebP."""
     rows = np.linspace(0, len(index) - 1, 5).astype(int)[1:-1]
     font = ImageFont.load_default(14)
     sheet = Image.new("RGB", ((_SHOWN + 1) * _CELL, len(rows) * 2 * (_CELL + _LINE)), "white")

@@ -25,7 +25,7 @@ NEW_SPACE = "cpu-basic"
 FREE = "zero-a10g"
 """The hardware of which a free account may have two Gradio Spaces."""
 VARIABLES = tuple(f"IMGRET_{name}" for name in ("LIBRARY", "CONFIG", "SPLIT", "REVISION", "LIMIT", "ENCODER", "INDEX"))
-"""The variables of a Space that are set, or taken away, so that it serves what was asked for; others are left alone."""
+"""The variables of a Space that deploying sets or deletes. It leaves all others alone."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SpaceSpec:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that deploying does: a sentence, and how it is done; None where it is done already."""
+    """One step of deploying: a sentence, and the function that does it, None if it is done already."""
 
     says: str
     run: Callable[[], Any] | None
@@ -66,8 +66,10 @@ def deploy(
     say: Callable[[str], None] = print,
     progress: Progress = lambda stage, done, total: None,
 ) -> None:
-    """Brings the Space and its index on the Hub to what is wanted. What may be refused comes first, building the index
-    after it, and what makes the Space start with that index last.
+    """Creates or updates a Space and its index on the Hub.
+
+    The steps that the Hub may refuse come first, building the index after them, and the step that starts the Space with
+    it last.
 
     `say` gets each step before it is done; with `dry_run` nothing else happens. What is current stays as it is. Raises
     HubError, and what building an index raises; a second run goes on where a first one ended.
@@ -90,7 +92,7 @@ def deploy(
 
 
 def _steps(api: "HfApi", spec: SpaceSpec, say: Callable[[str], None], progress: Progress) -> Iterator[Step]:
-    """The steps in their order: each looks at the Hub when its turn comes, so it sees what those before it did."""
+    """The steps in their order. Each looks at the Hub when its turn comes, so it sees what the earlier steps did."""
     yield _space_step(api, spec)
     if spec.hardware is not None:
         yield _hardware_step(api, spec, spec.hardware)
@@ -103,7 +105,7 @@ def _steps(api: "HfApi", spec: SpaceSpec, say: Callable[[str], None], progress: 
     yield _variables_step(api, spec)
     files = _files_step(api, spec)
     yield files
-    if index.run is not None and files.run is None:  # new files would have the Space built anew, a new index does not
+    if index.run is not None and files.run is None:  # new files restart the Space, a new index does not
         yield Step(
             f"build {spec.space} anew, so that it starts with the new index",
             lambda: api.restart_space(spec.space, factory_reboot=True),

@@ -21,8 +21,7 @@ MAX_BYTES = 32 * 2**20
 THUMBNAIL_SIDE = 256
 _STRIP_PIXELS = 1 << 20
 
-# What Pillow warns of is a picture's own affair: it is decoded or refused. Python's way of silencing a block of code is
-# not one for threads.
+# Pillow's warnings are of no use here: a picture is decoded or refused. Python cannot silence them for a single thread.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Raster formats that Pillow decodes itself. Left out on purpose: EPS (runs Ghostscript) and the stubs that only
@@ -37,7 +36,7 @@ PixelVector = npt.NDArray[np.uint8]
 
 
 class ImageError(ValueError):
-    """Something given as a picture is not one that can be used; the text says why in one sentence."""
+    """A picture that cannot be used; the text says why in one sentence."""
 
 
 def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image.Image:
@@ -112,9 +111,9 @@ def _openers() -> tuple[str, ...]:
 
 
 def read_picture(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """The encoded picture in the file at `path`. Raises ImageError above `max_bytes`, and for what is no file."""
+    """Reads the encoded picture at `path`. Raises ImageError above `max_bytes`, and for anything but a file."""
     try:
-        if not path.is_file():  # a pipe would be waited for, a device read without an end
+        if not path.is_file():  # a pipe would block, and a device has no end
             raise ImageError(f"There is no picture file at {repr_short(str(path))}.")
         check_size(path.name, path.stat().st_size, max_bytes)
         with path.open("rb") as file:
@@ -126,7 +125,7 @@ def read_picture(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def check_size(name: str, size: int, max_bytes: int = MAX_BYTES) -> None:
-    """Raises ImageError for an encoded picture of so many bytes, if they are none or too many."""
+    """Raises ImageError for an encoded picture of no or too many bytes."""
     if size > max_bytes:
         raise ImageError(
             f"{name} has {size / 2**20:.1f} MB; at most {max_bytes / 2**20:g} MB are taken, so send a smaller copy."
@@ -190,7 +189,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """A new RGB picture. It is converted strip by strip: whole, some modes would be in memory three or four times."""
+    """Converts to a new RGB picture strip by strip, as some modes would otherwise need three or four times the
+    memory.
+    """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image.copy()
     convert = _converter(image)
@@ -208,7 +209,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Ima
 
 
 def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """What makes a strip of `image` RGB."""
+    """The function that converts a strip of `image` to RGB."""
     if image.mode.startswith("I"):  # 16 bits a value, in 16 or 32
         return lambda strip: _grey(np.asarray(strip) / 257)
     if image.mode == "F":

@@ -11,35 +11,35 @@ import struct
 from PIL import Image
 
 MEMORY = 500_000_000
-"""Bytes that decoding one picture may take at its peak."""
+"""The most bytes that decoding one picture may take."""
 
 _BYTES_A_PIXEL = {"AVIF": 36, "JPEG2000": 24, "WEBP": 20, "TIFF": 12}
-"""At the peak, by format; RGB takes 4 in Pillow, and two of these are there while one picture becomes the other."""
+"""At the peak, by format. Pillow stores RGB in 4 bytes a pixel, and conversion holds two pictures in memory."""
 
 _BYTES_A_TILE = 10_000
-"""Of a JPEG 2000: 62,500 tiles of 16 x 16 took 0.5 GB besides their pixels."""
+"""For a JPEG 2000: 62,500 tiles of 16 x 16 took 0.5 GB in addition to their pixels."""
 
 _MAX_JPEG2000_BYTES = 16 * 2**20
 """Its decoder takes 0.24 s for each MB."""
 
 _MAX_PIXELS_BY_PYTHON = 2**20
-"""Pixels, where Pillow's decoder is itself written in Python and takes 1 to 3 microseconds for each."""
+"""The most pixels for decoders that Pillow has in Python, which take 1 to 3 microseconds for each."""
 
 _MAX_SIDE_BY_PYTHON = 2**15
 """A run-length code may skip 255 rows at once, whatever the picture's height."""
 
 _MAX_SCANS = 100
-"""Of a JPEG: each is a pass over the whole picture, and ten are usual in a progressive one."""
+"""For a JPEG: each scan is a pass over the whole picture, and a progressive JPEG usually has ten."""
 
 _MAX_COMMENTS = 1000
-"""Of a plain PPM: Pillow copies what is left of a megabyte for each."""
+"""For a plain PPM: Pillow copies the rest of a megabyte for each comment."""
 
 _MAX_ICON_SIDE = 1024
-"""Pixels a side of an icon: icons are decoded when they are opened, before anybody could ask for their size."""
+"""The longest side of an icon in pixels: Pillow decodes icons when it opens them, before their size can be checked."""
 
 EXIF_BYTES = 2**17
-"""A JPEG segment has half of it at most. What Pillow reads of an EXIF block grows with the square of its length, as all
-of its entries may point at the same bytes.
+"""Twice the size of a JPEG segment. All entries of an EXIF block may point at the same bytes, so that Pillow reads the
+square of its length.
 """
 
 _OPENING_READS, _OPENING_BYTES = 10_000, 4 * 2**20
@@ -47,14 +47,14 @@ _LOADING_READS = 200_000
 
 
 class TooCostlyError(Exception):
-    """A picture that would cost more to decode than any picture is worth here."""
+    """A picture that would take too much time or memory to decode."""
 
 
 class MeteredReader(io.BytesIO):
-    """An encoded picture as a file that Pillow may read from only so often, and only so much of.
+    """An encoded picture as a file with a limited number of reads and bytes.
 
-    What reads it in Python, a marker or a tag at a time, could otherwise be kept busy for minutes by millions of empty
-    ones, or be made to read the same megabytes for each of them.
+    Some of Pillow's parsers read one marker or tag at a time, in Python. Millions of empty ones would keep them busy
+    for minutes, or make them read the same megabytes again and again.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -62,7 +62,7 @@ class MeteredReader(io.BytesIO):
         self._reads, self._bytes, self._exif = _OPENING_READS, _OPENING_BYTES, EXIF_BYTES
 
     def allow_loading(self, image: Image.Image) -> None:
-        """From now on, as much as decoding `image` may take."""
+        """Sets the limits to what decoding `image` may take."""
         pixels = image.width * image.height if decodes_in_python(image) else 0
         self._reads, self._bytes = _LOADING_READS + 4 * pixels, 4 * len(self.getbuffer()) + 2**20
 
@@ -79,10 +79,10 @@ class MeteredReader(io.BytesIO):
 
 
 def reject_bombs(data: bytes) -> bytes:
-    """`data` without what would cost much and says nothing about the picture. Raises TooCostlyError for a bomb."""
+    """Raises TooCostlyError for a decompression bomb. Returns `data`, an AVIF without its costly EXIF item."""
     if data[:2] in (b"P1", b"P2", b"P3") and data.count(b"#") > _MAX_COMMENTS:
         raise TooCostlyError("it has more comments than a picture needs")
-    if data[4:8] == b"ftyp":  # AVIF is turned by boxes of its own; Pillow reads the EXIF item all the same
+    if data[4:8] == b"ftyp":  # AVIF stores its orientation elsewhere, but Pillow still parses the EXIF item
         return re.sub(rb"(infe[\2\3].{7}(?:..)?)Exif", rb"\1none", data, flags=re.DOTALL)
     if data[:4] in (b"\0\0\1\0", b"icns"):
         for width, height in _sizes_in_icon(data):
@@ -94,8 +94,8 @@ def reject_bombs(data: bytes) -> bytes:
 
 
 def affordable_pixels(image: Image.Image, data: bytes) -> int:
-    """How many pixels an opened picture may have for `MEMORY` to be enough, and a few seconds. Raises TooCostlyError
-    where pixels are not what it costs.
+    """How many pixels an opened picture may have to be decoded within `MEMORY` and a few seconds. Raises TooCostlyError
+    for other costs than pixels.
     """
     if decodes_in_python(image):
         if max(image.size) > _MAX_SIDE_BY_PYTHON:
@@ -109,7 +109,7 @@ def affordable_pixels(image: Image.Image, data: bytes) -> int:
     elif image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         sides = [side for side in (tags.get(322), tags.get(323)) if isinstance(side, int)]
-        if len(sides) == 2:  # libtiff decodes a whole tile, however little of it is in the picture
+        if len(sides) == 2:  # libtiff always decodes whole tiles
             spare -= 8 * sides[0] * sides[1]
     # The coefficients of a progressive JPEG are all in memory, two bytes each.
     jpeg = 4 + 2 * len(image.getbands())

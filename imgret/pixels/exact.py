@@ -37,9 +37,9 @@ Progress = Callable[[int, int], None]
 
 SMALL_BYTES = 1 << 23
 SMALL_ROWS = SMALL_BYTES // (3 * 64 * 64)
-"""A matrix of no more is small, 682 pictures of 64 px: numpy reads it in 2 ms. Compiled code takes 0.5, but 125 MB of
-memory, 0.7 s of each process and, on a new installation, 11 s of compiling. Files of small matrices have no sketches,
-so to lower these is to change the format.
+"""A matrix up to this size is small, for instance 682 pictures of 64 px: numpy searches it in 2 ms. Compiled code takes
+0.5 ms, but 125 MB of memory, 0.7 s in each process, and 11 s of compiling on a new installation. Files of small
+matrices have no sketches, so lower values would change the format.
 """
 
 _WIDENED = 1 << 17
@@ -80,7 +80,7 @@ class PixelIndex:
     """
 
     def __init__(self, vectors: Vectors, arena: Vectors) -> None:
-        """For `fit` and `load`: the matrix, and the bytes of its header and of its sketches."""
+        """Used by `fit` and `load`: the matrix, and the bytes of its header and sketches."""
         self.vectors = vectors
         self._arena = arena
         self._pixels = read_only(vectors)
@@ -136,7 +136,7 @@ class PixelIndex:
         fits = (vectors.ndim, arena.ndim) == (2, 1) and vectors.dtype == arena.dtype == np.uint8
         fits = fits and vectors.shape[1] > 0
         if fits and is_small(*vectors.shape):
-            arena = arena[:_HEADER_BYTES]  # earlier releases wrote sketches of these, too
+            arena = arena[:_HEADER_BYTES]  # earlier releases wrote sketches for small matrices too
         fits = fits and arena.shape == (_arena_bytes(*vectors.shape),)
         if not fits or tuple(arena[:_HEADER_BYTES].view(np.int64)[:3]) != (_FORMAT, *vectors.shape):
             raise ValueError(f"The files in {folder} are not of one matrix, or not of this version; build them again.")
@@ -178,7 +178,7 @@ class PixelIndex:
         return rows, scores
 
     def nearest(self, query: Vectors, metric: str, k: int) -> Neighbours:
-        """`search`, and how many rows it read."""
+        """`search` for one query, with the number of rows that it read."""
         k = self._checked(query, "query", (self.dim,), metric, k)
         return next(self._nearest_of_each(query[None], metric, k))
 
@@ -206,11 +206,11 @@ class PixelIndex:
 
     @cached_property
     def _sketches(self) -> "Sketches | None":
-        """Those of a large matrix; not before a search, as they take compiled code along."""
+        """The sketches of a large matrix, loaded by the first search, as they import compiled code."""
         return None if self._small else _sketches_type()(self.vectors, self._arena[_HEADER_BYTES:])
 
     def warm(self) -> None:
-        """Do what the first search of a process would have to wait for."""
+        """Loads what the first search of a process needs, so that it does not wait."""
         if self._sketches is not None:
             self._sketches.warm()
 
@@ -235,7 +235,7 @@ class PixelIndex:
         return self._of_each(2, _sums_of)
 
     def _of_each(self, count: int, said: Callable[[Vectors], Array]) -> Rows:
-        """What `said` makes of each row, (count, N) int64, a few rows at a time; more of them for many queries."""
+        """The result of `said` for each row, (count, N) int64, a few rows at a time; more rows for many queries."""
         values, step = np.empty((count, len(self)), np.int64), max(1, _WIDENED * min(count, 8) // self.dim)
         for start in range(0, len(self), step):
             some = slice(start, start + step)
@@ -259,7 +259,7 @@ def _arena_bytes(n: int, dim: int) -> int:
 
 
 def _sketches_type() -> type["Sketches"]:
-    from imgret.pixels.sketches import Sketches  # here, as it takes numba along
+    from imgret.pixels.sketches import Sketches  # here, as it imports numba
 
     return Sketches
 

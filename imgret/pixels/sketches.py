@@ -48,19 +48,19 @@ _RESIDUAL = 2.0**-17
 """The same for the squared norm of what the directions leave over, as |c|^2 - |P c|^2 takes P for orthonormal."""
 
 _FIRST = 32
-"""Rows read before all others, for a first idea of the k-th best: so many that it is nearly the final one."""
+"""How many rows are read first, to estimate the key of the k-th best row."""
 
 _SAMPLE = 4096
-"""Rows that the directions are learned from."""
+"""How many rows the directions are learned from."""
 
 
 class Sketches:
-    """The sketches of all rows of a uint8 matrix (N, D), and the search that they make short. Threads may share it."""
+    """The sketches of all rows of a uint8 matrix (N, D), and the search with them. Safe to share between threads."""
 
     def __init__(self, vectors: Vectors, arena: Vectors) -> None:
         """The matrix, and what `fit` has written of it."""
         self.pixels = read_only(vectors)
-        # Read-only wherever they come from: of another type the kernels would be compiled a second time.
+        # Always read-only: the kernels would be compiled a second time for another type.
         self.directions, self.blocks = _views(read_only(arena), *vectors.shape)
 
     @staticmethod
@@ -200,7 +200,7 @@ def _principal_directions(vectors: Vectors, m: int) -> Array:
     sample = np.empty((len(chosen), dim), np.uint8)
     for start in range(0, len(chosen), step):
         sample[start : start + step] = vectors[chosen[start : start + step]]
-        forget_pages(vectors)  # the system maps more pages around each row than were asked for
+        forget_pages(vectors)  # the system also maps pages around each row
 
     def centred() -> Iterator[Array]:
         for start in range(0, len(sample), step):
