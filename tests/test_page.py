@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -15,7 +15,7 @@ from imgret.search import METHODS, Retriever
 from imgret.ui.examples import read_examples
 from imgret.ui.map_picture import BORDER, SIDE
 from tests.browser import CHROMIUM, open_browser
-from tests.conftest import QUERIES, ROOT
+from tests.conftest import QUERIES, ROOT, serving
 
 SCREENSHOTS = ROOT / "tests" / "screenshots"
 TIGER, DOG = QUERIES / "tiger.webp", QUERIES / "dog.webp"
@@ -280,6 +280,29 @@ def test_the_address_opens_the_same_search_again(visit, retriever):
     some = retriever.index.record(7).id
     linked = visit(f"/?tab=clip&id={some}&k=4&text=a dog")
     wait_for_hits(linked, "clip-hits", shown_as(retriever.by_clip(text="a dog", k=4, like=some), "clip"))
+
+
+def test_the_link_of_a_search_is_copied_at_the_space_s_own_host_also_from_within_a_frame(
+    browser, index_folder, cache, tmp_path
+):
+    with serving(index_folder, cache, tmp_path, SPACE_HOST="org-space.example") as served:
+        page = browser.new_page(viewport={"width": 1280, "height": 800}, locale="en")
+        page.goto(f"{served.address}/gradio_api/health")  # a page of some other kind, which holds the demo in a frame
+        search = "tab=pixels&method=cosine&example=tiger.webp&__sign=a-secret&theirs=kept"
+        page.set_content(f'<input><iframe src="{served.address}/?{search}" width=1200 height=700></iframe>')
+        frame = page.frame_locator("iframe")
+        frame.locator("#pixel-hits img").first.wait_for()
+        frame.get_by_role("button", name="Copy the link of this search").click()
+        frame.get_by_role("button", name="Copied").wait_for()
+        page.locator("input").click()
+        page.keyboard.press("Control+V")
+        link = urlsplit(page.locator("input").input_value())
+        assert (link.scheme, link.netloc, link.path) == ("https", "org-space.example", "/")
+        assert parse_qs(link.query) == {"tab": ["pixels"], "method": ["cosine"], "example": ["tiger.webp"], "k": ["10"]}
+        address = parse_qs(urlsplit(page.frames[1].evaluate("window.location.href")).query)
+        assert (address["__sign"], address["theirs"]) == (["a-secret"], ["kept"])
+        page.screenshot(path=SCREENSHOTS / "frame.png")
+        page.close()
 
 
 def test_the_page_speaks_vietnamese_where_the_browser_asks_for_it_and_switches(visit, retriever, tmp_path):

@@ -83,7 +83,13 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
                 elem_id="language",
             )
         about = gr.Markdown(WORDS[DEFAULT].wait, elem_id="about")
-        localized(gr.Markdown, {"value": lambda words: words.examples}, elem_classes="small")
+        with gr.Row(elem_id="above-examples"):
+            localized(gr.Markdown, {"value": lambda words: words.examples}, elem_classes="small")
+            says = {"value": lambda words: words.share}
+            share = localized(gr.Button, says, size="sm", scale=0, min_width=240, elem_id="share")
+            says = {"value": lambda words: json.dumps([words.share, words.shared])}
+            shared = localized(gr.Textbox, says, visible="hidden")
+            share.click(None, shared, js=copy_script(settings.space_host), api_visibility="private")
         examples = read_examples()
         gallery = gr.Gallery(
             [(str(example.path), example.captions[DEFAULT]) for example in examples],
@@ -94,11 +100,6 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
             allow_preview=False,
             interactive=False,
         )
-        share = localized(gr.Button, {"value": lambda words: words.share}, size="sm", elem_id="share")
-        shared = localized(
-            gr.Textbox, {"value": lambda words: json.dumps([words.share, words.shared])}, visible="hidden"
-        )
-        share.click(None, shared, js=copy_script(settings.space_host), api_visibility="private")
         latest = gr.Textbox("", visible="hidden"), gr.Textbox(FULL_IMAGE, visible="hidden")
         with gr.Tabs() as choice:
             pixels, clip = PixelsTab(endpoints, localized, language), ClipTab(endpoints, localized, language)
