@@ -6,7 +6,15 @@ from typing import Annotated
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+def _examples() -> Path:
+    """The demo's pictures: in an installed package below it, in a checkout beside it."""
+    package = Path(__file__).resolve().parent
+    installed = package / "examples"
+    return installed if installed.is_dir() else package.parent / "examples"
+
+
+EXAMPLES = _examples()
 EXAMPLE_LIBRARY = str(EXAMPLES / "library")
 SPACE_LIBRARY = "flwrlabs/caltech101"
 SPACE_ENCODER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
