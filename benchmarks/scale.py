@@ -146,7 +146,7 @@ def build(made: Made, folder: Path, n: int, chroma: Chroma) -> tuple[Manifest, d
         skipped=(),
         recall=recall,
         created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
-        files=layout.describe_files(folder, draft.name),
+        files=layout.list_files(folder, draft.name),
         vectors=VectorLocation(server.url, collection_of(content)),
     )
     layout.write_manifest(folder, manifest)

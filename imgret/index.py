@@ -412,7 +412,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     sync_folder(folder)
 
 
-def describe_files(folder: Path, data: str) -> dict[str, FileEntry]:
+def list_files(folder: Path, data: str) -> dict[str, FileEntry]:
     """The files below `folder`/`data` with sizes and hashes, by their name in the manifest; each is flushed to the
     disk.
     """

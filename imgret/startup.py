@@ -84,15 +84,15 @@ def prepare_in_steps(
     if folder is not None:
         yield ReadyIndex(_retriever(_open(folder, settings), settings), f"the folder {folder}")
         return
-    part: ReadyIndex | None = None
+    latest: ReadyIndex | None = None
     try:
         for ready in _configured(settings, progress, mount):
-            part = ready
+            latest = ready
             yield ready
     except (LibraryError, EncoderError, BuildError, VectorError) as error:
         log.warning("%s", error)
-        if part is not None and not part.stands_in:
-            yield replace(part, notice=f"This is all of the library that could be indexed. {error}")
+        if latest is not None and not latest.stands_in:
+            yield replace(latest, notice=f"This is all of the library that could be indexed. {error}")
             return
         if isinstance(error, VectorError) and settings.chroma_url is not None:
             notice = f"The vectors are kept here, because the Chroma server cannot be had. {error}"
@@ -103,7 +103,7 @@ def prepare_in_steps(
             raise
         log.info("taking the embedded library instead")
         notice = f"This is the embedded library, because the configured one cannot be had. {error}"
-        for ready in [part] if part is not None else _configured(settings.embedded, progress, mount):
+        for ready in [latest] if latest is not None else _configured(settings.embedded, progress, mount):
             yield replace(ready, notice=notice, stands_in=True, built=None)
 
 

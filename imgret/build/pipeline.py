@@ -244,7 +244,7 @@ def _build(
                 write_evaluation(Retriever(unfinished, lambda: for_build.encoder), draft, progress)
             shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
             os.rename(draft, folder / data)
-            manifest = replace(manifest, data=data, files=layout.describe_files(folder, data))
+            manifest = replace(manifest, data=data, files=layout.list_files(folder, data))
     layout.write_manifest(folder, manifest)
     for path in folder.glob("data-*"):
         if path.name != data:

@@ -48,7 +48,7 @@ def _card(index: Index, repo: str, license: str) -> str:
         datasets=[library.source] if library.on_hub else None,
         base_model=model if model != encoder.uri else None,
     )
-    part = ", ".join(
+    selection = ", ".join(
         f"{name} `{value}`"
         for name, value in (("config", library.config), ("split", library.split), ("revision", library.revision))
         if value
@@ -69,7 +69,7 @@ correlation of their pixels, and by {encoder.uri} in a Chroma store.
 
 | | |
 |---|---|
-| library | `{library.name}`{f" ({part})" if part else ""} |
+| library | `{library.name}`{f" ({selection})" if selection else ""} |
 | pictures | {manifest.count}, in {len(manifest.labels)} labels; {manifest.skipped_count} could not be read |
 | licence of the pictures | {license if license != _UNKNOWN else "not stated by their source"} |
 | encoder | `{encoder.uri}`, {encoder.dim} dimensions{", exported to ONNX, in this repo" if encoder.export else ""} |

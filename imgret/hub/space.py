@@ -158,7 +158,11 @@ def _index_step(spec: SpaceSpec, progress: Progress) -> Step:
         publish(spec.folder, spec.index, companions)
 
     manifest = read_manifest(spec.index)
-    why = "there is none yet" if manifest is None else manifest.mismatch(library.name, spec.encoder, **_part(library))
+    why = (
+        "there is none yet"
+        if manifest is None
+        else manifest.mismatch(library.name, spec.encoder, **_selection(library))
+    )
     return Step(
         f"build the index of {library.name} with {spec.encoder} and publish it as {spec.index}"
         + (f", as {why.rstrip('.')}" if why else ""),
@@ -166,7 +170,7 @@ def _index_step(spec: SpaceSpec, progress: Progress) -> Step:
     )
 
 
-def _part(library: LibraryInfo) -> dict[str, Any]:
+def _selection(library: LibraryInfo) -> dict[str, Any]:
     return {name: getattr(library, name) for name in ("config", "split", "revision", "limit")}
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-Part = tuple[type[np.generic], tuple[int, ...]]
+Section = tuple[type[np.generic], tuple[int, ...]]
 
 DIRECTIONS = (32, 128, 256)
 """Principal directions in the sketches of L2, cosine and correlation, level by level; 2 bytes each."""
@@ -13,8 +13,8 @@ BLOCKS = (16, 64, 256, 768)
 """Blocks in the sketches of L1, likewise; 1 byte each. Each level divides the blocks of the one before."""
 
 
-def sketch_parts(n: int, dim: int) -> list[Part]:
-    """Type and shape of each part for a matrix (N, D), in their order: five of directions, then three of blocks."""
+def sketch_sections(n: int, dim: int) -> list[Section]:
+    """Type and shape of each section for a matrix (N, D), in their order: five of directions, then three of blocks."""
     # Levels that pay: codes much shorter than their row, and a basis smaller than the matrix and than memory.
     directions = [width for width in DIRECTIONS if width * 16 <= dim and width * 32 <= n and width * dim <= 1 << 24]
     blocks = [width for width in BLOCKS if width * 8 <= dim]
@@ -30,11 +30,11 @@ def sketch_parts(n: int, dim: int) -> list[Part]:
     ]
 
 
-def part_bytes(dtype: type[np.generic], shape: tuple[int, ...]) -> int:
-    """How far a part's beginning is from the next one's."""
+def section_bytes(dtype: type[np.generic], shape: tuple[int, ...]) -> int:
+    """The distance between the starts of two sections, in bytes."""
     return -(-math.prod(shape) * np.dtype(dtype).itemsize // 64) * 64
 
 
 def sketch_bytes(n: int, dim: int) -> int:
-    """How long the sketches of a matrix (N, D) are: at most 1.7 kB a row."""
-    return sum(part_bytes(*part) for part in sketch_parts(n, dim))
+    """The bytes of the sketches of a matrix (N, D): at most 1.7 kB a row."""
+    return sum(section_bytes(*section) for section in sketch_sections(n, dim))

@@ -25,7 +25,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from imgret.files.npy import CHUNK_VALUES, forget_pages, read_only
-from imgret.pixels.sketch_layout import BLOCKS, DIRECTIONS, part_bytes, sketch_bytes, sketch_parts
+from imgret.pixels.sketch_layout import BLOCKS, DIRECTIONS, section_bytes, sketch_bytes, sketch_sections
 
 Array = npt.NDArray[Any]
 Vectors = npt.NDArray[np.uint8]
@@ -115,10 +115,10 @@ class Sketches:
 def _views(arena: Vectors, n: int, dim: int) -> tuple["_Directions", "_Blocks"]:
     """The sketches, as views into the one array that holds them."""
     views, start = [], 0
-    for dtype, shape in sketch_parts(n, dim):
+    for dtype, shape in sketch_sections(n, dim):
         values = np.asarray(arena)[start : start + math.prod(shape) * np.dtype(dtype).itemsize]
         views.append(values.view(dtype).reshape(shape))
-        start += part_bytes(dtype, shape)
+        start += section_bytes(dtype, shape)
     basis, moments, residuals, coarse_codes, fine_codes, slacks, coarse_blocks, fine_blocks = views
     return (
         _Directions(basis, moments, residuals, coarse_codes, fine_codes),

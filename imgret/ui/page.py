@@ -115,7 +115,7 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
         page = _Page(endpoints, [pixels, clip, compare], examples, language, latest, choice)
         page.wire(gallery, library)
 
-        def describe(language: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
+        def show_status(language: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
             def show(stage: str, done: int, total: int | None) -> None:
                 words = WORDS[language]
                 progress((done, total) if total else done, desc=words.stage.format(stage=stage), unit=stage)
@@ -134,10 +134,12 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
             code = chosen_language(request)
             return [code, pixels.at_first(code), *speak(code)]
 
-        described = [about, timer, clip.starter, clip.labels]
+        status_fields = [about, timer, clip.starter, clip.labels]
         demo.load(greet, None, [language, pixels.about, gallery, *localized.components], **INTERNAL_EVENT).then(
             None, language, js="(language) => { document.documentElement.lang = language; }", api_visibility="private"
-        ).then(gradio_handler(describe), language, described, show_progress_on=about, api_visibility="private").then(
+        ).then(
+            gradio_handler(show_status), language, status_fields, show_progress_on=about, api_visibility="private"
+        ).then(
             gradio_handler(page.follow),
             page.inputs,
             page.outputs,
@@ -146,9 +148,9 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
             **SEARCH_QUEUE,
         )
         language.input(speak, language, [gallery, *localized.components], **INTERNAL_EVENT).then(
-            gradio_handler(describe), language, described, **INTERNAL_EVENT
+            gradio_handler(show_status), language, status_fields, **INTERNAL_EVENT
         ).then(gradio_handler(page.again), page.inputs, page.outputs, **INTERNAL_EVENT, **SEARCH_QUEUE)
-        timer.tick(gradio_handler(describe), language, described, **INTERNAL_EVENT)
+        timer.tick(gradio_handler(show_status), language, status_fields, **INTERNAL_EVENT)
         language.input(None, language, js=LANGUAGE_TO_ADDRESS, api_visibility="private")
     demo.queue(default_concurrency_limit=4, max_size=WAITING, status_update_rate=1)
     return demo
