@@ -41,10 +41,9 @@ Two roads meet in the index, a folder with all that a search needs:
 - **Building**, offline and once: library → `build_index` → index.
 - **Searching**, online, for each query: query → `Retriever` → index → hits. It reads no data set and imports no torch.
 
-Each row below imports only from the rows under it. Progress travels down as a callback. The two doors and the startup
-read the settings and hand them down as arguments. `tests/test_imports.py` checks the rows and makes sure that this page
-is current; `python -m tests.architecture > docs/architecture.md` writes it from the table of rows and the first line of
-each module.
+Each row below imports only from the rows under it. Progress travels down as a callback. The doors read the settings and
+hand them down as arguments. `tests/test_imports.py` checks the rows and makes sure that this page is current;
+`python -m tests.architecture > docs/architecture.md` writes it from the rows and the first lines of the modules.
 """
 TAIL = """\
 ## Where to add
