@@ -14,7 +14,7 @@ run: install
 test: install-dev chromium
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	for platform in linux darwin win32; do $(BIN)/mypy --platform $$platform || exit 1; done
 	$(BIN)/pytest -n 2 --dist loadfile
 
 # The life of a Space, with a Hub on loopback, in a virtual environment of its own.

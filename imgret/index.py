@@ -9,8 +9,6 @@ data-<content hash>/   read-only from the moment the manifest names it
     chroma/            the Chroma collection, if it is not on a Chroma server
     map.npy            (N, 2) float32, the point of each picture on the map of the library; NaN if it has none
     evaluation.json    precision, mAP and recall, if the pictures have labels or captions
-
-Files above 1 GB are split into embeddings.npy, embeddings.npy.1 and so on, except those in chroma/.
 """
 
 import hashlib
@@ -32,8 +30,8 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from imgret.errors import one_line
-from imgret.files.npy import open_array
-from imgret.files.split_files import mapped
+from imgret.files import durable
+from imgret.files.npy import mapped, open_array
 from imgret.library import ImageLibrary, Record, is_commit
 from imgret.pixels import PixelIndex
 from imgret.vectors import ChromaServer, Keys, RecallAudit, VectorError, VectorStore, collection_of, keys_of
@@ -408,8 +406,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         file.write(manifest.to_json())
         file.flush()
         os.fsync(file.fileno())
-    os.replace(draft, folder / MANIFEST)
-    sync_folder(folder)
+    durable.switch_name(draft, folder / MANIFEST)
+    durable.flush_folder(folder)
 
 
 def list_files(folder: Path, data: str) -> dict[str, FileEntry]:
@@ -419,7 +417,7 @@ def list_files(folder: Path, data: str) -> dict[str, FileEntry]:
     found = {}
     for path in sorted((folder / data).rglob("*")):
         if path.is_file():
-            with path.open("rb") as file:
+            with durable.open_to_flush(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 os.fsync(file.fileno())
             found[path.relative_to(folder).as_posix()] = FileEntry(path.stat().st_size, digest)
@@ -458,15 +456,6 @@ def is_whole(path: Path, entry: FileEntry) -> bool:
 def count_labels(labels: Sequence[str | None]) -> dict[str, int]:
     """How many pictures each label has, by name."""
     return dict(sorted(Counter(label for label in labels if label is not None).items()))
-
-
-def sync_folder(folder: Path) -> None:
-    """Flushes the names in `folder` to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _inside(name: str) -> str:

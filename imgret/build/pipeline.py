@@ -49,7 +49,6 @@ from imgret.encoders import (
 from imgret.errors import one_line
 from imgret.evaluate import EvaluationError, evaluate
 from imgret.files.npy import new_array, open_array
-from imgret.files.split_files import cut
 from imgret.images import ImageError, load_image
 from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest, VectorLocation
 from imgret.library import Entry, ImageLibrary
@@ -142,7 +141,7 @@ def build_index(
         work.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
         _build(library, folder, work, encoder, pixel_size, progress, cache, engine or in_threads, chroma, prune)
-        shutil.rmtree(work)
+        shutil.rmtree(work, ignore_errors=True)  # Windows removes no lock that is held; the next build takes it
     except Timeout:
         raise BuildError(f"Another build is writing to {folder}; wait for it to end.") from None
     except (OSError, MemoryError, sqlite3.Error) as error:
@@ -240,18 +239,25 @@ def _build(
             )
             if compiling is not None:
                 compiling.wait()
-            with closing(Index(work, manifest, work)) as unfinished:
-                write_evaluation(Retriever(unfinished, lambda: for_build.encoder), draft, progress)
+            _evaluate_draft(work, manifest, for_build, draft, progress)
             shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
             os.rename(draft, folder / data)
             manifest = replace(manifest, data=data, files=layout.list_files(folder, data))
     layout.write_manifest(folder, manifest)
     for path in folder.glob("data-*"):
         if path.name != data:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # what somebody still reads stays on Windows until the next build
     if prune and chroma is not None:
         dropped = drop(chroma, _owner(folder), name, keys)
         progress("dropped", dropped, dropped)
+
+
+def _evaluate_draft(
+    work: Path, manifest: Manifest, for_build: "_BuildEncoder", draft: Path, progress: Progress
+) -> None:
+    """Adds the results of `imgret evaluate` to the draft. Then nothing of it is open: Windows would not move it."""
+    with closing(Index(work, manifest, work)) as unfinished:
+        write_evaluation(Retriever(unfinished, lambda: for_build.encoder), draft, progress)
 
 
 def in_threads(library: ImageLibrary, extractor: FeatureExtractor) -> Generator[Outcome]:
@@ -327,8 +333,6 @@ def assemble(
     embeddings.flush()
     pixels.flush()
     del embeddings, pixels  # reading a map beyond the end of its file ends the process
-    for name in (layout.EMBEDDINGS, f"{layout.PIXELS}/{layout.PIXEL_MATRIX}", layout.THUMBNAILS, layout.RECORDS):
-        cut(draft / name)
 
 
 def write_search_structures(
@@ -348,7 +352,6 @@ def write_search_structures(
         audit = write(embeddings, labels, lambda done: progress("vectors", done, len(labels)))
         progress("map", 0, len(labels))
         np.save(draft / layout.MAP, drawn.result())
-    cut(draft / layout.MAP)
     return audit
 
 

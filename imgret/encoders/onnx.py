@@ -73,7 +73,7 @@ class OnnxEncoder(Encoder):
                 raise
             raise EncoderError(str(folder), f"its {CONFIG_FILE} cannot be read ({error})") from error
         self._folder = folder
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or _cores()
         self._opening = threading.Lock()
 
     @property
@@ -150,6 +150,12 @@ def open_session(path: Path, threads: int) -> "onnxruntime.InferenceSession":
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _cores() -> int:
+    """The cores that this process may use; on macOS and Windows all there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _give_back_memory() -> None:

@@ -1,1 +1,1 @@
-"""Files on disk: memory-mapped arrays, files split into parts, temporary folders."""
+"""Files on disk: memory-mapped arrays and temporary folders."""

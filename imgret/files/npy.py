@@ -10,8 +10,6 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from imgret.files.split_files import mapped
-
 Array = npt.NDArray[Any]
 
 CHUNK_VALUES = 1 << 22
@@ -31,10 +29,15 @@ def forget_pages(array: Array) -> None:
         array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
-def open_array(file: Path) -> Array:
-    """Opens a .npy file of numbers in C order, whole or split, as a read-only memory map.
+def mapped(path: Path) -> npt.NDArray[np.uint8]:
+    """The bytes (n,) of a file, memory-mapped to be read. Raises OSError."""
+    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
 
-    `np.load` would also accept archives and pickles. Raises OSError or ValueError.
+
+def open_array(file: Path) -> Array:
+    """A .npy file of numbers in C order, memory-mapped to be read.
+
+    `np.load` would take an archive or a pickle for one, too. Raises OSError or ValueError.
     """
     stored = mapped(file)
     head = io.BytesIO(stored[: 1 << 16].tobytes())
@@ -77,5 +80,5 @@ def write_array(array: Array, file: Path) -> None:
 def lies_in(array: Array, file: Path) -> bool:
     if not isinstance(array, np.memmap) or array.filename is None:
         return False
-    # A part of a split file is not the file.
+    # Some rows of a file are not the file.
     return file.exists() and file.samefile(array.filename) and open_array(file).shape == array.shape

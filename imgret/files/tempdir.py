@@ -7,6 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from imgret.files import durable
+
 _LOCK = "owner.lock"
 
 
@@ -28,6 +30,8 @@ class TempFolder:
 
 
 def _remove(folder: Path, lock: FileLock) -> None:
+    if durable.WINDOWS:  # which removes no file that is open
+        lock.release()
     shutil.rmtree(folder, ignore_errors=True)
     lock.release()
 

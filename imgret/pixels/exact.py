@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from imgret.errors import repr_short
 from imgret.files.npy import lies_in, open_array, read_only, reserve, write_array
-from imgret.files.split_files import cut
 from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
 from imgret.pixels.sketch_layout import sketch_bytes
 
@@ -112,7 +111,7 @@ class PixelIndex:
     def save(self, folder: str | Path) -> None:
         """Write `vectors.npy` and `sketch.npy` into `folder`, made if needed; a file the index lies in stays as it is.
 
-        Each file takes its name only when it is complete, and a long one is then cut (see `imgret.files.split_files`).
+        Each file takes its name only when it is complete.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +119,6 @@ class PixelIndex:
             if not lies_in(array, folder / name):
                 write_array(array, folder / f"{name}.partial")
                 (folder / f"{name}.partial").replace(folder / name)
-                cut(folder / name)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -45,11 +45,18 @@ def working_copy(folder: Path, copy: Path) -> None:
     for path in folder.iterdir():
         if not path.is_dir():
             shutil.copyfile(path, copy / path.name)
-        elif (path / METADATA).exists():
-            (copy / path.name).symlink_to(path.resolve(), target_is_directory=True)
-        else:
+        elif not (path / METADATA).exists() or not _linked(path, copy / path.name):
             # Below 1,000 rows Chroma has not written its graph yet: it makes these files anew at the first query.
             shutil.copytree(path, copy / path.name)
+
+
+def _linked(folder: Path, link: Path) -> bool:
+    """Makes `link` lead to `folder`, if this system lets its user do so; Windows asks for a right that few have."""
+    try:
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+    except OSError:
+        return False
+    return True
 
 
 def check(copy: Path, dim: int) -> None:
