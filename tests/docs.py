@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "scale.md"])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)\n? *```$", re.S | re.M)
 
 
@@ -58,25 +58,27 @@ def output_of(command: str, folder: Path, cache: Path) -> str:
     return run(["-m", "imgret", *arguments], folder, cache)
 
 
+def write_outputs(page: Path, folder: Path, cache: Path) -> None:
+    """Writes what the commands of a page print in such a folder below each of them."""
+
+    def anew(match: re.Match[str]) -> str:
+        language, block = match.groups()
+        if language != "console":
+            return match[0]
+        lines = [f"$ {command}\n{output_of(command, folder, cache)}" for command, _ in commands(block)]
+        return "\n".join(["```console", *lines, "```"])
+
+    page.write_text(BLOCK.sub(anew, page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def main() -> None:
-    """Builds the index of `examples/library` and writes the output of each command into its page."""
+    """Builds the index of `examples/library` and writes the outputs of all pages anew."""
     with tempfile.TemporaryDirectory() as temp:
         work, cache = Path(temp), Path(temp) / "cache"
-        (work / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
-        output_of("imgret build examples/library --out built", work, cache)
+        run(["-m", "imgret", "build", str(ROOT / "examples" / "library"), "--out", "built"], work, cache)
         folder = make_folder(work / "pages", work / "built")
-        printed: dict[str, str] = {}
         for page in PAGES:
-            text = page.read_text(encoding="utf-8")
-            for language, block in blocks(page):
-                if language != "console":
-                    continue
-                for command, _ in commands(block):
-                    if command not in printed:
-                        printed[command] = output_of(command, folder, cache)
-                anew = "\n".join(f"$ {command}\n{printed[command]}" for command, _ in commands(block))
-                text = text.replace(f"```console\n{block}\n```", f"```console\n{anew}\n```")
-            page.write_text(text, encoding="utf-8")
+            write_outputs(page, folder, cache)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,19 @@
 import importlib.util
 import re
 import shlex
+import tomllib
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from imgret.cli import _parser
+from imgret.hub import space
 from imgret.settings import Settings
 from imgret.ui.address import OURS
 from imgret.ui.code_tab import LOCAL, snippets
-from tests.docs import BLOCK, PAGES, ROOT, blocks, commands, make_folder, output_of, run
+from tests.docs import BLOCK, PAGES, ROOT, blocks, commands, make_folder, output_of, run, write_outputs
 
 NUMBER = re.compile(r"-?\d+\.\d+")
 READMES = [ROOT / "README.md", ROOT / "README.vi.md"]
@@ -38,6 +43,16 @@ def prose(page):
     """A page without its fenced blocks, and without the YAML block of the README."""
     text = read(page)
     return BLOCK.sub("", text.split("---\n", 2)[2] if text.startswith("---\n") else text)
+
+
+def links(page):
+    """The links of a page to files of the project: path from the page's folder, and anchor."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    return [target.partition("#")[::2] for target in targets if "://" not in target]
+
+
+def linked(page, name):
+    return (page.parent / name).resolve() if name else page
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +126,10 @@ def anchors(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_links_of_a_page_lead_to_a_file_and_a_heading_of_it(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
-        if target.startswith(("http://", "https://", "mailto:")):
-            continue
-        name, _, anchor = target.partition("#")
-        file = (page.parent / name).resolve() if name else page
-        assert file.exists(), f"{page.name} links to {target}"
-        assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
+    for name, anchor in links(page):
+        file = linked(page, name)
+        assert file.exists(), f"{page.name} links to {name}"
+        assert not anchor or anchor in anchors(file), f"{page.name} links to {name}#{anchor}"
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
@@ -126,11 +138,53 @@ def test_a_readme_is_read_in_a_few_minutes(readme):
     assert len((text.split("---\n", 2)[2] if text.startswith("---\n") else text).split()) <= 900
 
 
-def test_every_page_of_the_documentation_is_linked_from_the_readme():
-    readme = read(ROOT / "README.md")
-    pages = [page.relative_to(ROOT).as_posix() for page in PAGES if page.parent == ROOT / "docs"]
-    assert len(pages) > 10
-    assert [page for page in pages if f"]({page})" not in readme] == []
+def test_every_page_of_the_documentation_is_reached_from_the_readme():
+    reached, left = set(), [READMES[0]]
+    while left:
+        page = left.pop()
+        if page not in reached:
+            reached.add(page)
+            left += [linked(page, name) for name, _ in links(page) if name.endswith(".md")]
+    assert len(reached) > 15
+    assert [page.name for page in PAGES if page not in reached] == []
+
+
+def test_a_space_has_what_its_readme_links_to():
+    sent = [*space.FILES, "README.md"]
+    for page in PAGES:
+        for name, _ in links(page):
+            target = linked(page, name).relative_to(ROOT).as_posix()
+            assert target in sent or target.split("/")[0] in space.FOLDERS, f"{page.name} links to {target}"
+
+
+def test_the_outputs_of_a_page_are_written_anew(folder, cache, tmp_path):
+    page, (command, output) = tmp_path / "page.md", next(iter(COMMANDS.items()))
+    page.write_text(f"Text.\n\n```console\n$ {command}\nstale\nlines\n```\n\n```sh\nleft alone\n```\n")
+    write_outputs(page, folder, cache)
+    assert page.read_text() == f"Text.\n\n```console\n$ {command}\n{output}\n```\n\n```sh\nleft alone\n```\n"
+
+
+def test_the_workflow_of_the_tests_and_the_hooks_run_what_there_is():
+    workflow = yaml.safe_load(read(ROOT / ".github" / "workflows" / "test.yml"))
+    project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
+    matrix = workflow["jobs"]["test"]["strategy"]["matrix"]
+    assert [runner.split("-")[0] for runner in matrix["os"]] == ["ubuntu", "macos", "windows"]
+    assert all(SpecifierSet(project["requires-python"]).contains(version) for version in matrix["python"])
+    steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    assert {f"mypy --platform {platform}" for platform in ("linux", "darwin", "win32")} <= set(steps)
+    targets = re.findall(r"\bmake (\S+)", "\n".join(steps))
+    assert [target for target in targets if not re.search(rf"^{target}:", read(ROOT / "Makefile"), re.M)] == []
+    hooks = yaml.safe_load(read(ROOT / ".pre-commit-config.yaml"))["repos"][0]["hooks"]
+    wanted = {Requirement(line).name for line in project["optional-dependencies"]["dev"]}
+    assert {hook["entry"].split()[0] for hook in hooks} == {"ruff", "mypy"} <= wanted
+
+
+def test_the_templates_of_issues_are_forms():
+    forms = [yaml.safe_load(read(path)) for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml")]
+    assert len(forms) == 2
+    for form in forms:
+        assert form.keys() >= {"name", "description", "body"}
+        assert all(field["attributes"]["label"] for field in form["body"])
 
 
 def test_the_readmes_have_the_figures_of_the_build(retriever):
