@@ -1,5 +1,6 @@
 """The pages say what is so: their programs run, their commands print what they show, their links lead somewhere."""
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -213,6 +214,15 @@ def test_the_page_on_settings_has_every_variable():
     names = [f"IMGRET_{name.upper()}" for name in Settings.model_fields if not name.startswith("space")]
     assert len(names) > 10
     assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_page_on_errors_has_each_that_a_user_can_cause():
+    page, found = read(ROOT / "docs" / "errors.md"), []
+    for path in (ROOT / "imgret").rglob("*.py"):
+        classes = [node for node in ast.walk(ast.parse(read(path))) if isinstance(node, ast.ClassDef)]
+        found += [one.name for one in classes if {"ValueError", "ImgretError"} & set(map(ast.unparse, one.bases))]
+    assert len(found) > 10
+    assert [name for name in found if f"`{name}`" not in page] == []
 
 
 def test_the_page_on_http_has_every_parameter_of_the_address():
