@@ -34,7 +34,10 @@ def commands(block: str) -> list[tuple[str, str]]:
 def make_folder(folder: Path, index: Path) -> Path:
     """A folder in which the commands of the pages run."""
     folder.mkdir(exist_ok=True)
-    (folder / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
+    try:
+        (folder / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
+    except OSError:  # Windows, without the right to make links
+        shutil.copytree(ROOT / "examples", folder / "examples")
     shutil.copytree(index, folder / "index")
     return folder
 
