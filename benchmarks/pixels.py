@@ -2,7 +2,7 @@
 
     python -m benchmarks.pixels --n 50000 --size 32 --data .../cifar10/plain_text
     python -m benchmarks.pixels --n 100000 --size 64 --data .../photos
-    python -m benchmarks.pixels --n 1000000 --size 32 --data .../cifar10/plain_text --plot benchmarks/pixels-cost.webp
+    python -m benchmarks.pixels --n 1000000 --size 32 --data .../cifar10/plain_text --plot docs/pixels-cost.webp
 
 The data is a folder of parquet files with a picture column (those with "test" in their name give only queries) or a
 folder of photographs (every tenth gives only queries). Pictures no larger than `--size` are rows themselves and, where

@@ -3,7 +3,7 @@
     python -m benchmarks.scale --data .../cifar10/plain_text [--sizes 10000 100000 1000000] [--plot FILE]
 
 Indexes of this many pictures, made and written by the stages of `imgret build`, with the vectors on a Chroma server of
-their own, started as the README has it for a large library, and up to `--embedded` pictures in the embedded store, too.
+their own, started as docs/chroma-server.md has it, and up to `--embedded` pictures in the embedded store, too.
 Only the decoding and embedding of a million different pictures is left out, as there are none here: the data, a folder
 of parquet files with a picture and a label, gives the first rows; all others are its pictures shifted by up to an
 eighth and mirrored, and for the vectors its first 10,000 embeddings by `starter`, each moved up to half way to another

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import imgret
 from imgret.metrics import METRICS
 
 
@@ -39,6 +40,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="imgret", description="Find the similar pictures of a library.")
+    parser.add_argument("--version", action="version", version=f"imgret {imgret.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     build = commands.add_parser("build", help="make the index of a library")

@@ -6,11 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 from imgret import Retriever
-from tests.conftest import QUERIES
+from tests.conftest import QUERIES, ROOT
 
 TIGER = str(QUERIES / "tiger.webp")
 
@@ -92,6 +93,11 @@ def test_errors_end_in_one_line_and_exit_code_2(imgret, index_folder, tmp_path):
     assert refused(imgret("serve", tmp_path / "empty"), "holds no finished index")
     assert refused(imgret("evaluate", index_folder, "--queries", 0), "at least 1")
     assert refused(imgret("evaluate", index_folder, IMGRET_PIXEL_SIZE="big"), "IMGRET_PIXEL_SIZE is 'big'")
+
+
+def test_the_version_is_that_of_the_package(imgret):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert imgret("--version").stdout == f"imgret {project['version']}\n"
 
 
 def test_an_encoder_that_cannot_be_loaded_names_itself_and_the_one_that_works(imgret, small_library, tmp_path):

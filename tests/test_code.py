@@ -1,4 +1,4 @@
-"""The programs that the page and the README print run as they stand."""
+"""The programs that the page and docs/http-and-mcp.md print run as they stand."""
 
 import re
 import shutil
@@ -8,7 +8,7 @@ import sys
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from imgret.ui.code_tab import LOCAL, snippets
+from imgret.ui.code_tab import snippets
 from tests.browser import CHROMIUM, open_browser
 from tests.conftest import ROOT
 
@@ -55,12 +55,6 @@ def test_the_javascript_snippet_runs_as_printed(server, tmp_path, expected):
     found, same = expected
     assert re.findall(r"^\d (\S+\.webp) ", printed, re.M) == found
     assert re.findall(r"'([^']+\.webp)'", printed) == same
-
-
-def test_the_readme_prints_the_snippets_of_the_page():
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## From a program, through the demo\n")[1]
-    blocks = dict(re.findall(r"```(\w+)\n(.*?)\n```", section.split("\n## ")[0], re.S))
-    assert blocks == snippets(LOCAL)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

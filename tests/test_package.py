@@ -44,6 +44,7 @@ def run(installed, *arguments):
 def test_the_wheel_has_the_demo_s_pictures_and_no_other_top_level(installed):
     tops = sorted(path.name for path in installed.iterdir())
     assert [name for name in tops if not name.endswith(".dist-info")] == ["imgret"]
+    assert (installed / "imgret" / "py.typed").is_file()
     found = {path.relative_to(installed / "imgret" / "examples") for path in (installed / "imgret").rglob("*.webp")}
     assert found == {
         path.relative_to(ROOT / "examples") for folder in (LIBRARY, QUERIES) for path in folder.rglob("*.webp")

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi, SpaceHardware
 
 ROOT = EXAMPLES.parent
-FILES = ("app.py", "LICENSE")
-FOLDERS = ("imgret", "examples")
+FILES = ("app.py", "LICENSE", "README.vi.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+FOLDERS = ("imgret", "examples", "docs")
+"""What a Space gets besides README.md and requirements.txt: what the app needs, and what the README links to."""
 NEW_SPACE = "cpu-basic"
 """The hardware that the Hub gives a new Space if none is asked for."""
 FREE = "zero-a10g"
