@@ -4,6 +4,10 @@ BIN := $(VENV)/bin
 
 .PHONY: run test rehearsal install install-dev chromium
 
+# What is installed has the versions of the lock; `make test LOCK=` takes the newest that pyproject.toml admits.
+LOCK ?= requirements.lock
+CONSTRAINTS = $(if $(LOCK),--constraint $(VENV)/constraints.txt)
+
 run: install
 	$(BIN)/python app.py
 
@@ -20,14 +24,27 @@ rehearsal: install-dev
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
 
-$(VENV)/installed: requirements.txt pyproject.toml
+$(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable .
+	sed -e '/^#/d' -e '/--hash/d' -e 's/ *\\$$//' requirements.lock > $(VENV)/constraints.txt
+	@echo "Installing into $(VENV): 6.5 GB on the disk, most of it torch."
+	$(BIN)/pip install --progress-bar on --editable '.[build]' $(CONSTRAINTS)
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --progress-bar on --editable '.[dev]' $(CONSTRAINTS)
 	touch $@
+
+# The lists of what is installed. What is in the lock stays as it is; `make lock UPGRADE=--upgrade` takes the newest.
+.PHONY: lock
+lock: install-dev
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --all-extras $(UPGRADE) pyproject.toml --output-file requirements.lock
+	{ echo "# What the tests run with: pyproject.toml, all of its extras, and what Hugging Face adds to every Gradio Space."; \
+	  echo "# Made by \`make lock\`. With hashes: pip install --require-hashes -r requirements.lock"; \
+	  cat requirements.lock; } > $(VENV)/lock && mv $(VENV)/lock requirements.lock
+	$(BIN)/python -m imgret.hub.requirements > $(VENV)/requirements && mv $(VENV)/requirements requirements.txt
 
 # The browser tests drive Debian's Chromium; where there is neither it nor a way to install it, they are skipped.
 chromium:

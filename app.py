@@ -2,15 +2,30 @@
 
 import logging
 
+try:  # before torch, if anything brings that; Hugging Face installs it on its Spaces
+    import spaces
+except ImportError:
+    spaces = None
+
 from imgret.settings import Settings
-from imgret.start import Start, prepare_in_steps
+from imgret.startup import Start, prepare_in_steps, publish_built
 from imgret.ui.page import build_page, launch
 
 logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 logging.getLogger("imgret").setLevel(logging.INFO)
 settings = Settings.read()
-start = Start(lambda progress: prepare_in_steps(settings, progress))
+start = Start(
+    lambda progress: prepare_in_steps(settings, progress),
+    lambda ready, progress: publish_built(ready, settings, progress),
+)
 demo = build_page(start, settings)
+
+if spaces is not None:
+
+    @spaces.GPU  # type: ignore[untyped-decorator]
+    def probe() -> None:
+        """Nothing calls this. ZeroGPU ends an app in which no function asks for a GPU."""
+
 
 if __name__ == "__main__":
     launch(demo, start, settings)

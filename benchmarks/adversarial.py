@@ -11,9 +11,8 @@ import time
 
 import numpy as np
 
-from imgret import sketches
-from imgret.arrays import read_only
-from imgret.pixels import PixelIndex
+from imgret.files.npy import read_only
+from imgret.pixels import PixelIndex, sketches
 from tests.test_pixels import KINDS, library
 
 N, K, ROUNDS = 10_000, 10, 15

@@ -33,7 +33,7 @@ from scipy.spatial.distance import cdist
 
 from imgret.metrics import LARGER_IS_CLOSER, METRICS
 from imgret.pixels import PixelIndex
-from imgret.sketches import Sketches
+from imgret.pixels.sketches import Sketches
 
 K = 10
 THREADS = range(1, (os.cpu_count() or 1) + 1)

@@ -38,15 +38,15 @@ from benchmarks.pixels import crop, pictures, times_ms
 from benchmarks.serving import demo, memory_mb
 from imgret import Index
 from imgret import index as layout
-from imgret.build import Row, assemble, finish
-from imgret.digests import Digest
+from imgret.build.features import Digest
+from imgret.build.pipeline import Row, assemble, finish
 from imgret.encoders import load_encoder, shared_export
 from imgret.images import thumbnail
 from imgret.index import EncoderInfo, LibraryInfo, Manifest, Place
 from imgret.library import Entry
 from imgret.metrics import METRICS
+from imgret.pixels.sketches import Sketches
 from imgret.settings import EXAMPLES, Settings
-from imgret.sketches import Sketches
 from imgret.vectors import ChromaServer, VectorStore, collection_of, keys_of
 from tests.chroma import Chroma
 

@@ -101,6 +101,16 @@ def _parser() -> argparse.ArgumentParser:
     deploy.add_argument("--library", metavar="SOURCE", required=True, help="as for build")
     deploy.add_argument("--encoder", metavar="URI", help="as for build; the default is that of a Space")
     deploy.add_argument("--index", metavar="REPO", help="where its index is published; SPACE-index by default")
+    deploy.add_argument(
+        "--hardware",
+        metavar="H",
+        help="what the Space runs on: cpu-basic (a new one's default), zero-a10g, cpu-upgrade, ...",
+    )
+    deploy.add_argument(
+        "--store-token",
+        action="store_true",
+        help="store your token as the Space's secret HF_TOKEN, so that it can read a private index",
+    )
     deploy.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
     for command in (publish, deploy):
@@ -133,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(options: argparse.Namespace) -> None:
     from imgret.build import build_index
-    from imgret.distributed import on_ray
+    from imgret.build.ray import on_ray
     from imgret.encoders import load_encoder
     from imgret.library import ImageLibrary
     from imgret.settings import Settings
@@ -218,8 +228,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> None:
-    from imgret.card import describe
     from imgret.hub import publish
+    from imgret.hub.model_card import describe
     from imgret.settings import Settings
 
     cache = Settings.read().cache
@@ -236,10 +246,10 @@ def _publish(options: argparse.Namespace) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> None:
-    from imgret.deploy import Wanted, deploy
+    from imgret.hub.space import Wanted, deploy
     from imgret.library import ImageLibrary
     from imgret.settings import SPACE_ENCODER, Settings
-    from imgret.start import built_folder
+    from imgret.startup import built_folder
 
     encoder = options.encoder or SPACE_ENCODER
     part = {name: getattr(options, name) for name in ("config", "split", "revision", "limit")}
@@ -254,7 +264,9 @@ def _deploy(options: argparse.Namespace) -> None:
         encoder=encoder,
         pixel_size=options.pixel_size,
         folder=built_folder(settings),
+        hardware=options.hardware,
         private=options.private,
+        store_token=options.store_token,
         license=options.license,
         cache=settings.cache,
     )
@@ -264,7 +276,7 @@ def _deploy(options: argparse.Namespace) -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     from imgret.settings import Settings
-    from imgret.start import Start, prepare_in_steps
+    from imgret.startup import Start, prepare_in_steps
     from imgret.ui.page import build_page, launch
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)

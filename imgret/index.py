@@ -31,11 +31,11 @@ import pyarrow.compute as pc
 from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from imgret.arrays import open_array
 from imgret.errors import in_short
+from imgret.files.npy import open_array
+from imgret.files.split_files import mapped
 from imgret.library import ImageLibrary, Record, is_commit
 from imgret.pixels import PixelIndex
-from imgret.shards import mapped
 from imgret.vectors import ChromaServer, Keys, RecallAudit, VectorError, VectorStore, collection_of, keys_of
 
 FORMAT = 1

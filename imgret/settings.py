@@ -1,6 +1,5 @@
 """What does the environment say? Read once at the door and handed down as arguments."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,35 +10,43 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 EXAMPLE_LIBRARY = str(EXAMPLES / "library")
 SPACE_LIBRARY = "flwrlabs/caltech101"
 SPACE_ENCODER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
-SPACE_INDEX = "imgret/caltech101-clip-vit-b-32"
-"""The index that README.md's YAML block preloads: the Space's own library with its encoder, once it is published."""
 
 
 class SettingsError(ValueError):
     """A variable of the environment has a value that cannot be used."""
 
 
-def _on_space() -> bool:
-    return bool(os.environ.get("SPACE_ID"))
-
-
 class Settings(BaseSettings):
-    """The variables `IMGRET_LIBRARY`, `IMGRET_SPLIT` and so on; an empty variable counts as unset."""
+    """The variables `IMGRET_LIBRARY`, `IMGRET_SPLIT` and so on; an empty variable counts as unset.
 
-    model_config = SettingsConfigDict(env_prefix="IMGRET_", env_ignore_empty=True, frozen=True, extra="ignore")
+    `space` is the id of the Space that this process runs in, owner/name, and `space_host` the host at which it is seen;
+    Hugging Face sets both.
+    """
 
-    library: str = Field(default_factory=lambda: SPACE_LIBRARY if _on_space() else EXAMPLE_LIBRARY)
+    model_config = SettingsConfigDict(
+        env_prefix="IMGRET_", env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    space: str | None = Field(default=None, validation_alias="SPACE_ID")
+    space_host: str | None = Field(default=None, validation_alias="SPACE_HOST")
+    library: str = Field(default_factory=lambda given: SPACE_LIBRARY if given["space"] else EXAMPLE_LIBRARY)
     config: str | None = None
     split: str | None = None
     revision: str | None = None
-    encoder: str = Field(default_factory=lambda: SPACE_ENCODER if _on_space() else "starter")
-    index: str | None = Field(default_factory=lambda: SPACE_INDEX if _on_space() else None)
+    encoder: str = Field(default_factory=lambda given: SPACE_ENCODER if given["space"] else "starter")
+    index: str | None = Field(default_factory=lambda given: f"{given['space']}-index" if given["space"] else None)
     pixel_size: Annotated[int, Field(ge=1, le=1024)] = 64
     limit: Annotated[int, Field(ge=1)] | None = None
     chroma_url: str | None = None
     chroma_token: SecretStr | None = None
     max_upload_mb: Annotated[int, Field(ge=1)] = 20
     cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "imgret")
+
+    @property
+    def embedded(self) -> "Settings":
+        """These settings with the embedded library and its encoder."""
+        rest = dict.fromkeys(("config", "split", "revision", "limit", "index"))
+        return self.model_copy(update={"library": EXAMPLE_LIBRARY, "encoder": "starter"} | rest)
 
     @classmethod
     def read(cls) -> "Settings":
@@ -48,5 +55,6 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             first = error.errors()[0]
-            name = "IMGRET_" + "_".join(str(part) for part in first["loc"]).upper()
+            name = "_".join(str(part) for part in first["loc"]).upper()
+            name = name if name.startswith("SPACE_") else f"IMGRET_{name}"
             raise SettingsError(f"{name} is {first['input']!r}, which cannot be used: {first['msg']}.") from None

@@ -167,8 +167,8 @@ def run(name: str, seconds: float, found: Path) -> int:
 def _guided(name: str, seconds: float, found: Path, folder: Path) -> int:
     import atheris  # type: ignore[import-not-found]
 
-    # numba compiles the functions of imgret.sketches, and knows nothing of what atheris puts into them.
-    with atheris.instrument_imports(include=["PIL", "imgret"], exclude=["imgret.sketches"]):
+    # numba compiles the functions of imgret.pixels.sketches, and knows nothing of what atheris puts into them.
+    with atheris.instrument_imports(include=["PIL", "imgret"], exclude=["imgret.pixels.sketches"]):
         target, seeds = TARGETS[name](folder)
     start = folder / "seeds"
     start.mkdir()

@@ -27,7 +27,8 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse, StreamingResponse
 
 KINDS = ("models", "datasets", "spaces")
-TOKENS = {"can-write": "write", "can-read": "read"}
+TOKENS = {"can-write": "write", "can-read": "read", "free": "write"}
+"""Roles by token. That of a free account, which has no plan for Gradio Spaces on a CPU, is "free"."""
 USER, ORGS = "someone", ("org",)
 LARGE = 2**20
 PIECE = 2**16
@@ -62,6 +63,8 @@ class Repo:
     private: bool = False
     gated: bool = False
     sdk: str | None = None
+    hardware: str = "cpu-basic"
+    secrets: dict[str, str] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     volumes: list[dict] = field(default_factory=list)
 
@@ -82,8 +85,8 @@ class Hub:
     half-way when they are next asked for.
     """
 
-    def __init__(self, folder=None, port=0):
-        self.repos = {}
+    def __init__(self, folder=None, port=0, volumes=True):
+        self.repos, self.volumes = {}, volumes
         self.requests, self.ranges, self.uploaded, self.sent, self.break_off = [], [], 0, 0, set()
         self._temporary = tempfile.TemporaryDirectory(prefix="hub-")
         self._objects = Path(self._temporary.name)
@@ -235,11 +238,17 @@ class Hub:
             name, kind = f"{owner}/{asked['name']}", f"{asked.get('type') or 'model'}s"
             if role_of(request) != "write" or owner not in (USER, *ORGS):
                 raise Refusal(403, None, f"You don't have the rights to create a {kind[:-1]} under {owner}")
+            hardware = asked.get("hardware") or "cpu-basic"
+            mine = [one for (of, name), one in self.repos.items() if of == "spaces" and name.startswith(f"{owner}/")]
+            has_none_left = hardware != "zero-a10g" or sum(one.hardware == hardware for one in mine) >= 2
+            if kind == "spaces" and bearer(request) == "free" and has_none_left:
+                raise Refusal(402, None, "Payment Required: subscribe to PRO to create this Space")
             url = f"{self.endpoint}/{'' if kind == 'models' else kind + '/'}{name}"
             if (kind, name) in self.repos:
                 return Response(json.dumps({"error": "You already created this repo", "url": url}), 409)
             repo = self.repos[kind, name] = Repo({}, asked.get("visibility") == "private", sdk=asked.get("sdk"))
             self._commit(repo, {})
+            repo.hardware = hardware
             repo.variables = {one["key"]: one["value"] for one in asked.get("variables", [])}
             repo.volumes = asked.get("volumes", [])
             return {"url": url, "name": name}
@@ -368,7 +377,23 @@ class Hub:
 
         @app.get("/api/spaces/{org}/{repo}/runtime")
         def runtime(org: str, repo: str, request: Request):
-            return {"stage": "RUNNING", "volumes": self._found("spaces", f"{org}/{repo}", request).volumes or None}
+            found = self._found("spaces", f"{org}/{repo}", request)
+            hardware = {"current": found.hardware, "requested": found.hardware}
+            return {"stage": "RUNNING", "volumes": found.volumes or None, "hardware": hardware}
+
+        @app.post("/api/spaces/{org}/{repo}/hardware")
+        async def hardware(org: str, repo: str, request: Request):
+            found = self._writable("spaces", f"{org}/{repo}", request)
+            found.hardware = (await request.json())["flavor"]
+            return runtime(org, repo, request)
+
+        @app.api_route("/api/spaces/{org}/{repo}/secrets", methods=["GET", "POST"])
+        async def secrets(org: str, repo: str, request: Request):
+            found = self._writable("spaces", f"{org}/{repo}", request)
+            if request.method == "POST":
+                asked = await request.json()
+                found.secrets[asked["key"]] = asked["value"]
+            return {key: {"key": key, "updatedAt": "2026-01-01T00:00:00.000Z"} for key in found.secrets}
 
         @app.post("/api/spaces/{org}/{repo}/restart")
         def restart(org: str, repo: str, request: Request):
@@ -378,6 +403,8 @@ class Hub:
         @app.put("/api/spaces/{org}/{repo}/volumes")
         async def volumes(org: str, repo: str, request: Request):
             found = self._writable("spaces", f"{org}/{repo}", request)
+            if not self.volumes:
+                raise Refusal(402, None, "Payment Required")
             found.volumes = (await request.json())["volumes"]
             return {}
 
@@ -402,8 +429,12 @@ class Refusal(HTTPException):
         self.code, self.commit = code, commit
 
 
+def bearer(request):
+    return request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
 def role_of(request):
-    return TOKENS.get(request.headers.get("authorization", "").removeprefix("Bearer "))
+    return TOKENS.get(bearer(request))
 
 
 def is_lfs(sample, size):

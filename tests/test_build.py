@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from imgret import BuildError, ImageLibrary, Index, InvalidIndexError, Retriever, build_index, load_encoder
-from imgret.atlas import place
 from imgret.evaluate import evaluate
 from imgret.images import load_image, pixel_vector
+from imgret.projection import place
 
 
 class CountingEncoder:

@@ -190,12 +190,12 @@ def test_what_cannot_be_loaded_ends_in_one_sentence_within_seconds(no_hub, monke
 def test_a_hub_that_takes_the_call_and_never_answers_is_given_up_quickly(monkeypatch, tmp_path):
     from huggingface_hub import constants
 
-    from imgret import reach
+    from imgret import network
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-        monkeypatch.setattr(reach, "ANSWER_SECONDS", 0.5)
+        monkeypatch.setattr(network, "ANSWER_SECONDS", 0.5)
         start = time.monotonic()
         with pytest.raises(EncoderError, match="cannot be reached"):
             load_encoder("hf-hub:org/name")

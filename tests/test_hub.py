@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import yaml
 from PIL import Image
 
 from imgret import ImageLibrary, Index, InvalidIndexError, build_index
+from imgret.hub.requirements import space_requirements
 from imgret.index import Manifest, check_hashes
 from tests.conftest import LIBRARY, QUERIES, ROOT
 from tests.hub import Hub
@@ -252,7 +254,7 @@ START = """
 import json, logging, sys
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 from imgret.settings import Settings
-from imgret.start import prepare
+from imgret.startup import prepare
 from pathlib import Path
 heard = []
 ready = prepare(Settings.read(), lambda *stage: heard.append(stage), mount=Path(sys.argv[2]))
@@ -501,13 +503,19 @@ def test_an_index_at_hand_is_taken_for_a_named_revision_that_nobody_can_resolve(
     assert start(client, tmp_path / "index", **made, IMGRET_REVISION="main")[0] == "the volume (org/index)"
 
 
+def steps_of(done):
+    """Whether each step of `imgret deploy` was to do, done, or done already."""
+    *steps, last = done.stdout.splitlines()
+    assert last.startswith("the Space: http")
+    return [line.split(":")[0] for line in steps]
+
+
 def test_a_space_is_deployed_from_a_library_and_a_second_run_changes_nothing(hub, client):
     command = ("deploy", "org/space", "--library", "org/pictures", "--encoder", "starter", "--pixel-size", 16)
     command = (*command, "--limit", 50)
     dry = client.imgret(*command, "--dry-run", token="can-write")
     assert dry.returncode == 0, dry.stderr
-    steps = [line.split(":")[0] for line in dry.stdout.splitlines()]
-    assert steps == ["to do"] * 5
+    assert steps_of(dry) == ["to do"] * 6
     assert ("spaces", "org/space") not in hub.repos
     assert ("models", "org/space-index") not in hub.repos
 
@@ -530,7 +538,8 @@ def test_a_space_is_deployed_from_a_library_and_a_second_run_changes_nothing(hub
     assert {name: block[name] for name in ("sdk", "sdk_version", "python_version", "app_file")} == {
         name: ours[name] for name in ("sdk", "sdk_version", "python_version", "app_file")
     }
-    for name in ("app.py", "requirements.txt", "imgret/start.py", "imgret/encoders/starter.npz", "examples/CREDITS.md"):
+    assert hub.read("spaces", "org/space", "requirements.txt").decode() == space_requirements()
+    for name in ("app.py", "imgret/startup.py", "imgret/encoders/starter.npz", "examples/CREDITS.md"):
         if (ROOT / name).exists():
             assert hub.read("spaces", "org/space", name) == (ROOT / name).read_bytes()
     assert not [name for name in space.files if "__pycache__" in name or name.startswith((".", "tests/"))]
@@ -540,7 +549,7 @@ def test_a_space_is_deployed_from_a_library_and_a_second_run_changes_nothing(hub
 
     before = {name: list(repo.commits) for name, repo in hub.repos.items()}
     again = client.imgret(*command, token="can-write")
-    assert [line.split(":")[0] for line in again.stdout.splitlines()] == ["done already"] * 5
+    assert steps_of(again) == ["done already"] * 6
     assert {name: list(repo.commits) for name, repo in hub.repos.items()} == before
 
     hub.repo("spaces", "org/space").variables["THEIR_OWN"] = "kept"
@@ -549,3 +558,128 @@ def test_a_space_is_deployed_from_a_library_and_a_second_run_changes_nothing(hub
     assert (space.variables["IMGRET_LIMIT"], space.variables["THEIR_OWN"]) == ("60", "kept")
     assert hub.asked("POST", "/restart") == 1
     assert json.loads(hub.read("models", "org/space-index", "manifest.json"))["count"] == 60
+
+
+DEPLOY = ("deploy", "someone/space", "--library", "org/pictures", "--encoder", "starter", "--limit", 20)
+
+
+def test_a_free_account_hears_of_its_two_ways_before_anything_is_built(hub, client):
+    refused = client.imgret(*DEPLOY, token="free")
+    assert refused.returncode == 2
+    assert "only for a paid plan: subscribe to one, or add --hardware zero-a10g" in refused.stderr
+    assert hub.repos.keys() == {("datasets", "org/pictures")}
+
+    done = client.imgret(*DEPLOY, "--hardware", "zero-a10g", "--pixel-size", 16, token="free")
+    assert done.returncode == 0, done.stderr
+    assert hub.repo("spaces", "someone/space").hardware == "zero-a10g"
+    again = client.imgret(*DEPLOY, "--hardware", "cpu-upgrade", "--pixel-size", 16, token="free")
+    assert steps_of(again) == ["done already", "doing", *["done already"] * 5]
+    assert hub.repo("spaces", "someone/space").hardware == "cpu-upgrade"
+
+
+@pytest.mark.parametrize(
+    ("token", "options", "sentence"),
+    [
+        ("can-read", (), "can only read; make one that can write"),
+        ("", (), "There is no token to write with"),
+        ("can-write", ("--hardware", "abacus"), "There is no hardware 'abacus' for a Space; there are cpu-basic"),
+        ("can-write", ("--index", "others/index"), "not for others"),
+    ],
+)
+def test_what_cannot_be_deployed_ends_in_a_sentence_before_anything_was_made(hub, client, token, options, sentence):
+    refused = client.imgret(*DEPLOY, *options, token=token)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert sentence in refused.stderr
+    assert hub.repos.keys() == {("datasets", "org/pictures")}
+
+
+def test_a_private_index_is_never_preloaded_and_is_read_by_volume_or_token(hub, client):
+    command = (*DEPLOY, "--private", "--pixel-size", 16)
+    hub.volumes = False
+    refused = client.imgret(*command, token="can-write")
+    assert refused.returncode == 2
+    assert "add --store-token" in refused.stderr
+    assert not hub.repo("models", "someone/space-index").files  # nothing was built
+    stored = client.imgret(*command, "--store-token", token="can-write")
+    assert stored.returncode == 0, stored.stderr
+    space, index = hub.repo("spaces", "someone/space"), hub.repo("models", "someone/space-index")
+    assert (space.private, index.private, space.secrets) == (True, True, {"HF_TOKEN": "can-write"})
+    block = yaml.safe_load(hub.read("spaces", "someone/space", "README.md").decode().split("---\n")[1])
+    assert "preload_from_hub" not in block
+    hub.volumes = True
+    mounted = client.imgret(*command, token="can-write")
+    assert mounted.returncode == 0, mounted.stderr
+    assert [volume["source"] for volume in space.volumes] == ["someone/space-index"]
+
+
+ON_SPACE = """
+import json, sys
+from imgret.settings import Settings
+from imgret.startup import prepare_in_steps, publish_built
+
+settings = Settings.read()
+for ready in prepare_in_steps(settings):
+    hits = ready.retriever.by_clip(text="a dog", k=1) + ready.retriever.by_pixels(sys.argv[1], k=1)
+    seen = [ready.origin, ready.notice, ready.retriever.index.manifest.library.name, len(ready.retriever.index)]
+    print(json.dumps([*seen, len(hits)]))
+ready = publish_built(ready, settings)
+print(json.dumps([ready.origin]))
+"""
+
+
+def on_space(client, token="can-write", **variables):
+    """What a Space shows, step by step, as (origin, notice, library, pictures, hits), and how it ends."""
+    asked = {
+        "SPACE_ID": "org/space", "IMGRET_LIBRARY": "org/pictures", "IMGRET_ENCODER": "starter",
+        "IMGRET_PIXEL_SIZE": "16", "IMGRET_LIMIT": "60",
+    }  # fmt: skip
+    process = client.start(ON_SPACE, TIGER, token=token, **asked | variables)
+    printed, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+    *steps, (end,) = map(json.loads, printed.splitlines())
+    return steps, end
+
+
+def test_a_space_without_an_index_shows_the_embedded_library_makes_one_and_publishes_it(hub, client, tmp_path):
+    hub.add("spaces", "org/space", tmp_path)
+    steps, end = on_space(client)
+    waiting = "This is the embedded library, until org/pictures has been indexed."
+    assert [step[1:] for step in steps] == [[waiting, "library", 545, 2], [None, "org/pictures", 60, 2]]
+    assert end == "built now, and published as org/space-index"
+    manifest = json.loads(hub.read("models", "org/space-index", "manifest.json"))
+    assert (manifest["library"]["source"], manifest["count"]) == ("org/pictures", 60)
+    # After a sleep the disk is empty.
+    slept = Client(hub, tmp_path / "home-2", tmp_path / "cache-2")
+    steps, end = on_space(slept)
+    assert [step[1:] for step in steps] == [[None, "org/pictures", 60, 2]]
+    assert end == "the Hub (org/space-index)"
+    assert len(hub.repo("models", "org/space-index").commits) == 2  # the empty one of a new repo, and the index
+
+
+def test_an_index_that_may_not_be_published_serves_all_the_same_and_the_origin_says_why(hub, client, tmp_path):
+    hub.add("spaces", "org/space", tmp_path)
+    steps, end = on_space(client, token="can-read")
+    assert steps[-1][1:] == [None, "org/pictures", 60, 2]
+    assert end.startswith("built now, and not published. The token")
+    assert ("models", "org/space-index") not in hub.repos
+
+
+def test_two_starts_at_once_end_with_one_whole_index(hub, client, tmp_path):
+    hub.add("spaces", "org/space", tmp_path)
+    hub.repo("spaces", "org/space").private = True
+    starts = [Client(hub, tmp_path / f"home-{n}", tmp_path / f"cache-{n}") for n in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        ends = [end for _, end in pool.map(on_space, starts)]
+    assert all(end.startswith("built now, and ") for end in ends)
+    assert hub.repo("models", "org/space-index").private
+    steps, end = on_space(Client(hub, tmp_path / "home-3", tmp_path / "cache-3"))
+    assert (steps[-1][1:], end) == ([None, "org/pictures", 60, 2], "the Hub (org/space-index)")
+
+
+def test_a_library_that_cannot_be_had_leaves_the_embedded_one_which_is_never_published(hub, client, tmp_path):
+    hub.add("spaces", "org/space", tmp_path)
+    steps, end = on_space(client, IMGRET_LIBRARY="org/nothing")
+    assert [step[2] for step in steps] == ["library", "library"]
+    assert "because the configured one cannot be had. " in steps[-1][1]
+    assert "published" not in end
+    assert ("models", "org/space-index") not in hub.repos

@@ -11,15 +11,16 @@ ROOT = Path(__file__).parent.parent
 ROWS = [
     {"app", "imgret.cli"},
     {"imgret.ui"},
-    {"imgret.start", "imgret.deploy"},
-    {"imgret.build", "imgret.distributed", "imgret.card"},
+    {"imgret.startup", "imgret.hub.space"},
+    {"imgret.build.ray", "imgret.hub.model_card"},
+    {"imgret.build"},
     {"imgret.evaluate", "imgret.course"},
-    {"imgret.search", "imgret.explain", "imgret.atlas", "imgret.hub"},
+    {"imgret.search", "imgret.explain", "imgret.projection", "imgret.hub"},
     {"imgret.index"},
-    {"imgret.pixels", "imgret.vectors", "imgret.digests"},
-    {"imgret.library", "imgret.metrics", "imgret.sketches"},
-    {"imgret.images", "imgret.encoders", "imgret.settings", "imgret.scratch", "imgret.arrays"},
-    {"imgret.reach", "imgret.errors", "imgret.graph", "imgret.costs", "imgret.shards", "imgret.sketch_sizes"},
+    {"imgret.pixels", "imgret.vectors"},
+    {"imgret.library", "imgret.metrics", "imgret.pixels.sketches"},
+    {"imgret.images", "imgret.encoders", "imgret.settings", "imgret.pixels.sketch_layout"},
+    {"imgret.network", "imgret.errors", "imgret.files"},
 ]
 ALONE = {
     "gradio": {"app", "imgret.ui"},
@@ -28,16 +29,17 @@ ALONE = {
     "onnxruntime": {"imgret.encoders"},
     "torch": {"imgret.encoders"},
     "datasets": {"imgret.library"},
-    "numba": {"imgret.sketches"},
-    "ray": {"imgret.distributed"},
-    "sklearn": {"imgret.atlas"},
+    "numba": {"imgret.pixels.sketches"},
+    "ray": {"imgret.build.ray"},
+    "sklearn": {"imgret.projection"},
     "pydantic_settings": {"imgret.settings"},
 }
 
 
 def unit_of(module):
-    """The entry of ROWS that a module belongs to: a package counts as a whole."""
-    return next((unit for row in ROWS for unit in row if module == unit or module.startswith(unit + ".")), None)
+    """The entry of ROWS that a module belongs to: the nearest of those that hold it."""
+    units = (unit for row in ROWS for unit in row if module == unit or module.startswith(unit + "."))
+    return max(units, key=len, default=None)
 
 
 def imports():
@@ -84,10 +86,10 @@ def test_a_library_that_one_module_alone_should_know_is_known_to_it_alone():
         ("import imgret", {"numpy", "torch", "gradio", "chromadb", "datasets", "PIL"}),
         ("import imgret.cli", {"torch", "gradio", "chromadb", "datasets"}),
         ("import imgret.encoders", {"torch", "open_clip", "transformers"}),
-        ("import imgret.explain, imgret.atlas", {"torch", "gradio", "chromadb", "datasets", "sklearn"}),
+        ("import imgret.explain, imgret.projection", {"torch", "gradio", "chromadb", "datasets", "sklearn"}),
         ("import imgret.search", {"torch", "gradio", "chromadb", "datasets", "httpx", "numba"}),
-        ("import imgret.start", {"torch", "gradio", "chromadb", "datasets", "huggingface_hub", "numba", "sklearn"}),
-        ("import imgret.deploy", {"torch", "gradio", "chromadb", "datasets", "huggingface_hub"}),
+        ("import imgret.startup", {"torch", "gradio", "chromadb", "datasets", "huggingface_hub", "numba", "sklearn"}),
+        ("import imgret.hub.space", {"torch", "gradio", "chromadb", "datasets", "huggingface_hub"}),
     ],
 )
 def test_importing_a_module_does_not_bring_what_it_may_never_need(statement, heavy):

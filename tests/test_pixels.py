@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgret import pixels, sketches
-from imgret.arrays import read_only
+from imgret.files.npy import read_only
 from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
-from imgret.pixels import PixelIndex
+from imgret.pixels import PixelIndex, exact, sketches
 
 DIMS = (1, 3, 12, 127, 147, 300, 519, 1200, 2187, 2500, 6348, 6500)
 """With and without each level, square pictures and not, sides that the blocks divide and that they do not."""
@@ -74,7 +73,7 @@ KINDS = ("smooth", "noise", "black", "equal", "constant", "two values", "outlier
     k=st.sampled_from((1, 3, 10, 40, 3000)),
     asked=st.sampled_from(("row", "near", "noise", "black", "constant")),
     seed=st.integers(0, 2**32 - 1),
-    small_rows=st.sampled_from((0, pixels.SMALL_ROWS)),
+    small_rows=st.sampled_from((0, exact.SMALL_ROWS)),
 )
 def test_every_library_gives_the_answers_of_brute_force(
     kind: str, n: int, dim: int, k: int, asked: str, seed: int, small_rows: int
@@ -87,18 +86,18 @@ def test_every_library_gives_the_answers_of_brute_force(
     elif asked != "row":
         query = library(asked, rng, 1, dim)[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pixels, "SMALL_ROWS", small_rows)
+        patch.setattr(exact, "SMALL_ROWS", small_rows)
         index = PixelIndex.fit(vectors)
     for metric in METRICS:
         assert_exact(index.search(query, metric, k), query, vectors, metric, k)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("small_rows", [0, pixels.SMALL_ROWS])
+@pytest.mark.parametrize("small_rows", [0, exact.SMALL_ROWS])
 def test_sums_over_large_pictures_do_not_overflow(
     metric: str, small_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixels, "SMALL_ROWS", small_rows)
+    monkeypatch.setattr(exact, "SMALL_ROWS", small_rows)
     vectors = np.repeat(np.array([[0], [255], [254], [1]], np.uint8), 160 * 160 * 3, axis=1)
     vectors[2, :9] = vectors[3, :7] = 100
     assert_exact(PixelIndex.fit(vectors).search(vectors[1], metric, 4), vectors[1], vectors, metric, 4)
@@ -106,9 +105,9 @@ def test_sums_over_large_pictures_do_not_overflow(
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_longest_small_row_does_not_overflow(metric: str) -> None:
-    vectors = np.full((1, pixels.SMALL_BYTES), 255, np.uint8)
+    vectors = np.full((1, exact.SMALL_BYTES), 255, np.uint8)
     vectors[0, ::3] = 128
-    query = vectors[0] - np.arange(pixels.SMALL_BYTES, dtype=np.uint8) % 2
+    query = vectors[0] - np.arange(exact.SMALL_BYTES, dtype=np.uint8) % 2
     _, scores = PixelIndex.fit(vectors).search(query, metric, 1)
     # On so many values it is the float64 sums of `imgret.metrics` that are off by 1e-12; whole numbers are not.
     np.testing.assert_allclose(scores, METRICS[metric](query, vectors), rtol=1e-11)
@@ -143,7 +142,7 @@ def test_sketches_that_an_earlier_release_wrote_of_a_small_library_are_passed_ov
 ) -> None:
     vectors = smooth(np.random.default_rng(0), 600, 2700)
     with monkeypatch.context() as earlier:
-        earlier.setattr(pixels, "SMALL_ROWS", 0)
+        earlier.setattr(exact, "SMALL_ROWS", 0)
         PixelIndex.fit(vectors).save(tmp_path)
     PixelIndex.load(tmp_path).save(tmp_path)
     loaded = PixelIndex.load(tmp_path)
@@ -163,7 +162,7 @@ def test_many_queries_of_a_small_library_get_the_answers_of_each_alone(metric: s
 
 def test_whatever_an_index_comes_from_the_kernels_are_compiled_once(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy as np; from imgret import sketches; from imgret.pixels import PixelIndex;"
+        "import sys, numpy as np; from imgret.pixels import sketches; from imgret.pixels import PixelIndex;"
         "count = lambda: [len(f.signatures) for f in vars(sketches).values() if hasattr(f, 'signatures')];"
         "sketches.Sketches.warm(); compiled = count();"
         "index = PixelIndex.fit(np.zeros((1100, 768), np.uint8)); index.save(sys.argv[1]);"

@@ -25,9 +25,9 @@ from imgret.images import load_image
 from imgret.index import Manifest
 from imgret.metrics import METRICS
 from imgret.settings import Settings
-from imgret.start import Ready, Start, prepare
+from imgret.startup import Ready, Start, prepare
 from imgret.ui.endpoints import Endpoints, Query
-from imgret.ui.texts import translated
+from imgret.ui.i18n import translated
 from imgret.ui.thumbnails import Thumbnails
 from imgret.vectors import ChromaServer, VectorError, VectorStore, can_grow, drop, keys_of
 from tests.chroma import Chroma
@@ -635,7 +635,7 @@ def test_a_start_without_the_server_has_the_pixels_and_the_rest_when_it_is_back(
     assert retriever.by_clip(text="a bird")
 
     chroma.kill()
-    monkeypatch.setattr("imgret.start.SECONDS_BETWEEN_TRIES", 0.2)
+    monkeypatch.setattr("imgret.startup.SECONDS_BETWEEN_TRIES", 0.2)
     start = Start(lambda progress: prepare(settings, progress))
     start.wait()
     health = until(start.health, "degraded")

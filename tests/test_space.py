@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 from gradio_client import Client, handle_file
 
 from imgret.cli import _parser
-from imgret.settings import SPACE_ENCODER, SPACE_INDEX, SPACE_LIBRARY
+from imgret.settings import SPACE_ENCODER, SPACE_LIBRARY
 from tests.conftest import QUERIES, ROOT, free_port
 
 
@@ -27,15 +27,11 @@ def block():
     return yaml.safe_load((ROOT / "README.md").read_text(encoding="utf-8").split("---\n")[1])
 
 
-def test_the_space_s_gradio_is_the_one_that_requirements_txt_pins(block):
-    pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line)
-    assert pins["gradio"] == block["sdk_version"]
+def test_what_the_space_is_told_to_do_can_be_done_by_every_copy_of_it(block):
     assert (block["sdk"], block["app_file"]) == ("gradio", "app.py")
     assert (ROOT / block["app_file"]).is_file()
-
-
-def test_the_space_preloads_the_index_that_it_takes_and_names_what_it_shows(block):
-    assert block["preload_from_hub"] == [SPACE_INDEX]
+    assert "preload_from_hub" not in block  # a repo that is missing, or private, fails the build of the Space
+    assert block["python_version"] == "3.12"
     assert block["datasets"] == [SPACE_LIBRARY]
     assert f"hf-hub:{block['models'][0]}" == SPACE_ENCODER
 

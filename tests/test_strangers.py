@@ -13,8 +13,8 @@ import httpx
 import pytest
 from starlette.exceptions import HTTPException
 
-from imgret.start import Ready, Start, StartError
-from imgret.ui.guard import Guard
+from imgret.startup import Ready, Start, StartError
+from imgret.ui.middleware import Guard
 from imgret.ui.thumbnails import Thumbnails
 from tests.conftest import LIBRARY, QUERIES, ROOT
 from tests.raw import ask, listen, upload
@@ -217,7 +217,7 @@ def cut_off():
 
 
 def test_a_body_that_does_not_come_to_its_end_is_cut_off(monkeypatch):
-    monkeypatch.setattr("imgret.ui.guard.BODY_SECONDS", 0.3)
+    monkeypatch.setattr("imgret.ui.middleware.BODY_SECONDS", 0.3)
     parts = [{"type": "http.request", "body": b"0" * 1000, "more_body": True}]
 
     async def receive():
@@ -237,7 +237,7 @@ def test_a_body_that_does_not_come_to_its_end_is_cut_off(monkeypatch):
 
 
 def test_a_client_may_listen_for_as_long_as_it_likes(monkeypatch):
-    monkeypatch.setattr("imgret.ui.guard.BODY_SECONDS", 0.3)
+    monkeypatch.setattr("imgret.ui.middleware.BODY_SECONDS", 0.3)
     messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": b""}]
 
     async def receive():
@@ -278,7 +278,7 @@ def test_the_log_has_a_line_a_request_and_nothing_of_what_was_asked(served, pict
         ("search_clip", "answered"),
         ("search_clip", "refused: SearchError"),
     ]
-    assert all(line["ms"] > 0 and len(line["request"]) == 12 for line in lines)
+    assert all(line["ms"] >= 0 and len(line["request"]) == 12 for line in lines)
     assert "walrus" not in text
 
 

@@ -15,7 +15,7 @@ from imgret.encoders.base import Encoder, EncoderError, Pixels, Vectors
 from imgret.encoders.catalog import MANY_LANGUAGES, declared_languages
 from imgret.encoders.preprocess import Preprocess
 from imgret.errors import in_short
-from imgret.reach import quick_hub
+from imgret.network import quick_hub
 
 if TYPE_CHECKING:
     import torch

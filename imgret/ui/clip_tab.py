@@ -5,13 +5,13 @@ from typing import Any
 
 import gradio as gr
 
-from imgret.start import Ready
+from imgret.startup import Ready
 from imgret.ui.endpoints import Endpoints, Query
+from imgret.ui.explanations import why_clip
+from imgret.ui.i18n import WORDS
+from imgret.ui.localized import Spoken
 from imgret.ui.results import Results
-from imgret.ui.spoken import Spoken
 from imgret.ui.tab import QUIETLY, Tab, k_from, k_slider, picture_field
-from imgret.ui.texts import WORDS
-from imgret.ui.why import why_clip
 
 
 class ClipTab(Tab):

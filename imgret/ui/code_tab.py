@@ -2,9 +2,9 @@
 
 import gradio as gr
 
-from imgret.ui.spoken import Spoken
+from imgret.ui.localized import Spoken
+from imgret.ui.mcp_tools import AVAILABLE
 from imgret.ui.tab import QUIETLY
-from imgret.ui.tools import AVAILABLE
 
 # Where Gradio says that its page is served: the address of the visitor's request, with a proxy's path.
 ADDRESS = "() => window.gradio_config.root"

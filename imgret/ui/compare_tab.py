@@ -6,14 +6,14 @@ from typing import Any
 import gradio as gr
 
 from imgret.search import METHODS
-from imgret.start import Ready
-from imgret.ui.answers import Answer
+from imgret.startup import Ready
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.examples import Example
+from imgret.ui.i18n import WORDS, translated
+from imgret.ui.localized import Spoken
+from imgret.ui.responses import Answer
 from imgret.ui.results import captioned, first_line, hits_gallery
-from imgret.ui.spoken import Spoken
 from imgret.ui.tab import Tab, k_from, k_slider, picture_field
-from imgret.ui.texts import WORDS, translated
 
 MAX_K = 10
 

@@ -15,12 +15,12 @@ from PIL import Image
 from imgret.encoders import EncoderError
 from imgret.images import load_image
 from imgret.search import METHODS, Found
-from imgret.start import Ready, Start
-from imgret.ui.answers import Answer, answer, k_notice, language_notice, no_answer
+from imgret.startup import Ready, Start
+from imgret.ui.crop import WHOLE, cut_out
 from imgret.ui.examples import QUERIES
-from imgret.ui.part import WHOLE, cut_out
+from imgret.ui.handlers import told
+from imgret.ui.responses import Answer, answer, k_notice, language_notice, no_answer
 from imgret.ui.thumbnails import Thumbnails
-from imgret.ui.told import told
 from imgret.ui.uploads import uploaded_file
 from imgret.vectors import VectorError
 
@@ -140,7 +140,7 @@ class Endpoints:
 
     def query(self, ready: Ready, value: Any, part: Any = WHOLE) -> Query | None:
         """What the page's picture field holds; a thumbnail that the page showed is that picture of the library. `part`
-        is the part to search with, as `part.py` has it.
+        is the part to search with, as `crop.py` has it.
         """
         if not value:
             return None

@@ -7,16 +7,16 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
-from imgret.atlas import place
 from imgret.index import Index
+from imgret.projection import place
 from imgret.search import METHODS, SearchError
 from imgret.ui.endpoints import Endpoints
+from imgret.ui.handlers import told
+from imgret.ui.i18n import WORDS
+from imgret.ui.localized import Spoken
 from imgret.ui.map_picture import MapPicture
 from imgret.ui.results import hits_gallery
-from imgret.ui.spoken import Spoken
 from imgret.ui.tab import QUIETLY
-from imgret.ui.texts import WORDS
-from imgret.ui.told import told
 
 PER_PAGE = 27
 MEASURES = ("precision@1", "precision@5", "precision@10", "map")

@@ -1,5 +1,6 @@
 """The page: an example gallery over the tabs, and how a click anywhere becomes a search."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,26 +17,27 @@ from starlette.routing import Route
 from imgret.images import ImageError
 from imgret.search import SearchError
 from imgret.settings import Settings
-from imgret.start import Ready, Start
+from imgret.startup import Ready, Start
+from imgret.ui.address import LANGUAGE_TO_ADDRESS, TO_ADDRESS, copy_script
 from imgret.ui.clip_tab import ClipTab
 from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
+from imgret.ui.crop import WHOLE
 from imgret.ui.downloads import bound_downloads
 from imgret.ui.endpoints import IN_TURN, Endpoints
 from imgret.ui.examples import QUERIES, Example, read_examples
-from imgret.ui.guard import Guard
+from imgret.ui.handlers import notice, told
+from imgret.ui.i18n import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
 from imgret.ui.library_tab import LibraryTab
-from imgret.ui.part import WHOLE
+from imgret.ui.localized import Spoken
+from imgret.ui.mcp_tools import AVAILABLE, Tools
+from imgret.ui.middleware import Guard
 from imgret.ui.pixels_tab import PixelsTab
-from imgret.ui.spoken import Spoken
 from imgret.ui.tab import QUIETLY, Tab
-from imgret.ui.texts import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
 from imgret.ui.thumbnails import OnDemand, Thumbnails
-from imgret.ui.told import notice, told
-from imgret.ui.tools import AVAILABLE, Tools
 
 STYLE = Path(__file__).with_name("page.css")
-MARKING = Path(__file__).with_name("part.js")
+MARKING = Path(__file__).with_name("crop.js")
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 HEALTH = "/gradio_api/health"
 CACHE_HOURS = 1
@@ -48,13 +50,6 @@ WAITING = 100
 Changes = dict[Block, Any]
 """Components and their values."""
 
-TO_ADDRESS = """(query) => {
-  const url = new URL(window.location);
-  const kept = new Set(['__theme', 'lang']);
-  for (const name of [...url.searchParams.keys()]) if (!kept.has(name)) url.searchParams.delete(name);
-  for (const [name, value] of new URLSearchParams(query)) url.searchParams.set(name, value);
-  window.history.replaceState(null, '', url);
-}"""
 # A script that throws keeps its event from the server. Scripts below are given the handlers' inputs, by number.
 ONLY_IF = """(...given) => {
   if (!(%s)) throw new Error('There is nothing to ask for.');
@@ -62,12 +57,6 @@ ONLY_IF = """(...given) => {
 }"""
 ADDRESSED = "/[?&](example|id|text)=/.test(window.location.search)"
 PART_SHOWN = "() => document.dispatchEvent(new Event('part'))"
-LANGUAGE_TO_ADDRESS = """(language) => {
-  const url = new URL(window.location);
-  url.searchParams.set('lang', language);
-  window.history.replaceState(null, '', url);
-  document.documentElement.lang = language;
-}"""
 
 
 def build_page(start: Start, settings: Settings) -> "Demo":
@@ -105,6 +94,9 @@ def build_page(start: Start, settings: Settings) -> "Demo":
             allow_preview=False,
             interactive=False,
         )
+        share = spoken(gr.Button, {"value": lambda words: words.share}, size="sm", elem_id="share")
+        shared = spoken(gr.Textbox, {"value": lambda words: json.dumps([words.share, words.shared])}, visible="hidden")
+        share.click(None, shared, js=copy_script(settings.space_host), api_visibility="private")
         latest = gr.Textbox("", visible="hidden"), gr.Textbox(WHOLE, visible="hidden")
         with gr.Tabs() as choice:
             pixels, clip = PixelsTab(endpoints, spoken, language), ClipTab(endpoints, spoken, language)

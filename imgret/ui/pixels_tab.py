@@ -6,13 +6,13 @@ from typing import Any
 import gradio as gr
 
 from imgret.metrics import LARGER_IS_CLOSER, METRICS
-from imgret.start import Ready
+from imgret.startup import Ready
 from imgret.ui.endpoints import Endpoints, Query
+from imgret.ui.explanations import why_pixels
+from imgret.ui.i18n import WORDS, Words
+from imgret.ui.localized import Spoken
 from imgret.ui.results import Results
-from imgret.ui.spoken import Spoken
 from imgret.ui.tab import Tab, k_from, k_slider, picture_field
-from imgret.ui.texts import WORDS, Words
-from imgret.ui.why import why_pixels
 
 FORMULAS = {
     "l1": r"$$L_1(\vec a, \vec b) = \sum_{i=1}^{N} \left| a_i - b_i \right|$$",

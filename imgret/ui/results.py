@@ -7,11 +7,11 @@ from gradio.blocks import Block
 
 from imgret.metrics import LARGER_IS_CLOSER
 from imgret.search import Hit
-from imgret.ui.answers import Answer
 from imgret.ui.endpoints import Endpoints
-from imgret.ui.spoken import Spoken
-from imgret.ui.texts import Words, translated
-from imgret.ui.why import Explain, Why
+from imgret.ui.explanations import Explain, Why
+from imgret.ui.i18n import Words, translated
+from imgret.ui.localized import Spoken
+from imgret.ui.responses import Answer
 
 JSON_TEXT = "JSON.stringify(answer, null, 1)"
 CSV_TEXT = """(() => {

@@ -7,15 +7,15 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
-from imgret.start import Ready
+from imgret.startup import Ready
+from imgret.ui.crop import WHOLE
 from imgret.ui.endpoints import Query
-from imgret.ui.part import WHOLE
-from imgret.ui.spoken import Spoken
+from imgret.ui.localized import Spoken
 
 MAX_K = 50
 
 # How the page's own events are asked for. Without preprocessing a picture arrives as the file it is, undecoded:
-# images.py alone decodes what strangers send. Without a place for progress, because Gradio's script writes the state of
+# images/ alone decodes what strangers send. Without a place for progress, because Gradio's script writes the state of
 # each event to every component that ever was such a place, and reads much of the page for it: 280 ms a click.
 QUIETLY: dict[str, Any] = {"preprocess": False, "show_progress_on": [], "api_visibility": "private"}
 
@@ -63,7 +63,7 @@ class Tab(ABC):
 
 
 def picture_field(spoken: Spoken, elem_id: str) -> tuple[gr.Image, gr.Textbox]:
-    """A field for a query picture, from a file, the clipboard or a camera; and the part of it, as part.js marks it."""
+    """A field for a query picture, from a file, the clipboard or a camera; and the part of it, as crop.js marks it."""
     picture = spoken(
         gr.Image,
         {

@@ -10,7 +10,7 @@ import gradio as gr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgret.search import Retriever
-from imgret.start import Start
+from imgret.startup import Start
 
 MOST, BETWEEN_SWEEPS = 20_000, 1000
 """Files that are kept, and how many are written until the oldest beyond that number go."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from imgret.errors import in_short
-from imgret.graph import METADATA, check_graph
-from imgret.scratch import Scratch
+from imgret.files.tempdir import Scratch
 from imgret.vectors import base
 from imgret.vectors.base import Floats, VectorError
+from imgret.vectors.hnsw_check import METADATA, check_graph
 
 DATABASE, COLLECTION = "chroma.sqlite3", "embeddings"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from imgret.errors import in_short
-from imgret.scratch import Scratch
+from imgret.files.tempdir import Scratch
 from imgret.vectors.base import (
     AUDIT_RECALL,
     BATCH,

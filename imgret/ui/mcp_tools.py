@@ -16,10 +16,10 @@ from gradio_client.utils import is_file_obj_with_meta, synchronize_async, traver
 
 from imgret.images import load_image
 from imgret.search import SearchError
-from imgret.start import Ready
+from imgret.startup import Ready
 from imgret.ui.downloads import download
 from imgret.ui.endpoints import Endpoints, Metric, Query
-from imgret.ui.told import logged
+from imgret.ui.handlers import logged
 
 SERVED = "/gradio_api/file="
 AVAILABLE = find_spec("mcp") is not None

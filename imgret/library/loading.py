@@ -16,7 +16,7 @@ from PIL import Image
 
 from imgret.errors import in_short
 from imgret.images import MAX_BYTES, ImageError, check_size, load_image, picture_suffixes, read_picture
-from imgret.reach import hub_answers
+from imgret.network import hub_answers
 
 if TYPE_CHECKING:
     import datasets

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from imgret.digests import Digester, Outcome
+from imgret.build.features import Digester, Outcome
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.onnx import OnnxEncoder
 from imgret.errors import LONGEST, in_short

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import gradio as gr
 
-from imgret.ui.texts import translated
+from imgret.ui.i18n import translated
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -8,7 +8,7 @@ import pytest
 
 from imgret import ImageLibrary, LibraryError, build_index
 from imgret.settings import EXAMPLE_LIBRARY, SPACE_ENCODER, SPACE_LIBRARY, Settings, SettingsError
-from imgret.start import Ready, Start, StartError, built_folder, prepare, prepare_in_steps
+from imgret.startup import Ready, Start, StartError, built_folder, prepare, prepare_in_steps
 from tests.conftest import QUERIES
 
 
@@ -70,7 +70,7 @@ def test_a_configured_index_made_for_something_else_is_passed_over(
         change = {"library": EXAMPLE_LIBRARY}
     asked = settings.model_copy(update={"index": str(tmp_path / "index")} | change)
     # What comes after passing over is told elsewhere; here it only has to be reached.
-    monkeypatch.setattr("imgret.start.built_folder", lambda _: (_ for _ in ()).throw(ValueError("next choice")))
+    monkeypatch.setattr("imgret.startup.built_folder", lambda _: (_ for _ in ()).throw(ValueError("next choice")))
     if why is None:
         assert prepare(asked).origin == f"the folder {tmp_path / 'index'}"
     else:
@@ -87,7 +87,7 @@ def test_a_library_that_cannot_be_had_gives_the_embedded_one_and_says_so(cache, 
 
 
 def test_the_first_pictures_can_be_searched_while_the_rest_is_indexed(settings, monkeypatch):
-    monkeypatch.setattr("imgret.start.FIRST", 10)
+    monkeypatch.setattr("imgret.startup.FIRST", 10)
     settings = settings.model_copy(update={"pixel_size": 17})
     steps = prepare_in_steps(settings)
     first = next(steps)
@@ -118,7 +118,7 @@ def test_a_start_hands_out_the_first_pictures_and_then_the_whole(retriever):
 
 
 def test_what_was_indexed_stays_when_the_rest_cannot_be(settings, monkeypatch):
-    monkeypatch.setattr("imgret.start.FIRST", 10)
+    monkeypatch.setattr("imgret.startup.FIRST", 10)
     settings = settings.model_copy(update={"pixel_size": 18})
     steps = prepare_in_steps(settings)
     next(steps)
@@ -126,7 +126,7 @@ def test_what_was_indexed_stays_when_the_rest_cannot_be(settings, monkeypatch):
     def breaks_off(*_, **__):
         raise LibraryError("The data set breaks off.")
 
-    monkeypatch.setattr("imgret.start.build_index", breaks_off)
+    monkeypatch.setattr("imgret.startup.build_index", breaks_off)
     (last,) = steps
     assert len(last.retriever.index) == 10
     assert last.notice == "This is all of the library that could be indexed. The data set breaks off."

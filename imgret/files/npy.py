@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from imgret.shards import mapped
+from imgret.files.split_files import mapped
 
 Array = npt.NDArray[Any]
 

@@ -14,11 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imgret import ImageLibrary, Index, Retriever, build_index
-from imgret.arrays import forget_pages, open_array
+from imgret.files.npy import forget_pages, open_array
+from imgret.files.split_files import cut, mapped
 from imgret.images import load_image, pixel_vector
 from imgret.metrics import METRICS
 from imgret.pixels import PixelIndex
-from imgret.shards import cut, mapped
 from tests.conftest import LIBRARY, QUERIES
 from tests.hub import Hub
 from tests.test_hostile_index import data_of, refused, signed
@@ -33,8 +33,8 @@ TIGER = QUERIES / "tiger.webp"
 @pytest.fixture
 def small_parts(monkeypatch):
     """Parts of SMALL bytes, and sketches also of a small matrix, so that there is a file of them to cut."""
-    monkeypatch.setattr("imgret.shards.SHARD", SMALL)
-    monkeypatch.setattr("imgret.pixels.SMALL_ROWS", 0)
+    monkeypatch.setattr("imgret.files.split_files.SHARD", SMALL)
+    monkeypatch.setattr("imgret.pixels.exact.SMALL_ROWS", 0)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def cut_folder(tmp_path_factory, cache):
     """The index of the embedded library, as `index_folder`, but sketched, and with every long file in SMALL parts."""
     folder = tmp_path_factory.mktemp("cut") / "index"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("imgret.shards.SHARD", SMALL)
-        patch.setattr("imgret.pixels.SMALL_ROWS", 0)
+        patch.setattr("imgret.files.split_files.SHARD", SMALL)
+        patch.setattr("imgret.pixels.exact.SMALL_ROWS", 0)
         build_index(ImageLibrary.load(LIBRARY), folder, "starter", cache=cache).close()
     return folder
 
@@ -78,7 +78,7 @@ def picture_vectors(count):
 def test_whatever_is_cut_is_read_as_it_was(size, seed):
     content = np.random.default_rng(seed).bytes(size)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("imgret.shards.SHARD", 2 * PAGE)
+        patch.setattr("imgret.files.split_files.SHARD", 2 * PAGE)
         path = Path(folder) / "file.bin"
         path.write_bytes(content)
         cut(path)
@@ -260,8 +260,8 @@ def test_an_index_with_a_wrong_part_is_refused(folder, name, whoever, harm):
 PUBLISH_AND_FETCH = f"""
 import json, sys
 from pathlib import Path
-import imgret.pixels, imgret.shards
-imgret.shards.SHARD, imgret.pixels.SMALL_ROWS = {SMALL}, 0
+import imgret.pixels.exact, imgret.files.split_files
+imgret.files.split_files.SHARD, imgret.pixels.exact.SMALL_ROWS = {SMALL}, 0
 from imgret import Index, Retriever
 from imgret.hub import fetch, publish
 publish(Path(sys.argv[1]), "org/index", create=True)

@@ -1,6 +1,6 @@
 """Which rows of a uint8 matrix are the most similar to a query under the four metrics, exactly?
 
-All rows of a small matrix are read for each query, by numpy. For a large one, `imgret.sketches` keeps a few numbers
+All rows of a small matrix are read for each query, by numpy. For a large one, `sketches` keeps a few numbers
 about every row that rule most of them out unread; it compiles code for that, which a small one does without.
 
 A row's "key" is what a search makes small: the L1 distance, the squared L2 distance, or minus the similarity.
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from imgret.arrays import lies_in, open_array, read_only, reserve, write_array
 from imgret.errors import shown
+from imgret.files.npy import lies_in, open_array, read_only, reserve, write_array
+from imgret.files.split_files import cut
 from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
-from imgret.shards import cut
-from imgret.sketch_sizes import sketch_bytes
+from imgret.pixels.sketch_layout import sketch_bytes
 
 if TYPE_CHECKING:
-    from imgret.sketches import Sketches
+    from imgret.pixels.sketches import Sketches
 
 Array = npt.NDArray[Any]
 Vectors = npt.NDArray[np.uint8]
@@ -111,7 +111,7 @@ class PixelIndex:
     def save(self, folder: str | Path) -> None:
         """Write `vectors.npy` and `sketch.npy` into `folder`, made if needed; a file the index lies in stays as it is.
 
-        Each file takes its name only when it is complete, and a long one is then cut (see `imgret.shards`).
+        Each file takes its name only when it is complete, and a long one is then cut (see `imgret.files.split_files`).
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -258,7 +258,7 @@ def _arena_bytes(n: int, dim: int) -> int:
 
 
 def _sketches_type() -> type["Sketches"]:
-    from imgret.sketches import Sketches  # here, as it takes numba along
+    from imgret.pixels.sketches import Sketches  # here, as it takes numba along
 
     return Sketches
 

@@ -9,7 +9,7 @@ from typing import Any
 from gradio.data_classes import FileData
 
 from imgret.search import Found, Hit, Retriever
-from imgret.start import Ready
+from imgret.startup import Ready
 from imgret.ui.thumbnails import Thumbnails
 
 

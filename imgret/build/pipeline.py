@@ -6,7 +6,7 @@
     appraise    the figures of all five methods                                                     -> a whole data
     folder
 
-The first runs on an engine: threads of this process, or Ray (distributed.py). Then the manifest switches. A kill at any
+The first runs on an engine: threads of this process, or Ray (ray.py). Then the manifest switches. A kill at any
 moment leaves the old index or the new one, and loses at most the batch under way: all is written below `.building` in
 the index folder, and the switch is the replacing of one name.
 """
@@ -38,9 +38,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from imgret import index as layout
-from imgret.arrays import new_array, open_array
-from imgret.atlas import draw
-from imgret.digests import Digest, Digester, Digests, Outcome
+from imgret.build.features import Digest, Digester, Digests, Outcome
 from imgret.encoders import (
     Encoder,
     EncoderError,
@@ -51,12 +49,14 @@ from imgret.encoders import (
 )
 from imgret.errors import in_short
 from imgret.evaluate import EvaluationError, evaluate
+from imgret.files.npy import new_array, open_array
+from imgret.files.split_files import cut
 from imgret.images import ImageError, load_image
 from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest, Place
 from imgret.library import Entry, ImageLibrary
 from imgret.pixels import PixelIndex, is_small
+from imgret.projection import draw
 from imgret.search import Retriever
-from imgret.shards import cut
 from imgret.vectors import ChromaServer, RecallAudit, VectorStore, can_grow, collection_of, drop, keys_of, reach
 
 BATCH = 16
@@ -71,7 +71,7 @@ MOST_QUERIES, FEWEST_QUERIES, COMPARISONS = 1000, 100, 2_000_000
 below a number, as each query ranks the whole library.
 """
 
-COMPILE = "import os; getattr(os, 'nice', int)(15); from imgret.sketches import Sketches; Sketches.warm()"
+COMPILE = "import os; getattr(os, 'nice', int)(15); from imgret.pixels.sketches import Sketches; Sketches.warm()"
 
 Progress = Callable[[str, int, int | None], None]
 """Hears (stage, done, total); the total is None while nobody knows it."""
@@ -111,7 +111,7 @@ def build_index(
 
     Pictures whose content the index there (or a build that was cut off) already holds are not decoded or embedded
     again. Rows that cannot be decoded are skipped and listed in the manifest. `cache` is for working copies and
-    encoders. `engine` is what decodes and embeds: threads of this process, or `imgret.distributed.on_ray`, with the
+    encoders. `engine` is what decodes and embeds: threads of this process, or `imgret.build.ray.on_ray`, with the
     same index. With `chroma`, a server or its address, the vectors go there instead of into the folder: into a
     collection of their own, or what is new of them into that of the index there. Those who search the latter find what
     it holds until a build with `prune` drops what builds in this folder wrote there before, whole or cut off, and no

@@ -22,6 +22,8 @@ class Words:
     wait: str
     stage: str
     examples: str
+    share: str
+    shared: str
     pixels_tab: str
     clip_tab: str
     compare_tab: str
@@ -96,6 +98,8 @@ EN = Words(
     wait="The library is being made ready …",
     stage="Making the library ready: {stage}",
     examples="Click an example, or give a picture of your own below",
+    share="Copy the link of this search",
+    shared="Copied",
     pixels_tab="Basic metrics",
     clip_tab="CLIP search",
     compare_tab="Compare",
@@ -204,6 +208,8 @@ VI = Words(
     wait="Đang chuẩn bị thư viện …",
     stage="Đang chuẩn bị thư viện: {stage}",
     examples="Bấm vào một ví dụ, hoặc đưa hình của bạn vào bên dưới",
+    share="Chép liên kết của lần tìm này",
+    shared="Đã chép",
     pixels_tab="Truy vấn cơ bản",
     clip_tab="Truy vấn nâng cao (CLIP)",
     compare_tab="So sánh",
@@ -341,6 +347,7 @@ _VIETNAMESE = [
     (r"These are (\d+) pictures of the library, which is still being indexed\.", "Đây là {0} hình của thư viện; phần còn lại đang được lập chỉ mục."),
     (r"This is all of the library that could be indexed\. (.*)", "Đây là tất cả những gì của thư viện lập chỉ mục được. {0}"),
     (r"This is the library as it was when its index was built here\. (.*)", "Đây là thư viện như lúc chỉ mục của nó được lập ở đây. {0}"),
+    (r"This is the embedded library, until (.*) has been indexed\.", "Đây là thư viện đi kèm, trong khi {0} đang được lập chỉ mục."),
     (r"This is the embedded library, because the configured one cannot be had\. (.*)", "Đây là thư viện đi kèm, vì thư viện đã đặt không lấy được. {0}"),
     (r"The Chroma server at (\S+) cannot be reached .*", "Không kết nối được với máy chủ Chroma ở {0}; các độ đo trên điểm ảnh vẫn dùng được."),
     (r"The Chroma server at (\S+) does not answer; .*", "Máy chủ Chroma ở {0} không trả lời; các độ đo trên điểm ảnh vẫn dùng được."),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imgret import atlas
+from imgret import projection
 from imgret.images import load_image
 from tests.conftest import QUERIES
 
@@ -26,12 +26,12 @@ def test_neighbours_stay_neighbours_on_the_map(retriever):
 
 def test_the_same_library_has_the_same_map(retriever):
     some = retriever.index.embeddings[::5]
-    assert (atlas.draw(some) == atlas.draw(some)).all()
+    assert (projection.draw(some) == projection.draw(some)).all()
 
 
 def test_of_a_large_library_a_part_drawn_evenly_is_on_the_map(retriever, monkeypatch):
-    monkeypatch.setattr(atlas, "MAPPED", 40)
-    points = atlas.draw(retriever.index.embeddings[:100])
+    monkeypatch.setattr(projection, "MAPPED", 40)
+    points = projection.draw(retriever.index.embeddings[:100])
     on = np.flatnonzero(~np.isnan(points).any(axis=1))
     assert len(on) == 40
     assert set(np.diff(on)) == {2, 3}
@@ -41,20 +41,20 @@ def test_of_a_large_library_a_part_drawn_evenly_is_on_the_map(retriever, monkeyp
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_a_map_of_a_few_pictures_is_still_one(retriever, count):
-    points = atlas.draw(retriever.index.embeddings[:count])
+    points = projection.draw(retriever.index.embeddings[:count])
     assert points.shape == (count, 2)
     assert ((points >= 0) & (points <= 1)).all()
     assert len(np.unique(points, axis=0)) == count
 
 
 def test_pictures_that_are_all_the_same_lie_in_the_middle(retriever):
-    assert (atlas.draw(retriever.index.embeddings[:1].repeat(20, axis=0)) == 0.5).all()
+    assert (projection.draw(retriever.index.embeddings[:1].repeat(20, axis=0)) == 0.5).all()
 
 
 def test_a_picture_of_the_library_belongs_on_its_own_point(retriever):
     rows, points = retriever.index.map
     away = [
-        np.hypot(*np.subtract(atlas.place(retriever.index, retriever.index.embeddings[row]), point))
+        np.hypot(*np.subtract(projection.place(retriever.index, retriever.index.embeddings[row]), point))
         for row, point in zip(rows, points, strict=True)
     ]
     assert np.median(away) < 0.001
@@ -67,7 +67,7 @@ def test_a_new_picture_belongs_among_those_it_resembles(retriever):
     away = []
     for path in QUERIES.glob("*.webp"):
         query = load_image(path)
-        here = atlas.place(retriever.index, retriever.embed_query(image=query))
+        here = projection.place(retriever.index, retriever.embed_query(image=query))
         hits = [ids.index(hit.id) for hit in retriever.by_clip(image=query, k=3)]
         away.append(np.linalg.norm(points[hits] - here, axis=1).min())
     assert np.median(away) < 0.03

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgret.graph import GraphError, check_graph
 from imgret.vectors import VectorError, VectorStore
 from imgret.vectors.base import HNSW
+from imgret.vectors.hnsw_check import GraphError, check_graph
 
 COUNT, DIM = 2500, 64
 NODES, LINKS = 2000, HNSW["max_neighbors"]  # Chroma writes a graph every 1,000 rows, and keeps the rest as rows
@@ -222,7 +222,7 @@ def search_spoiled(alterations):
 
 
 def test_chroma_survives_whatever_is_let_through():
-    command = [sys.executable, "-m", "tests.test_graph", "80"]
+    command = [sys.executable, "-m", "tests.test_hnsw_check", "80"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert 5 < int(done.stdout) < 75

@@ -1,4 +1,4 @@
-"""From settings to a ready retriever: which index, where from, and what if not?"""
+"""Makes ready what a demo searches: finds, fetches or builds the index that the settings ask for."""
 
 import hashlib
 import logging
@@ -11,10 +11,12 @@ from pathlib import Path
 
 from imgret.build import BuildError, Progress, build_index
 from imgret.encoders import EncoderError
-from imgret.hub import MOUNT, HubError, fetch, is_repo
+from imgret.hub import MOUNT, HubError, fetch, is_repo, publish
+from imgret.hub.index_repo import check_writer, read_manifest, told
+from imgret.hub.model_card import describe
 from imgret.index import Index, InvalidIndexError, LibraryInfo, Manifest
 from imgret.library import ImageLibrary, LibraryError, commit_of, is_commit
-from imgret.reach import hub_answers
+from imgret.network import hub_answers
 from imgret.search import Retriever
 from imgret.settings import EXAMPLE_LIBRARY, Settings
 from imgret.vectors import ChromaServer, VectorError
@@ -32,11 +34,17 @@ class StartError(ValueError):
 
 @dataclass(frozen=True)
 class Ready:
-    """A retriever, where its index came from, and, if it is not the configured one, a sentence that says why."""
+    """A retriever, where its index came from, and, if it is not the configured one, a sentence that says why.
+
+    `stands_in` is whether it is the embedded library in the place of the configured one; `built` the folder of the
+    whole configured library, if this process has just built it.
+    """
 
     retriever: Retriever
     origin: str
     notice: str | None = None
+    stands_in: bool = False
+    built: Path | None = None
 
 
 def prepare(
@@ -65,8 +73,9 @@ def prepare_in_steps(
     folder: str | None = None,
     mount: Path = MOUNT,
 ) -> Iterator[Ready]:
-    """As `prepare`, but while an index is built there is already something to search: its library as it was before, or
-    its first pictures, with a notice. What comes last is what `prepare` gives.
+    """As `prepare`, but while an index is built there is already something to search, with a notice: its library as it
+    was before, or its first pictures; before those the embedded library, on a Space and where the configured one is on
+    the Hub. What comes last is what `prepare` gives.
     """
     if folder is not None:
         yield Ready(_retriever(_open(folder, settings), settings), f"the folder {folder}")
@@ -78,7 +87,7 @@ def prepare_in_steps(
             yield ready
     except (LibraryError, EncoderError, BuildError, VectorError) as error:
         log.warning("%s", error)
-        if part is not None:
+        if part is not None and not part.stands_in:
             yield replace(part, notice=f"This is all of the library that could be indexed. {error}")
             return
         if isinstance(error, VectorError) and settings.chroma_url is not None:
@@ -86,16 +95,12 @@ def prepare_in_steps(
             for ready in prepare_in_steps(settings.model_copy(update={"chroma_url": None}), progress, mount=mount):
                 yield replace(ready, notice=f"{notice} {ready.notice or ''}".strip())
             return
-        if (settings.library, settings.encoder) == (EXAMPLE_LIBRARY, "starter"):
+        if _is_embedded(settings):
             raise
         log.info("taking the embedded library instead")
-        embedded = settings.model_copy(
-            update={"library": EXAMPLE_LIBRARY, "encoder": "starter"}
-            | dict.fromkeys(("config", "split", "revision", "limit", "index"))
-        )
         notice = f"This is the embedded library, because the configured one cannot be had. {error}"
-        for ready in _configured(embedded, progress, mount):
-            yield replace(ready, notice=notice)
+        for ready in [part] if part is not None else _configured(settings.embedded, progress, mount):
+            yield replace(ready, notice=notice, stands_in=True, built=None)
 
 
 def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator[Ready]:
@@ -105,6 +110,8 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
         return
     folder = built_folder(settings)
     index = _opened(folder, settings)
+    if index is None and not _is_embedded(settings) and (settings.space or not Path(settings.library).exists()):
+        yield from _stand_in(settings, progress, mount)
     try:
         library = _library(settings, settings.limit)
     except LibraryError as error:
@@ -125,7 +132,58 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
     if index is not None:
         notice = f"These are {len(index)} pictures of the library, which is still being indexed."
         yield Ready(_retriever(index, settings), "being built", notice)
-    yield Ready(_retriever(_build(library, folder, settings, progress), settings), "built now")
+    yield Ready(_retriever(_build(library, folder, settings, progress), settings), "built now", built=folder)
+
+
+def _is_embedded(settings: Settings) -> bool:
+    return (settings.library, settings.encoder) == (EXAMPLE_LIBRARY, "starter")
+
+
+def _stand_in(settings: Settings, progress: Progress, mount: Path) -> Iterator[Ready]:
+    """The embedded library, until there is something of the configured one; nothing where it cannot be had either."""
+    notice = f"This is the embedded library, until {settings.library} has been indexed."
+    try:
+        for ready in _configured(settings.embedded, progress, mount):
+            yield replace(ready, notice=notice, stands_in=True, built=None)
+    except (LibraryError, EncoderError, BuildError, VectorError) as error:
+        log.warning("The embedded library cannot stand in: %s", error)
+
+
+def publish_built(ready: Ready, settings: Settings, progress: Progress = lambda stage, done, total: None) -> Ready:
+    """Puts the index that a Space has built on the Hub, under the name at which its next start looks for it.
+
+    Needs the Space's secret HF_TOKEN, a token that may write. An index of a private Space becomes a private repo. What
+    a second Space or an earlier start has published meanwhile stays. The answer's origin says what came of it.
+    """
+    if ready.built is None or settings.space is None or settings.index is None or not is_repo(settings.index):
+        return ready
+    from huggingface_hub import HfApi
+
+    repo, folder, api = settings.index, ready.built, HfApi()
+    progress("publish the index", 0, None)
+    try:
+        check_writer(api, repo)
+        there = read_manifest(repo)
+        if there is None or _misfit(there, settings) is not None:
+            publish(
+                folder,
+                repo,
+                lambda: describe(folder, repo, cache=settings.cache),
+                create=True,
+                private=_is_private(settings.space),
+            )
+        log.info("published the index as %s", repo)
+        return replace(ready, origin=f"built now, and published as {repo}")
+    except (HubError, InvalidIndexError) as error:
+        log.warning("The index is not published, so the next start builds it again. %s", error)
+        return replace(ready, origin=f"built now, and not published. {error}")
+
+
+def _is_private(space: str) -> bool:
+    from huggingface_hub import HfApi
+
+    with told(space):
+        return bool(HfApi().space_info(space).private)
 
 
 def _library(settings: Settings, limit: int | None) -> ImageLibrary:
@@ -246,12 +304,16 @@ class Health:
 
 
 class Start:
-    """`prepare` in a thread, so that the page answers while an index is built; everybody who needs the retriever waits
-    here, for the whole library or for what there is of it so far.
+    """Runs `prepare` in a thread, so that the page answers while an index is built, and then `publish`, which may say
+    what became of it. Everybody who needs the retriever waits here, for the whole library or for what there is so far.
     """
 
-    def __init__(self, prepare: Callable[[Progress], Ready | Iterator[Ready]]) -> None:
-        self._prepare = prepare
+    def __init__(
+        self,
+        prepare: Callable[[Progress], Ready | Iterator[Ready]],
+        publish: Callable[[Ready, Progress], Ready] = lambda ready, progress: ready,
+    ) -> None:
+        self._prepare, self._publish = prepare, publish
         self._something, self._done = threading.Event(), threading.Event()
         self._ready: Ready | None = None
         self._error = ""
@@ -275,7 +337,7 @@ class Start:
             return Health("degraded", trouble or ready.notice, True)
         if not self.done:
             return Health(
-                "warming", f"Part of the library can be searched, the rest is being made ready: {self.stage[0]}.", True
+                "warming", f"What is there can be searched; the rest is being made ready: {self.stage[0]}.", True
             )
         if not self._warm_done:
             return Health("warming", "The encoder is being loaded; the first queries wait for it.", True)
@@ -306,7 +368,8 @@ class Start:
             self._done.set()
             self._something.set()
         if self._ready is not None:
-            self._warm(self._ready.retriever)
+            threading.Thread(target=self._warm, args=[self._ready.retriever], name="warm", daemon=True).start()
+            self._ready = self._publish(self._ready, self._hear)
 
     def _warm(self, retriever: Retriever) -> None:
         """After the page is ready; a query that comes too early waits. CLIP first: for a large library a new

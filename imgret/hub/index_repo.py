@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgret.errors import in_short
 from imgret.index import MANIFEST, InvalidIndexError, Manifest, check_hashes, is_whole
-from imgret.reach import hub_answers
+from imgret.network import hub_answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +135,7 @@ def publish(
         if not api.repo_exists(repo):
             if not create:
                 raise HubError(f"There is no model repo {repo}; check the name, or create it with --create.")
-            api.create_repo(repo, private=private)
+            api.create_repo(repo, private=private, exist_ok=True)
         head = str(api.model_info(repo).sha)
         there = files_of(api, repo, head)
         if MANIFEST not in there and (other := sorted(there.keys() - _HARMLESS)):
@@ -226,6 +226,8 @@ def told(repo: str) -> "Iterator[None]":
     except errors.HfHubHTTPError as error:
         if error.response.status_code == 412:
             raise HubError(f"{repo} was changed by somebody else meanwhile; try again.") from None
+        if error.response.status_code == 402:
+            raise HubError(f"The Hub does this to {repo} only for a paid plan.") from None
         if error.response.status_code in (401, 403):
             raise HubError(f"The token cannot do this to {repo}; make one that can write there.") from None
         raise HubError(f"The Hub refuses {repo} ({in_short(error)}).") from error

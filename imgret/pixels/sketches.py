@@ -23,8 +23,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from imgret.arrays import CHUNK_VALUES, forget_pages, read_only
-from imgret.sketch_sizes import BLOCKS, DIRECTIONS, part_bytes, sketch_bytes, sketch_parts
+from imgret.files.npy import CHUNK_VALUES, forget_pages, read_only
+from imgret.pixels.sketch_layout import BLOCKS, DIRECTIONS, part_bytes, sketch_bytes, sketch_parts
 
 Array = npt.NDArray[Any]
 Vectors = npt.NDArray[np.uint8]

@@ -10,11 +10,11 @@ from PIL import Image
 from imgret.explain import explain_clip, explain_pixels, heat_map
 from imgret.images import load_image
 from imgret.search import SearchError
-from imgret.start import Ready
+from imgret.startup import Ready
 from imgret.ui.endpoints import Endpoints, Query
-from imgret.ui.spoken import Spoken
-from imgret.ui.texts import WORDS
-from imgret.ui.told import told
+from imgret.ui.handlers import told
+from imgret.ui.i18n import WORDS
+from imgret.ui.localized import Spoken
 
 SIDE = 256
 

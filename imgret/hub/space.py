@@ -1,23 +1,29 @@
-"""How does a library become a Space that serves it? Steps that say what they will do, and then do only what is due."""
+"""Makes a Hugging Face Space that serves a library, in steps that say what they will do and do only what is due."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgret.build import Progress, build_index
-from imgret.card import describe
-from imgret.hub import MOUNT, HubError, check_writer, files_of, is_same, publish, read_manifest, told
+from imgret.hub.index_repo import MOUNT, HubError, check_writer, files_of, is_same, publish, read_manifest, told
+from imgret.hub.model_card import describe
+from imgret.hub.requirements import space_requirements
 from imgret.index import LibraryInfo
 from imgret.library import ImageLibrary
 from imgret.settings import EXAMPLES
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, SpaceHardware
 
 ROOT = EXAMPLES.parent
-FILES = ("app.py", "requirements.txt", "LICENSE")
+FILES = ("app.py", "LICENSE")
 FOLDERS = ("imgret", "examples")
+NEW_SPACE = "cpu-basic"
+"""The hardware that the Hub gives a new Space if none is asked for."""
+FREE = "zero-a10g"
+"""The hardware of which a free account may have two Gradio Spaces."""
 VARIABLES = tuple(f"IMGRET_{name}" for name in ("LIBRARY", "CONFIG", "SPLIT", "REVISION", "LIMIT", "ENCODER", "INDEX"))
 """The variables of a Space that are set, or taken away, so that it serves what was asked for; others are left alone."""
 
@@ -27,6 +33,8 @@ class Wanted:
     """What a Space is to serve: a library, as it is named and as it was found, its encoder, and where its index is.
 
     `revision` is the one to stay at, None to follow the library; `folder` is where the index is built if it must be.
+    `hardware` is what the Space runs on, None to leave that as it is; `private` is of what has to be created. With
+    `store_token` the Space gets the token that deploys it as its secret HF_TOKEN.
     """
 
     space: str
@@ -36,7 +44,9 @@ class Wanted:
     encoder: str
     pixel_size: int
     folder: Path
+    hardware: str | None = None
     private: bool = False
+    store_token: bool = False
     license: str | None = None
     cache: Path | None = None
 
@@ -56,7 +66,8 @@ def deploy(
     say: Callable[[str], None] = print,
     progress: Progress = lambda stage, done, total: None,
 ) -> None:
-    """Brings the index and the Space on the Hub to what is wanted: first published, then served.
+    """Brings the Space and its index on the Hub to what is wanted. What may be refused comes first, building the index
+    after it, and what makes the Space start with that index last.
 
     `say` hears each step before it is done; with `dry_run` nothing else happens. What is current stays as it is. Raises
     HubError, and what building an index raises; a second run goes on where a first one ended.
@@ -65,28 +76,36 @@ def deploy(
 
     if not (ROOT / "app.py").is_file():
         raise HubError("A Space gets the project's own files, so deploy runs from a checkout of it.")
+    if wanted.hardware is not None:
+        _hardware(wanted.hardware)
     api = HfApi()
-    for repo in (wanted.index, wanted.space):
+    for repo in (wanted.space, wanted.index):
         check_writer(api, repo)
     with told(wanted.space):
         for step in _steps(api, wanted, say, progress):
             say(f"{'done already' if step.run is None else 'to do' if dry_run else 'doing'}: {step.says}")
             if step.run is not None and not dry_run:
                 step.run()
+    say(f"the Space: {api.endpoint}/spaces/{wanted.space}")
 
 
 def _steps(api: "HfApi", wanted: Wanted, say: Callable[[str], None], progress: Progress) -> Iterator[Step]:
     """The steps in their order: each looks at the Hub when its turn comes, so it sees what those before it did."""
+    yield _space_step(api, wanted)
+    if wanted.hardware is not None:
+        yield _hardware_step(api, wanted, wanted.hardware)
+    if wanted.store_token:
+        yield _secret_step(api, wanted)
+    yield _index_repo_step(api, wanted)
+    yield _volume_step(api, wanted, say)
     index = _index_step(wanted, progress)
     yield index
-    yield _space_step(api, wanted)
     yield _variables_step(api, wanted)
-    yield _volume_step(api, wanted, say)
     files = _files_step(api, wanted)
     yield files
     if index.run is not None and files.run is None:  # new files would have the Space built anew, a new index does not
         yield Step(
-            f"build {wanted.space} anew, so that it preloads the new index",
+            f"build {wanted.space} anew, so that it starts with the new index",
             lambda: api.restart_space(wanted.space, factory_reboot=True),
         )
 
@@ -106,14 +125,16 @@ def space_variables(wanted: Wanted) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
-def space_readme(wanted: Wanted, text: str) -> str:
-    """The project's README `text` with the YAML block of the Space: its index preloaded, model and data set named."""
+def space_readme(wanted: Wanted, text: str, *, preloads: bool) -> str:
+    """The project's README `text` with the YAML block of the Space: its model and data set named, and its index
+    preloaded, if it may be. A preload that is private or not there fails the build of a Space.
+    """
     from huggingface_hub import RepoCard
 
     library = LibraryInfo.of(wanted.library)
     card = RepoCard(text)
-    card.data["preload_from_hub"] = [wanted.index]
-    card.data["models"] = [wanted.index]
+    card.data["preload_from_hub"] = [wanted.index] if preloads else None
+    card.data["models"] = [wanted.index] if preloads else []
     if wanted.encoder.startswith("hf-hub:"):
         card.data["models"].append(wanted.encoder.removeprefix("hf-hub:"))
     card.data["datasets"] = [library.source] if library.on_hub else None
@@ -132,13 +153,12 @@ def _index_step(wanted: Wanted, progress: Progress) -> Step:
         def companions() -> Mapping[str, bytes]:
             return describe(wanted.folder, wanted.index, wanted.license, cache=wanted.cache)
 
-        publish(wanted.folder, wanted.index, companions, create=True, private=wanted.private)
+        publish(wanted.folder, wanted.index, companions)
 
     manifest = read_manifest(wanted.index)
     why = "there is none yet" if manifest is None else manifest.misfit(library.name, wanted.encoder, **_part(library))
-    visibility = "private" if wanted.private else "public"
     return Step(
-        f"build the index of {library.name} with {wanted.encoder} and publish it as the {visibility} {wanted.index}"
+        f"build the index of {library.name} with {wanted.encoder} and publish it as {wanted.index}"
         + (f", as {why.rstrip('.')}" if why else ""),
         build_and_publish if why else None,
     )
@@ -149,15 +169,77 @@ def _part(library: LibraryInfo) -> dict[str, Any]:
 
 
 def _space_step(api: "HfApi", wanted: Wanted) -> Step:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    hardware = wanted.hardware or NEW_SPACE
+
     def create() -> None:
         variables = [{"key": name, "value": value} for name, value in space_variables(wanted).items()]
-        api.create_repo(
-            wanted.space, repo_type="space", space_sdk="gradio", private=wanted.private, space_variables=variables
-        )
+        try:
+            api.create_repo(
+                wanted.space,
+                repo_type="space",
+                space_sdk="gradio",
+                space_hardware=_hardware(hardware),
+                private=wanted.private,
+                space_variables=variables,
+            )
+        except HfHubHTTPError as error:
+            if error.response.status_code != HTTPStatus.PAYMENT_REQUIRED:
+                raise
+            other = (
+                f"delete one of the two {FREE} Spaces that a free account may have"
+                if hardware == FREE
+                else f"add --hardware {FREE}, of which a free account may have two"
+            )
+            raise HubError(
+                f"The Hub creates a Gradio Space on {hardware} only for a paid plan: subscribe to one, or {other}."
+            ) from None
 
     visibility = "private" if wanted.private else "public"
     there = api.repo_exists(wanted.space, repo_type="space")
-    return Step(f"create the {visibility} Space {wanted.space} with its variables", None if there else create)
+    return Step(
+        f"create the {visibility} Space {wanted.space} on {hardware} with its variables", None if there else create
+    )
+
+
+def _hardware(name: str) -> "SpaceHardware":
+    from huggingface_hub import SpaceHardware
+
+    try:
+        return SpaceHardware(name)
+    except ValueError:
+        known = ", ".join(one.value for one in SpaceHardware)
+        raise HubError(f"There is no hardware {name!r} for a Space; there are {known}.") from None
+
+
+def _hardware_step(api: "HfApi", wanted: Wanted, hardware: str) -> Step:
+    there = hardware  # of a Space that is still to be created
+    if api.repo_exists(wanted.space, repo_type="space"):
+        there = api.get_space_runtime(wanted.space).requested_hardware or NEW_SPACE
+    return Step(
+        f"run {wanted.space} on {hardware}",
+        None if there == hardware else lambda: api.request_space_hardware(wanted.space, _hardware(hardware)),
+    )
+
+
+def _secret_step(api: "HfApi", wanted: Wanted) -> Step:
+    from huggingface_hub import get_token
+
+    there = api.repo_exists(wanted.space, repo_type="space") and "HF_TOKEN" in api.get_space_secrets(wanted.space)
+    return Step(
+        f"store your token as the secret HF_TOKEN of {wanted.space}, which reads a private index with it",
+        None if there else lambda: api.add_space_secret(wanted.space, "HF_TOKEN", str(get_token())),
+    )
+
+
+def _index_repo_step(api: "HfApi", wanted: Wanted) -> Step:
+    visibility = "private" if wanted.private else "public"
+    there = api.repo_exists(wanted.index)
+    return Step(
+        f"create the {visibility} model repo {wanted.index} for its index",
+        None if there else lambda: api.create_repo(wanted.index, private=wanted.private, exist_ok=True),
+    )
 
 
 def _variables_step(api: "HfApi", wanted: Wanted) -> Step:
@@ -191,8 +273,18 @@ def _volume_step(api: "HfApi", wanted: Wanted, say: Callable[[str], None]) -> St
     def mount() -> None:
         try:
             api.set_space_volumes(wanted.space, [*others, volume])
+            return
         except HfHubHTTPError as error:
-            say(f"without a volume: the Hub offers none here ({error.response.status_code}), so the index is preloaded")
+            refusal = f"The Hub offers no volume here ({error.response.status_code})"
+        if not _is_private(api, wanted):
+            say(f"without a volume: {refusal}, so the index is preloaded")
+        elif wanted.store_token or "HF_TOKEN" in api.get_space_secrets(wanted.space):
+            say(f"without a volume: {refusal}, so the Space downloads its private index with its secret HF_TOKEN")
+        else:
+            raise HubError(
+                f"{refusal}, and {wanted.space} cannot read the private {wanted.index} without a token: "
+                "add --store-token, which gives it yours as its secret HF_TOKEN."
+            )
 
     mounted = [(other.type, other.source) for other in there if other.mount_path == volume.mount_path]
     return Step(
@@ -201,11 +293,17 @@ def _volume_step(api: "HfApi", wanted: Wanted, say: Callable[[str], None]) -> St
     )
 
 
+def _is_private(api: "HfApi", wanted: Wanted) -> bool:
+    return bool(api.model_info(wanted.index).private) if api.repo_exists(wanted.index) else wanted.private
+
+
 def _files_step(api: "HfApi", wanted: Wanted) -> Step:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    readme = space_readme(wanted, (ROOT / "README.md").read_text(encoding="utf-8"))
-    files: dict[str, bytes | Path] = {"README.md": readme.encode()} | {name: ROOT / name for name in FILES}
+    preloads = not _is_private(api, wanted)
+    readme = space_readme(wanted, (ROOT / "README.md").read_text(encoding="utf-8"), preloads=preloads)
+    files: dict[str, bytes | Path] = {name: ROOT / name for name in FILES}
+    files |= {"README.md": readme.encode(), "requirements.txt": space_requirements().encode()}
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
@@ -225,7 +323,8 @@ def _files_step(api: "HfApi", wanted: Wanted) -> Step:
         )
 
     return Step(
-        f"send the Space {len(changed)} of its {len(files)} files, with {wanted.index} preloaded by README.md"
+        f"send the Space {len(changed)} of its {len(files)} files, without torch in its requirements.txt"
+        + (f", with {wanted.index} preloaded by README.md" if preloads else "")
         + (f", and remove {len(gone)}" if gone else ""),
         commit if changed or gone else None,
     )

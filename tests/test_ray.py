@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from imgret import ImageLibrary, Index, build_index
-from imgret.distributed import ClusterError, on_ray
+from imgret.build.ray import ClusterError, on_ray
 from tests.conftest import LIBRARY, ROOT, free_port
 
 # Ray listens on all interfaces, whatever it is told; in a network of its own there is none but the loopback.
@@ -81,7 +81,7 @@ import os, signal, sys
 from pathlib import Path
 import datasets
 from imgret import ImageLibrary, build_index
-from imgret.distributed import on_ray
+from imgret.build.ray import on_ray
 
 def kill_the_actors(stage, done, total):
     if (stage, done) == ("pictures", 1):

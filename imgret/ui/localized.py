@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.blocks import Block
 
-from imgret.ui.texts import DEFAULT, WORDS, Words
+from imgret.ui.i18n import DEFAULT, WORDS, Words
 
 B = TypeVar("B", bound=Block)
 Says = Callable[[Words], Any]

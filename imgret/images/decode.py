@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from imgret.costs import EXIF_BYTES, Metered, TooCostlyError, defused, most_pixels
 from imgret.errors import in_short, shown
+from imgret.images.limits import EXIF_BYTES, Metered, TooCostlyError, defused, most_pixels
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 32 * 2**20

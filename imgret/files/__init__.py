@@ -1,0 +1,1 @@
+"""Arrays in files, files in parts, folders that are emptied."""

@@ -1,0 +1,27 @@
+"""Pictures from files, uploads and arrays: decoding within limits, pixel vectors, thumbnails."""
+
+from imgret.images.decode import (
+    MAX_BYTES,
+    ImageError,
+    ImageSource,
+    PixelVector,
+    check_size,
+    load_image,
+    picture_suffixes,
+    pixel_vector,
+    read_picture,
+    thumbnail,
+)
+
+__all__ = [
+    "MAX_BYTES",
+    "ImageError",
+    "ImageSource",
+    "PixelVector",
+    "check_size",
+    "load_image",
+    "picture_suffixes",
+    "pixel_vector",
+    "read_picture",
+    "thumbnail",
+]
