@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from imgret.errors import ImgretError
 from imgret.search import METHODS, Retriever
 
 PRECISIONS = (1, 5, 10)
@@ -17,7 +18,7 @@ Rows = npt.NDArray[np.int64]
 Figures = npt.NDArray[np.float64]
 
 
-class EvaluationError(ValueError):
+class EvaluationError(ImgretError):
     """The index has neither labels nor captions to measure against."""
 
 

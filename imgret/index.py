@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from imgret.errors import one_line
+from imgret.errors import ImgretError, one_line
 from imgret.files import durable
 from imgret.files.npy import mapped, open_array
 from imgret.library import ImageLibrary, Record, is_commit
@@ -65,7 +65,7 @@ RECORD_SCHEMA = pa.schema(
 )
 
 
-class InvalidIndexError(ValueError):
+class InvalidIndexError(ImgretError):
     """A folder that is no index, or a damaged one; the text says why and what to do."""
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.shared import SharedEncoder
-from imgret.errors import repr_short
+from imgret.errors import ImgretError, repr_short
 from imgret.images import ImageSource, PixelVector, load_image, pixel_vector
 from imgret.index import Index
 from imgret.library import Record
@@ -26,7 +26,7 @@ METHODS = (*METRICS, "clip")
 MAX_TEXT = 2000
 
 
-class SearchError(ValueError):
+class SearchError(ImgretError):
     """A query that cannot be answered; the text says why and what would work."""
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from imgret.errors import ImgretError
+
 
 def _examples() -> Path:
     """The demo's pictures: in an installed package below it, in a checkout beside it."""
@@ -20,7 +22,7 @@ SPACE_LIBRARY = "flwrlabs/caltech101"
 SPACE_ENCODER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 
 
-class SettingsError(ValueError):
+class SettingsError(ImgretError):
     """An environment variable has a value that cannot be used."""
 
 

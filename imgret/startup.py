@@ -11,6 +11,7 @@ from pathlib import Path
 
 from imgret.build import BuildError, Progress, build_index
 from imgret.encoders import EncoderError
+from imgret.errors import ImgretError
 from imgret.hub import MOUNT, HubError, fetch, is_repo, publish
 from imgret.hub.index_repo import check_writer, hub_errors, read_manifest
 from imgret.hub.model_card import render_card
@@ -28,7 +29,7 @@ FIRST = 500
 SECONDS_BETWEEN_TRIES = 30
 
 
-class StartupError(ValueError):
+class StartupError(ImgretError):
     """No retriever could be made ready; the text says why."""
 
 

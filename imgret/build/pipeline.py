@@ -46,7 +46,7 @@ from imgret.encoders import (
     load_encoder,
     shared_export,
 )
-from imgret.errors import one_line
+from imgret.errors import ImgretError, one_line
 from imgret.evaluate import EvaluationError, evaluate
 from imgret.files.npy import new_array, open_array
 from imgret.images import ImageError, load_image
@@ -80,7 +80,7 @@ Engine = Callable[[ImageLibrary, FeatureExtractor], Generator[Outcome]]
 """Runs a feature extractor over a library; yields the outcomes in the order of the library."""
 
 
-class BuildError(ValueError):
+class BuildError(ImgretError):
     """An index that cannot be built; the text says why and what would work."""
 
 

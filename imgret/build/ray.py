@@ -17,7 +17,7 @@ from PIL import Image
 from imgret.build.features import FeatureExtractor, Outcome
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.onnx import OnnxEncoder
-from imgret.errors import LONGEST, one_line
+from imgret.errors import LONGEST, ImgretError, one_line
 from imgret.images import ImageError
 from imgret.library import ImageLibrary
 
@@ -41,7 +41,7 @@ ANSWER_SECONDS = 3.0
 """How long to wait for the first answer of a cluster."""
 
 
-class ClusterError(ValueError):
+class ClusterError(ImgretError):
     """A build that Ray cannot carry out; the text says why and what would work."""
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from imgret.errors import ImgretError
+
 Vectors = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.float32]
 
@@ -20,12 +22,12 @@ BATCH_SIZE = 32
 """Pictures or texts that go through a tower at once: enough to fill the cores, few enough for a large model in 2 GB."""
 
 
-class EncoderError(ValueError):
+class EncoderError(ImgretError):
     """An encoder that cannot be loaded, exported or trusted; one sentence that names it."""
 
     def __init__(self, uri: str, reason: str) -> None:
-        help_ = "" if uri == "starter" else '; the encoder "starter" works offline'
-        super().__init__(f'The encoder "{uri}" cannot be used here: {reason}{help_}.')
+        hint = "" if uri == "starter" else '; the encoder "starter" works offline'
+        super().__init__('The encoder "{uri}" cannot be used here: {reason}{hint}.', uri=uri, reason=reason, hint=hint)
 
 
 class Encoder(ABC):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgret.errors import one_line
+from imgret.errors import ImgretError, one_line
 from imgret.index import MANIFEST, InvalidIndexError, Manifest, check_hashes, is_whole
 from imgret.network import hub_answers
 
@@ -33,7 +33,7 @@ _HARMLESS = {".gitattributes", "README.md", "LICENSE"}
 Progress = Callable[[str, int, int | None], None]
 
 
-class HubError(ValueError):
+class HubError(ImgretError):
     """An index that cannot be fetched or published; the text says why and what would work."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from imgret.errors import one_line, repr_short
+from imgret.errors import ImgretError, one_line, repr_short
 from imgret.images.limits import EXIF_BYTES, MeteredReader, TooCostlyError, affordable_pixels, reject_bombs
 
 MAX_PIXELS = 50_000_000
@@ -35,7 +35,7 @@ ImageSource = bytes | str | os.PathLike[str] | npt.NDArray[Any] | Image.Image
 PixelVector = npt.NDArray[np.uint8]
 
 
-class ImageError(ValueError):
+class ImageError(ImgretError):
     """A picture that cannot be used; the text says why in one sentence."""
 
 

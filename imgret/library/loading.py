@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
-from imgret.errors import one_line
+from imgret.errors import ImgretError, one_line
 from imgret.images import MAX_BYTES, ImageError, check_size, load_image, picture_suffixes, read_picture
 from imgret.network import hub_answers
 
@@ -27,7 +27,7 @@ CAPTION_NAMES = ("caption", "captions", "text", "description", "sentence", "sent
 METADATA = "metadata.csv"
 
 
-class LibraryError(ValueError):
+class LibraryError(ImgretError):
     """A source that cannot serve as a library; the text says why and what would work."""
 
 

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import gradio as gr
 
+from imgret.errors import ImgretError
 from imgret.ui.i18n import translated
 
 P = ParamSpec("P")
@@ -21,7 +22,7 @@ R = TypeVar("R")
 log = logging.getLogger("imgret.requests")
 
 
-class UnansweredError(ValueError):
+class UnansweredError(ImgretError):
     """A request that failed because of a bug; the text names its entry in the log."""
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imgret.errors import ImgretError
+
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
@@ -22,7 +24,7 @@ AUDIT_RECALL = 0.99
 LABEL = "label"
 
 
-class VectorError(ValueError):
+class VectorError(ImgretError):
     """The collection cannot be opened, asked or written; the text says why."""
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from imgret.errors import ImgretError
+
 METADATA = "index_metadata.pickle"
 """The file that Chroma writes last. Without it, Chroma reads none of the others."""
 
@@ -23,7 +25,7 @@ _DICTS = 4
 """Chroma's metadata: three dictionaries in one. What is nested deeper overflows the stack of its parser."""
 
 
-class GraphError(ValueError):
+class GraphError(ImgretError):
     """A graph that Chroma could not walk safely; the text says what is wrong with it."""
 
 
