@@ -15,6 +15,7 @@ _HOMES = {
         "get_single_image_embedding",
     ),
     "metrics": ("absolute_difference", "mean_square_difference", "cosine_similarity", "correlation_coefficient"),
+    "errors": ("ImgretError",),
     "images": ("ImageError", "load_image"),
     "library": ("ImageLibrary", "LibraryError", "Record"),
     "encoders": ("Encoder", "EncoderError", "load_encoder"),

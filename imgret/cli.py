@@ -1,28 +1,35 @@
-"""The command line, a function a command. Exit code 0, or 2 with one line on standard error."""
+"""The command line, a function a command. Exit code 0; 2 for an error of the user's; 1 for a bug."""
 
 import argparse
 import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import imgret
+from imgret.errors import ImgretError
 from imgret.metrics import METRICS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. A `ValueError`, which a user can cause, becomes one line on standard error and exit code 2."""
+    """Runs one command, and returns its exit code.
+
+    An `ImgretError`, which a user can cause, becomes one line on standard error and code 2. Any other error is a bug:
+    its traceback goes to standard error under a number, and the code is 1.
+    """
     options = _parser().parse_args(arguments)
     # Libraries log what they then raise, and one line for an error is enough. Without a handler they would add one.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         options.run(options)
         sys.stdout.flush()
-    except ValueError as error:
+    except ImgretError as error:
         print(f"imgret: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, head say, has seen enough
@@ -30,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("imgret: stopped", file=sys.stderr)
         return 130
+    except Exception:
+        number = uuid4().hex[:12]
+        print(f"imgret: bug {number}", traceback.format_exc(), sep="\n", file=sys.stderr)
+        print(f"imgret: This could not be answered, number {number}; please report what stands above.", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -152,12 +164,12 @@ def _build(options: argparse.Namespace) -> None:
     from imgret.vectors import ChromaServer
 
     if options.address is not None and options.engine != "ray":
-        raise ValueError("An address is that of a Ray cluster, so it needs --engine ray.")
+        raise ImgretError("An address is that of a Ray cluster, so it needs --engine ray.")
     engine = on_ray(options.address) if options.engine == "ray" else None
     settings = Settings.read()
     cache, chroma = settings.cache, ChromaServer.of(settings)
     if options.prune and chroma is None:
-        raise ValueError("--prune drops collections on a Chroma server; set IMGRET_CHROMA_URL to its address.")
+        raise ImgretError("--prune drops collections on a Chroma server; set IMGRET_CHROMA_URL to its address.")
     named = {name: getattr(options, name) for name in ("config", "image_column", "label_column", "caption_column")}
     library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **named)
     encoder = (
@@ -194,8 +206,9 @@ def _search(options: argparse.Namespace) -> None:
     if metric == "clip":
         hits = retriever.by_clip(image=options.image, text=options.text, k=options.k)
     elif options.image is None:
-        raise ValueError(
-            f"The metric {metric} compares pictures, so it needs --image; a text is searched with --metric clip."
+        raise ImgretError(
+            "The metric {metric} compares pictures, so it needs --image; a text is searched with --metric clip.",
+            metric=metric,
         )
     else:
         hits = retriever.by_pixels(options.image, metric, options.k)
@@ -302,8 +315,11 @@ def _retriever(folder: str, encoder: str | None) -> Any:
     made_with = index.manifest.encoder.uri
     if encoder is not None and encoder != made_with:
         raise SearchError(
-            f"The index in {folder} was built with the encoder {made_with}, not {encoder}; "
-            f"leave --encoder out or build one with it."
+            "The index in {folder} was built with the encoder {made_with}, not {encoder}; leave "
+            "--encoder out or build one with it.",
+            folder=folder,
+            made_with=made_with,
+            encoder=encoder,
         )
     return Retriever(index, cache=cache)
 

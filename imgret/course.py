@@ -80,7 +80,9 @@ def _scores(metric: str, root: Root, query_path: ImageSource, size: Size) -> Ran
             measure()
     measure()
     if not paths:
-        raise LibraryError(f"There are no pictures in {root}; it must hold picture files, in class folders or not.")
+        raise LibraryError(
+            "There are no pictures in {root}; it must hold picture files, in class folders or not.", root=root
+        )
     return query, [(paths[row], scores[row]) for row in best_first(np.array(scores), metric)]
 
 

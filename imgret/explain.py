@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from imgret.encoders import Encoder
+from imgret.errors import ImgretError
 from imgret.images import ImageSource, PixelVector, load_image
 from imgret.index import Index
 from imgret.metrics import METRICS
@@ -104,7 +105,7 @@ def explain_clip(retriever: Searchable, vector: npt.NDArray[np.float32], id: str
     SearchError for an unknown id, ValueError for a grid below 1, EncoderError.
     """
     if grid < 1:
-        raise ValueError(f"The grid is {grid}; it must be at least 1.")
+        raise ImgretError("The grid is {grid}; it must be at least 1.", grid=grid)
     picture = load_image(retriever.thumbnail(id))
     mean = np.asarray(picture).mean(axis=(0, 1))
     colour = (round(mean[0]), round(mean[1]), round(mean[2]))

@@ -3,7 +3,7 @@
 Each function compares one query with N pictures. `query` has shape (H, W, 3) or (D,), `data` has that shape with a
 leading N; the answer is float64 of shape (N,). Any numeric type is taken: values become float64 before the first
 subtraction, so uint8 never overflows, and on uint8 the sums of L1 and L2 are whole numbers below 2**53, hence exact.
-Shapes that do not fit raise ValueError.
+Shapes that do not fit raise ImgretError.
 
 Source of the formulas: sections 3.1.1 to 3.1.4 of the course "Truy vấn hình ảnh dùng các toán cơ bản".
 """
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from imgret.errors import ImgretError
 
 Array = npt.NDArray[Any]
 Scores = npt.NDArray[np.float64]
@@ -84,11 +86,17 @@ def _centred(x: Scores) -> Scores:
 def _for_each_row(formula: Callable[[Scores, Scores], Scores], query: Array, data: Array) -> Scores:
     query, data = np.asarray(query), np.asarray(data)
     if query.dtype.kind not in "buif" or data.dtype.kind not in "buif":
-        raise ValueError(f"The query has {query.dtype} values and the data {data.dtype}; both must be real numbers.")
+        raise ImgretError(
+            "The query has {query} values and the data {data}; both must be real numbers.",
+            query=query.dtype,
+            data=data.dtype,
+        )
     if data.shape[1:] != query.shape or data.ndim == 0 or query.size == 0:
-        raise ValueError(
-            f"The query has shape {query.shape} and the data {data.shape}; "
-            f"the data must have the query's shape with a leading N, and at least one value a row."
+        raise ImgretError(
+            "The query has shape {query} and the data {data}; the data must have the query's shape "
+            "with a leading N, and at least one value a row.",
+            query=query.shape,
+            data=data.shape,
         )
     a = query.reshape(-1).astype(np.float64)
     rows = data.reshape(len(data), a.size)

@@ -49,7 +49,7 @@ def locate(index: Index, vector: npt.NDArray[np.float32]) -> tuple[float, float]
 def _points(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     count = len(embeddings)
     # Pictures that are all the same have no principal direction to start from: scikit-learn then ends the process.
-    if float(np.ptp(embeddings, axis=0).max()) == 0:
+    if float(np.max(np.ptp(embeddings, axis=0))) == 0:
         return np.full((count, 2), CENTRE, np.float32)
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits

@@ -67,4 +67,9 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             name = "_".join(str(part) for part in first["loc"]).upper()
             name = name if name.startswith("SPACE_") else f"IMGRET_{name}"
-            raise SettingsError(f"{name} is {first['input']!r}, which cannot be used: {first['msg']}.") from None
+            raise SettingsError(
+                "{name} is {value!r}, which cannot be used: {reason}.",
+                name=name,
+                value=first["input"],
+                reason=first["msg"],
+            ) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from imgret.build import BuildError, Progress, build_index
 from imgret.encoders import EncoderError
-from imgret.errors import ImgretError
+from imgret.errors import ImgretError, Sentence
 from imgret.hub import MOUNT, HubError, fetch, is_repo, publish
 from imgret.hub.index_repo import check_writer, hub_errors, read_manifest
 from imgret.hub.model_card import render_card
@@ -43,7 +43,7 @@ class ReadyIndex:
 
     retriever: Retriever
     origin: str
-    notice: str | None = None
+    notice: Sentence | None = None
     stands_in: bool = False
     built: Path | None = None
 
@@ -93,17 +93,23 @@ def prepare_in_steps(
     except (LibraryError, EncoderError, BuildError, VectorError) as error:
         log.warning("%s", error)
         if latest is not None and not latest.stands_in:
-            yield replace(latest, notice=f"This is all of the library that could be indexed. {error}")
+            yield replace(
+                latest, notice=Sentence("This is all of the library that could be indexed. {error}", error=error)
+            )
             return
         if isinstance(error, VectorError) and settings.chroma_url is not None:
-            notice = f"The vectors are kept here, because the Chroma server cannot be had. {error}"
+            notice = Sentence(
+                "The vectors are kept here, because the Chroma server cannot be had. {error}", error=error
+            )
             for ready in prepare_in_steps(settings.model_copy(update={"chroma_url": None}), progress, mount=mount):
-                yield replace(ready, notice=f"{notice} {ready.notice or ''}".strip())
+                yield replace(ready, notice=Sentence.joined(notice, ready.notice))
             return
         if _is_embedded(settings):
             raise
         log.info("taking the embedded library instead")
-        notice = f"This is the embedded library, because the configured one cannot be had. {error}"
+        notice = Sentence(
+            "This is the embedded library, because the configured one cannot be had. {error}", error=error
+        )
         for ready in [latest] if latest is not None else _configured(settings.embedded, progress, mount):
             yield replace(ready, notice=notice, stands_in=True, built=None)
 
@@ -123,7 +129,7 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
         if index is None or index.manifest.library.limit != settings.limit:
             raise
         log.warning("%s", error)
-        notice = f"This is the library as it was when its index was built here. {error}"
+        notice = Sentence("This is the library as it was when its index was built here. {error}", error=error)
         yield ReadyIndex(_retriever(index, settings), "built here before", notice)
         return
     if index is not None and index.manifest.library == LibraryInfo.of(library) and _kept_as_set(index, settings):
@@ -135,7 +141,7 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
         # In the same folder: the build of the whole library finds these pictures done.
         index = _build(_library(settings, FIRST), folder, settings, progress)
     if index is not None:
-        notice = f"These are {len(index)} pictures of the library, which is still being indexed."
+        notice = Sentence("These are {count} pictures of the library, which is still being indexed.", count=len(index))
         yield ReadyIndex(_retriever(index, settings), "being built", notice)
     yield ReadyIndex(_retriever(_build(library, folder, settings, progress), settings), "built now", built=folder)
 
@@ -146,7 +152,7 @@ def _is_embedded(settings: Settings) -> bool:
 
 def _stand_in(settings: Settings, progress: Progress, mount: Path) -> Iterator[ReadyIndex]:
     """Yields the embedded library until the configured one is available, or nothing if that fails too."""
-    notice = f"This is the embedded library, until {settings.library} has been indexed."
+    notice = Sentence("This is the embedded library, until {library} has been indexed.", library=settings.library)
     try:
         for ready in _configured(settings.embedded, progress, mount):
             yield replace(ready, notice=notice, stands_in=True, built=None)
@@ -325,7 +331,7 @@ class Startup:
         self._prepare, self._publish = prepare, publish
         self._something, self._done = threading.Event(), threading.Event()
         self._ready: ReadyIndex | None = None
-        self._error = ""
+        self._error = Sentence("")
         self._warm_done, self._trouble = False, ""
         self.stage: tuple[str, int, int | None] = ("start", 0, None)
         threading.Thread(target=self._run, name="start", daemon=True).start()
@@ -367,12 +373,12 @@ class Startup:
             for ready in [prepared] if isinstance(prepared, ReadyIndex) else prepared:
                 self._ready = ready
                 self._something.set()
-        except ValueError as error:
+        except ImgretError as error:
             log.error("%s", error)
-            self._error = str(error)
+            self._error = error.sentence
         except Exception:
             log.exception("the start failed")
-            self._error = "The demo could not start; its log says why."
+            self._error = Sentence("The demo could not start; its log says why.")
         finally:
             self._done.set()
             self._something.set()
@@ -403,7 +409,7 @@ def _trouble(warm: Callable[[], None]) -> str:
     """The error of `warm` as a sentence, or ""."""
     try:
         warm()
-    except ValueError as error:
+    except ImgretError as error:
         return str(error)
     except Exception:
         log.exception("search could not be made ready")

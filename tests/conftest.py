@@ -103,8 +103,8 @@ class Served:
 
 
 @contextmanager
-def serving(index_folder, cache, folder, port=None, **variables):
-    """The demo as `imgret serve` starts it, over an index, with uploads and log in `folder`."""
+def serving(index_folder, cache, folder, port=None, planted="", **variables):
+    """The demo as `imgret serve` starts it, over an index, with uploads and log in `folder`; `planted` runs before."""
     port, log, uploads = port or free_port(), folder / "log", folder / "uploads"
     uploads.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {
@@ -113,7 +113,8 @@ def serving(index_folder, cache, folder, port=None, **variables):
         "GRADIO_TEMP_DIR": str(uploads),
         **variables,
     }
-    command = [sys.executable, "-m", "imgret.cli", "serve", str(index_folder), "--port", str(port)]
+    door = f"import sys\n{planted}\nfrom imgret.cli import main\nsys.exit(main())"
+    command = [sys.executable, "-c", door, "serve", str(index_folder), "--port", str(port)]
     with log.open("a") as file:
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
     address = f"http://127.0.0.1:{port}"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from imgret import ImageLibrary, LibraryError, build_index
+from imgret import BuildError, ImageLibrary, LibraryError, build_index
 from imgret.settings import EXAMPLE_LIBRARY, SPACE_ENCODER, SPACE_LIBRARY, Settings, SettingsError
 from imgret.startup import ReadyIndex, Startup, StartupError, built_folder, prepare, prepare_in_steps
 from tests.conftest import QUERIES
@@ -70,11 +70,11 @@ def test_a_configured_index_made_for_something_else_is_passed_over(
         change = {"library": EXAMPLE_LIBRARY}
     asked = settings.model_copy(update={"index": str(tmp_path / "index")} | change)
     # What comes after passing over is told elsewhere; here it only has to be reached.
-    monkeypatch.setattr("imgret.startup.built_folder", lambda _: (_ for _ in ()).throw(ValueError("next choice")))
+    monkeypatch.setattr("imgret.startup.built_folder", lambda _: (_ for _ in ()).throw(LookupError("next choice")))
     if why is None:
         assert prepare(asked).origin == f"the folder {tmp_path / 'index'}"
     else:
-        with pytest.raises(ValueError, match="next choice"):
+        with pytest.raises(LookupError, match="next choice"):
             prepare(asked)
         assert why in caplog.text
 
@@ -138,7 +138,7 @@ def test_everybody_waits_for_the_start_and_hears_why_it_failed():
     def prepare(progress):
         progress("pictures", 3, 9)
         time.sleep(0.5)
-        raise ValueError("The disk is full.")
+        raise BuildError("The disk is full.")
 
     start = Startup(prepare)
     with pytest.raises(StartupError, match="The disk is full"):

@@ -72,7 +72,9 @@ def _connected(address: str | None) -> Iterator[None]:
         import ray
         import ray.data
     except ImportError as error:
-        raise ClusterError(f"A build on Ray needs its package ({error}): pip install imgret[ray].") from None
+        raise ClusterError(
+            "A build on Ray needs its package ({error}): pip install imgret[ray].", error=error
+        ) from None
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if address is None and ray.is_initialized():
         yield
@@ -86,10 +88,14 @@ def _connected(address: str | None) -> Iterator[None]:
             ray.init(address or "local", logging_level=logging.CRITICAL, log_to_driver=False, **options)
         except Exception as error:  # Ray has no common class for the errors of joining a cluster
             if address is None:
-                raise ClusterError(f"Ray cannot be started on this machine ({one_line(error)}).") from error
+                raise ClusterError(
+                    "Ray cannot be started on this machine ({reason}).", reason=one_line(error)
+                ) from error
             raise ClusterError(
-                f"The Ray cluster at {address} cannot be joined ({one_line(error)}); this machine must be part of it, "
-                f"and if it asks for a token, RAY_AUTH_MODE must be token here, too."
+                "The Ray cluster at {address} cannot be joined ({reason}); this machine must be part of it, "
+                "and if it asks for a token, RAY_AUTH_MODE must be token here, too.",
+                address=address,
+                reason=one_line(error),
             ) from error
         yield
     finally:
@@ -106,14 +112,16 @@ def _check(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
         raise ClusterError(
-            f"{address!r} is no address of a Ray cluster; host:port is, as ray start prints it, or auto."
+            "{address!r} is no address of a Ray cluster; host:port is, as ray start prints it, or auto.",
+            address=address,
         )
     channel = init_grpc_channel(address)
     try:
         grpc.channel_ready_future(channel).result(ANSWER_SECONDS)
     except grpc.FutureTimeoutError:
         raise ClusterError(
-            f"No Ray cluster answers at {address}; start one with ray start --head, or leave the address out."
+            "No Ray cluster answers at {address}; start one with ray start --head, or leave the address out.",
+            address=address,
         ) from None
     finally:
         channel.close()
@@ -126,8 +134,9 @@ def _outcomes(library: ImageLibrary, extractor: FeatureExtractor) -> Iterator[Ou
     encoder = extractor.encoder()
     if not isinstance(encoder, OnnxEncoder):
         raise ClusterError(
-            f'The encoder "{encoder.uri}" runs in torch here, and a build on Ray takes what is exported for the CPU; '
-            f"leave the device out."
+            'The encoder "{uri}" runs in torch here, and a build on Ray takes what is exported for the '
+            "CPU; leave the device out.",
+            uri=encoder.uri,
         )
     towers = {path.name: path.read_bytes() for path in encoder.picture_files}
     count = library.count
@@ -165,7 +174,8 @@ def _outcomes(library: ImageLibrary, extractor: FeatureExtractor) -> Iterator[Ou
     except ray.exceptions.RayError as error:
         said = [line for line in str(error).splitlines() if "Error" in line] or [str(error)]
         raise ClusterError(
-            f"The build on Ray broke off ({said[-1].strip()[:LONGEST]}); started again, it embeds only what is missing."
+            "The build on Ray broke off ({said}); started again, it embeds only what is missing.",
+            said=said[-1].strip()[:LONGEST],
         ) from error
 
 
@@ -177,8 +187,8 @@ def _read(batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
                 with suppress(ImageError):  # the actor meets the same error, and reports it
                     entry = replace(entry, data=entry.read())
                 yield {"entry": [pickle.dumps(entry)]}
-    except ValueError as error:
-        yield {"entry": [pickle.dumps(ClusterError(str(error)))]}
+    except ImgretError as error:
+        yield {"entry": [pickle.dumps(ClusterError(error.sentence))]}
 
 
 class _Actor:
@@ -203,6 +213,6 @@ class _Actor:
         entries = [pickle.loads(entry) for entry in batch["entry"]]
         try:
             found: list[Any] = [entry for entry in entries if isinstance(entry, ClusterError)] or self._extract(entries)
-        except ValueError as error:
-            found = [ClusterError(str(error))]
+        except ImgretError as error:
+            found = [ClusterError(error.sentence)]
         return {"found": [pickle.dumps(each) for each in found]}

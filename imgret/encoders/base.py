@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from imgret.errors import ImgretError
+from imgret.errors import ImgretError, Sentence
 
 Vectors = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.float32]
@@ -25,9 +25,15 @@ BATCH_SIZE = 32
 class EncoderError(ImgretError):
     """An encoder that cannot be loaded, exported or trusted; one sentence that names it."""
 
-    def __init__(self, uri: str, reason: str) -> None:
+    def __init__(self, uri: str, reason: str, /, **values: object) -> None:
+        """`reason` is a part of a sentence, with `str.format` fields for `values`."""
         hint = "" if uri == "starter" else '; the encoder "starter" works offline'
-        super().__init__('The encoder "{uri}" cannot be used here: {reason}{hint}.', uri=uri, reason=reason, hint=hint)
+        super().__init__(
+            'The encoder "{uri}" cannot be used here: {reason}{hint}.',
+            uri=uri,
+            reason=Sentence(reason, **values),
+            hint=Sentence(hint),
+        )
 
 
 class Encoder(ABC):

@@ -240,7 +240,7 @@ def _passes(precision: str, figures: Figures) -> bool:
 
 def _least_cosine(vectors: Vectors, reference: Vectors) -> float:
     """Of unit rows (n, d)."""
-    return float((vectors.astype(np.float64) * reference).sum(axis=1).min())
+    return float(np.min((vectors.astype(np.float64) * reference).sum(axis=1)))
 
 
 def _top10_agreement(exact: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> float:

@@ -74,7 +74,7 @@ def fetch(
     InvalidIndexError for the last choice.
     """
     if not is_repo(repo):
-        raise HubError(f"{repo!r} is not the name of a repo, which has the form org/name.")
+        raise HubError("{repo!r} is not the name of a repo, which has the form org/name.", repo=repo)
     for origin, folder in (("the volume", _mounted(mount)), ("the Hub's cache", _cached(repo))):
         if folder is None:
             continue
@@ -84,7 +84,7 @@ def fetch(
         except (InvalidIndexError, HubError) as error:
             log.warning("The index %s in %s is passed over: %s", repo, origin, error)
     if not hub_answers():
-        raise HubError(f"The index {repo} is not at hand, and the Hub cannot be reached for it.")
+        raise HubError("The index {repo} is not at hand, and the Hub cannot be reached for it.", repo=repo)
     with hub_errors(repo):
         return Fetched(_download(repo, mismatch, progress), f"the Hub ({repo})")
 
@@ -123,8 +123,10 @@ def publish(
     manifest = Manifest.read(folder)
     if manifest.vectors is not None:
         raise HubError(
-            f"The vectors of the index in {folder} are on a Chroma server, and a published index carries its own; "
-            "build it again with IMGRET_CHROMA_URL unset, which embeds nothing anew, and publish that."
+            "The vectors of the index in {folder} are on a Chroma server, and a published index carries "
+            "its own; build it again with IMGRET_CHROMA_URL unset, which embeds nothing anew, and "
+            "publish that.",
+            folder=folder,
         )
     check_hashes(folder, manifest)
     manifest = replace(manifest, library=replace(manifest.library, source=manifest.library.name))
@@ -133,12 +135,16 @@ def publish(
         check_writer(api, repo)
         if not api.repo_exists(repo):
             if not create:
-                raise HubError(f"There is no model repo {repo}; check the name, or create it with --create.")
+                raise HubError("There is no model repo {repo}; check the name, or create it with --create.", repo=repo)
             api.create_repo(repo, private=private, exist_ok=True)
         head = str(api.model_info(repo).sha)
         there = files_of(api, repo, head)
         if MANIFEST not in there and (other := sorted(there.keys() - _HARMLESS)):
-            raise HubError(f"The model repo {repo} holds something else than an index ({other[0]}); name another one.")
+            raise HubError(
+                "The model repo {repo} holds something else than an index ({other}); name another one.",
+                repo=repo,
+                other=other[0],
+            )
         if _holds(repo, there, manifest):
             return Published(repo, head, changed=False)
         given: dict[str, bytes | Path] = {name: folder / name for name in manifest.files}
@@ -159,7 +165,7 @@ def check_writer(api: "HfApi", repo: str) -> None:
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     if not is_repo(repo):
-        raise HubError(f"{repo!r} is not the name of a repo, which has the form org/name.")
+        raise HubError("{repo!r} is not the name of a repo, which has the form org/name.", repo=repo)
     if not hub_answers():
         raise HubError("The Hub cannot be reached; try again when there is a network.")
     try:
@@ -176,13 +182,18 @@ def check_writer(api: "HfApi", repo: str) -> None:
     fine_grained = token.get("fineGrained")
     if token.get("role") == "read" or (fine_grained is not None and "write" not in json.dumps(fine_grained)):
         raise HubError(
-            f"The token {token.get('displayName', '')!r} of {who['name']} can only read; make one that can write."
+            "The token {token!r} of {who} can only read; make one that can write.",
+            token=token.get("displayName", ""),
+            who=who["name"],
         )
     owner = repo.split("/")[0]
     members = [who["name"], *(org["name"] for org in who.get("orgs", []))]
     if owner not in members:
         raise HubError(
-            f"The token belongs to {who['name']}, who can write for {', '.join(members)} but not for {owner}."
+            "The token belongs to {who}, who can write for {members} but not for {owner}.",
+            who=who["name"],
+            members=", ".join(members),
+            owner=owner,
         )
 
 
@@ -214,27 +225,35 @@ def hub_errors(repo: str) -> "Iterator[None]":
         yield
     except ValueError as error:
         if isinstance(error, errors.HfHubHTTPError | errors.HFValidationError):
-            raise HubError(f"The Hub refuses {repo} ({one_line(error)}).") from error
+            raise HubError("The Hub refuses {repo} ({reason}).", repo=repo, reason=one_line(error)) from error
         raise
     except errors.GatedRepoError:
-        raise HubError(f"{repo} is gated: accept its terms on its page and set HF_TOKEN to your token.") from None
+        raise HubError(
+            "{repo} is gated: accept its terms on its page and set HF_TOKEN to your token.", repo=repo
+        ) from None
     except errors.RepositoryNotFoundError:
-        raise HubError(f"The Hub has no {repo}; check the name, or set HF_TOKEN if it is private.") from None
+        raise HubError("The Hub has no {repo}; check the name, or set HF_TOKEN if it is private.", repo=repo) from None
     except errors.RemoteEntryNotFoundError:
-        raise HubError(f"{repo} holds no index (no {MANIFEST}); publish one there with imgret publish.") from None
+        raise HubError(
+            "{repo} holds no index (no {manifest}); publish one there with imgret publish.",
+            repo=repo,
+            manifest=MANIFEST,
+        ) from None
     except errors.HfHubHTTPError as error:
         if error.response.status_code == 412:
-            raise HubError(f"{repo} was changed by somebody else meanwhile; try again.") from None
+            raise HubError("{repo} was changed by somebody else meanwhile; try again.", repo=repo) from None
         if error.response.status_code == 402:
-            raise HubError(f"The Hub does this to {repo} only for a paid plan.") from None
+            raise HubError("The Hub does this to {repo} only for a paid plan.", repo=repo) from None
         if error.response.status_code in (401, 403):
-            raise HubError(f"The token cannot do this to {repo}; make one that can write there.") from None
-        raise HubError(f"The Hub refuses {repo} ({one_line(error)}).") from error
+            raise HubError("The token cannot do this to {repo}; make one that can write there.", repo=repo) from None
+        raise HubError("The Hub refuses {repo} ({reason}).", repo=repo, reason=one_line(error)) from error
     except Exception as error:
         # The network, the disk, and what the client makes of them; its errors of the network are those of httpx.
         if not isinstance(error, OSError | RuntimeError) and not type(error).__module__.startswith("http"):
             raise
-        raise HubError(f"The Hub broke off with {repo} ({one_line(error.__cause__ or error)}); try again.") from error
+        raise HubError(
+            "The Hub broke off with {repo} ({reason}); try again.", repo=repo, reason=one_line(error.__cause__ or error)
+        ) from error
 
 
 def _mounted(mount: Path) -> Path | None:
@@ -267,7 +286,7 @@ def _download(repo: str, mismatch: Callable[[Manifest], str | None], progress: P
         hf_hub_download(repo, MANIFEST, revision=folder.name, force_download=True)
         manifest = Manifest.read(folder)
     if (why := mismatch(manifest)) is not None:
-        raise HubError(f"The index {repo} does not fit: {why}")
+        raise HubError("The index {repo} does not fit: {reason}", repo=repo, reason=why)
     total = sum(entry.size for entry in manifest.files.values())
     done = 0
 
@@ -279,7 +298,11 @@ def _download(repo: str, mismatch: Callable[[Manifest], str | None], progress: P
         if not is_whole(path, entry):
             hf_hub_download(repo, name, revision=folder.name, force_download=path.exists(), tqdm_class=_heard_bar(hear))
             if not is_whole(path, entry):
-                raise HubError(f"The index {repo} is damaged on the Hub ({name} has changed); publish it anew.")
+                raise HubError(
+                    "The index {repo} is damaged on the Hub ({name} has changed); publish it anew.",
+                    repo=repo,
+                    name=name,
+                )
         done += entry.size
         hear(0)
     return folder

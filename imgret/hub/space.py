@@ -200,7 +200,9 @@ def _space_step(api: "HfApi", spec: SpaceSpec) -> Step:
                 else f"add --hardware {FREE}, of which a free account may have two"
             )
             raise HubError(
-                f"The Hub creates a Gradio Space on {hardware} only for a paid plan: subscribe to one, or {other}."
+                "The Hub creates a Gradio Space on {hardware} only for a paid plan: subscribe to one, or {other}.",
+                hardware=hardware,
+                other=other,
             ) from None
 
     visibility = "private" if spec.private else "public"
@@ -217,7 +219,9 @@ def _hardware(name: str) -> "SpaceHardware":
         return SpaceHardware(name)
     except ValueError:
         known = ", ".join(one.value for one in SpaceHardware)
-        raise HubError(f"There is no hardware {name!r} for a Space; there are {known}.") from None
+        raise HubError(
+            "There is no hardware {name!r} for a Space; there are {known}.", name=name, known=known
+        ) from None
 
 
 def _hardware_step(api: "HfApi", spec: SpaceSpec, hardware: str) -> Step:
@@ -289,8 +293,11 @@ def _volume_step(api: "HfApi", spec: SpaceSpec, say: Callable[[str], None]) -> S
             say(f"without a volume: {refusal}, so the Space downloads its private index with its secret HF_TOKEN")
         else:
             raise HubError(
-                f"{refusal}, and {spec.space} cannot read the private {spec.index} without a token: "
-                "add --store-token, which gives it yours as its secret HF_TOKEN."
+                "{refusal}, and {space} cannot read the private {index} without a token: add --store-token, "
+                "which gives it yours as its secret HF_TOKEN.",
+                refusal=refusal,
+                space=spec.space,
+                index=spec.index,
             )
 
     mounted = [(other.type, other.source) for other in there if other.mount_path == volume.mount_path]

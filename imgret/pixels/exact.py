@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from imgret.errors import repr_short
+from imgret.errors import ImgretError, repr_short
 from imgret.files.npy import lies_in, open_array, read_only, reserve, write_array
 from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
 from imgret.pixels.sketch_layout import sketch_bytes
@@ -94,7 +94,9 @@ class PixelIndex:
         """
         is_array = isinstance(vectors, np.ndarray)
         if not is_array or vectors.dtype != np.uint8 or vectors.ndim != 2 or vectors.shape[1] == 0:
-            raise ValueError(f"The vectors must be uint8 of shape (N, D), D at least 1, not {_described(vectors)}.")
+            raise ImgretError(
+                "The vectors must be uint8 of shape (N, D), D at least 1, not {given}.", given=_described(vectors)
+            )
         if not vectors.flags.c_contiguous:
             vectors = np.ascontiguousarray(vectors)
         if is_small(*vectors.shape):
@@ -130,14 +132,18 @@ class PixelIndex:
             vectors = open_array(Path(folder, "vectors.npy"))
             arena = open_array(Path(folder, "sketch.npy"))
         except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"No pixel index can be read from {folder} ({error}); build it again.") from error
+            raise ImgretError(
+                "No pixel index can be read from {folder} ({error}); build it again.", folder=folder, error=error
+            ) from error
         fits = (vectors.ndim, arena.ndim) == (2, 1) and vectors.dtype == arena.dtype == np.uint8
         fits = fits and vectors.shape[1] > 0
         if fits and is_small(*vectors.shape):
             arena = arena[:_HEADER_BYTES]  # earlier releases wrote sketches for small matrices too
         fits = fits and arena.shape == (_arena_bytes(*vectors.shape),)
         if not fits or tuple(arena[:_HEADER_BYTES].view(np.int64)[:3]) != (_FORMAT, *vectors.shape):
-            raise ValueError(f"The files in {folder} are not of one matrix, or not of this version; build them again.")
+            raise ImgretError(
+                "The files in {folder} are not of one matrix, or not of this version; build them again.", folder=folder
+            )
         return cls(vectors, arena)
 
     def __len__(self) -> int:
@@ -182,11 +188,20 @@ class PixelIndex:
 
     def _checked(self, asked: Vectors, name: str, shape: tuple[int, ...], metric: str, k: int) -> int:
         if not isinstance(metric, str) or metric not in METRICS:
-            raise ValueError(f"There is no metric {repr_short(metric)}; choose one of {', '.join(METRICS)}.")
+            raise ImgretError(
+                "There is no metric {metric}; choose one of {metrics}.",
+                metric=repr_short(metric),
+                metrics=", ".join(METRICS),
+            )
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise ValueError(f"k is {repr_short(k)}; it must be a whole number of at least 1.")
+            raise ImgretError("k is {k}; it must be a whole number of at least 1.", k=repr_short(k))
         if not isinstance(asked, np.ndarray) or asked.dtype != np.uint8 or asked.shape != shape:
-            raise ValueError(f"The {name} must be uint8 of shape {shape}, not {_described(asked)}.")
+            raise ImgretError(
+                "The {name} must be uint8 of shape {shape}, not {given}.",
+                name=name,
+                shape=shape,
+                given=_described(asked),
+            )
         return min(int(k), len(self))
 
     def _nearest_of_each(self, queries: Vectors, metric: str, k: int) -> Iterator[Neighbours]:

@@ -45,10 +45,15 @@ async def download(url: str, folder: Path, max_bytes: int) -> Path:
                     break
     except Exception as error:
         raise SearchError(
-            f"There is no picture at {url[:200]} that this server can download; give a public URL or a data: URL."
+            "There is no picture at {url} that this server can download; give a public URL or a data: URL.",
+            url=url[:200],
         ) from error
     if len(data) > max_bytes:
-        raise SearchError(f"The file at {url[:200]} is larger than {max_bytes / 2**20:g} MB; send a smaller copy.")
+        raise SearchError(
+            "The file at {url} is larger than {megabytes:g} MB; send a smaller copy.",
+            url=url[:200],
+            megabytes=max_bytes / 2**20,
+        )
     file = folder / hash_url(url) / "picture"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)

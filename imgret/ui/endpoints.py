@@ -13,6 +13,7 @@ from gradio.utils import get_function_description, get_function_params
 from PIL import Image
 
 from imgret.encoders import EncoderError
+from imgret.errors import Sentence
 from imgret.images import load_image
 from imgret.search import METHODS, SearchResult
 from imgret.startup import ReadyIndex, Startup
@@ -173,8 +174,7 @@ class Endpoints:
             retriever, like = ready.retriever, query.like
             return SearchResult(retriever.by_clip(query.picture, text, negative, text_weight, labels, k, like=like))
 
-        notice = " ".join(sentence for sentence in notices if sentence) or None
-        return respond(ready, self.thumbnails, "clip", search, notice)
+        return respond(ready, self.thumbnails, "clip", search, Sentence.joined(*notices))
 
     def by_all(self, ready: ReadyIndex, query: Query, k: Any) -> list[Response]:
         """The answers by all five methods, in the order of METHODS; the pixel metrics' also while CLIP has none."""
@@ -182,7 +182,7 @@ class Endpoints:
         try:
             answers.append(self.by_clip(ready, query, None, None, 0.5, None, k))
         except (EncoderError, VectorError) as error:
-            answers.append(empty_response(ready, "clip", str(error)))
+            answers.append(empty_response(ready, "clip", error.sentence))
         return answers
 
     def _picture(self, value: Any) -> Image.Image:

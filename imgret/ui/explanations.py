@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+import numpy as np
 from gradio.blocks import Block
 from PIL import Image
 
@@ -104,4 +105,4 @@ def clip_explanation(
     reason = explain_clip(retriever, vector, id)
     hit = load_image(retriever.thumbnail(id))
     pictures = [(hit, words.why_rank), (heat_map(reason.drops, hit, SIDE), words.why_map)]
-    return pictures, words.why_clip.format(score=reason.score, drop=float(reason.drops.max()))
+    return pictures, words.why_clip.format(score=reason.score, drop=float(np.max(reason.drops)))

@@ -29,7 +29,7 @@ class UnansweredError(ImgretError):
 def logged(function: Callable[P, R]) -> Callable[P, R]:
     """Logs each call as a line of JSON: its number, method, milliseconds and outcome, but not its arguments.
 
-    Any other error than a ValueError is a bug: its place is logged with the call's number, and the caller gets an
+    Any other error than an ImgretError is a bug: its place is logged with the call's number, and the caller gets an
     UnansweredError with that number.
     """
 
@@ -38,7 +38,7 @@ def logged(function: Callable[P, R]) -> Callable[P, R]:
         number, started, outcome = uuid4().hex[:12], time.perf_counter(), "answered"
         try:
             return function(*args, **kwargs)
-        except ValueError as error:
+        except ImgretError as error:
             outcome = f"refused: {type(error).__name__}"
             raise
         except Exception as error:
@@ -47,8 +47,9 @@ def logged(function: Callable[P, R]) -> Callable[P, R]:
                 traceback.format_tb(error.__traceback__)
             )  # without the message, which may quote the visitor
             log.error("request %s: %s\n%s", number, type(error).__name__, where)
-            sentence = f"This could not be answered; the log of the demo says why, under {number}."
-            raise UnansweredError(sentence) from None
+            raise UnansweredError(
+                "This could not be answered, number {number}; the log of the demo says why.", number=number
+            ) from None
         finally:
             elapsed = round((time.perf_counter() - started) * 1000, 1)
             log.info(json.dumps({"request": number, "method": function.__name__, "ms": elapsed, "outcome": outcome}))
@@ -64,17 +65,17 @@ def notice(sentence: str, language: str) -> str:
 
 
 def gradio_handler(function: Callable[P, R]) -> Callable[P, R]:
-    """`logged`, and converts each ValueError to a `gr.Error`, translated if `function` has a parameter `language`."""
+    """`logged`, and converts each ImgretError to a `gr.Error`, translated if `function` has a parameter `language`."""
     names, answering = list(signature(function).parameters), logged(function)
 
     @wraps(function)
     def telling(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return answering(*args, **kwargs)
-        except ValueError as error:
+        except ImgretError as error:
             if "language" not in names:
                 raise gr.Error(str(error), print_exception=False) from error
-            text = notice(str(error), str(args[names.index("language")]))
+            text = notice(error.sentence, str(args[names.index("language")]))
             raise gr.Error(text, print_exception=False) from error
 
     return telling

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from imgret.errors import Sentence
+from imgret.ui.vietnamese import VIETNAMESE
+
 LANGUAGES = {"vi": "Tiếng Việt", "en": "English"}
 DEFAULT = "en"
 
@@ -373,7 +376,14 @@ def chosen_language(request: gr.Request | None) -> str:
 
 
 def translated(sentence: str, language: str) -> str:
-    """A sentence of ours in `language`; one without a translation stays English."""
+    """A sentence of ours in `language`; one without a translation stays English, as text of others does."""
+    if language == "vi" and isinstance(sentence, Sentence) and (sentence.values or sentence.template in VIETNAMESE):
+        values = {
+            name: translated(value, language) if isinstance(value, str) else value
+            for name, value in sentence.values.items()
+        }
+        template = VIETNAMESE.get(sentence.template, sentence.template)
+        return template.format(**values) if values else template
     if language == "vi":
         for pattern, vietnamese in _VIETNAMESE:
             if found := re.fullmatch(pattern, sentence, re.DOTALL):

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from imgret.errors import ImgretError
 from imgret.images import ImageError
 from imgret.search import SearchError
 from imgret.settings import Settings
@@ -305,7 +306,7 @@ class _Page:
         for tab in self._tabs:
             try:
                 changes |= self._found(tab, language, given)
-            except ValueError:  # an empty form or a broken picture, which the visitor knows already
+            except ImgretError:  # an empty form or a broken picture, which the visitor knows already
                 continue
         return {part: value for part, value in changes.items() if part not in (self._latest, self._part, self._address)}
 

@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from imgret.errors import ImgretError
-
 METADATA = "index_metadata.pickle"
 """The file that Chroma writes last. Without it, Chroma reads none of the others."""
 
@@ -25,7 +23,7 @@ _DICTS = 4
 """Chroma's metadata: three dictionaries in one. What is nested deeper overflows the stack of its parser."""
 
 
-class GraphError(ImgretError):
+class GraphError(ValueError):
     """A graph that Chroma could not walk safely; the text says what is wrong with it."""
 
 
@@ -102,7 +100,7 @@ def _check_bottom(path: Path, node: _Node, count: int) -> None:
         some = nodes[start : start + _ROWS_AT_ONCE]
         _check_links(some[:, : node.vector].copy().view("<u4"), count)
         labels[start : start + len(some)] = some[:, node.label :].copy().view("<u8")[:, 0]
-    if len(np.unique(labels)) < count or labels.max() > np.iinfo(np.uint32).max:
+    if len(np.unique(labels)) < count or np.max(labels) > np.iinfo(np.uint32).max:
         raise GraphError("its nodes have no names of their own")
 
 

@@ -41,13 +41,15 @@ class ChromaServer:
             whole = None
         if whole and "@" in parts.netloc:
             raise VectorError(
-                f"The address of the Chroma server at {parts.hostname} has a name or a password in it; "
-                "leave it out and set IMGRET_CHROMA_TOKEN."
+                "The address of the Chroma server at {host} has a name or a password in it; leave it out "
+                "and set IMGRET_CHROMA_TOKEN.",
+                host=parts.hostname,
             )
         if not whole or parts.query or parts.fragment:
             raise VectorError(
-                f"{self.url.rpartition('@')[2]!r} is not the address of a Chroma server, which is http:// or https://, "
-                "a host, a port and a path if it has them, such as http://127.0.0.1:8000."
+                "{url!r} is not the address of a Chroma server, which is http:// or https://, a host, a "
+                "port and a path if it has them, such as http://127.0.0.1:8000.",
+                url=self.url.rpartition("@")[2],
             )
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             raise VectorError(

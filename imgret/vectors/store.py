@@ -101,23 +101,26 @@ class VectorStore:
         """
         temp = TempFolder(cache, "chroma")
         copy = temp.folder / "db"
+        refusal = "The embeddings in {folder} cannot be opened ({reason}); build the index anew."
         try:
-            working_copy(folder, copy)
-            check(copy, embeddings.shape[1])
-            source = LocalCollection(client_of(copy), temp)
+            try:
+                working_copy(folder, copy)
+                check(copy, embeddings.shape[1])
+                source = LocalCollection(client_of(copy), temp)
+                found = source.collection.count()
+            except Exception as error:  # Chroma's, SQLite's and the disk's
+                raise VectorError(refusal, folder=folder, reason=one_line(error)) from error
             store = cls(source, len(embeddings))
-            if (found := source.collection.count()) != len(embeddings):
-                raise ValueError(f"there are {found} instead of {len(embeddings)}")
+            if found != len(embeddings):
+                raise VectorError(refusal, folder=folder, reason=f"there are {found} instead of {len(embeddings)}")
             probes = np.linspace(0, len(embeddings) - 1, PROBES, dtype=np.int64)
             nearest = np.concatenate([store.query(embeddings[row], 1) for row in probes])
             if np.mean((embeddings[nearest] * embeddings[probes]).sum(axis=1) > 1 - PROBE_TOLERANCE) < 0.5:
-                raise ValueError("its rows do not find themselves")
+                raise VectorError(refusal, folder=folder, reason="its rows do not find themselves")
             return store
-        except Exception as error:
+        except BaseException:
             temp.close()
-            raise VectorError(
-                f"The embeddings in {folder} cannot be opened ({one_line(error)}); build the index anew."
-            ) from error
+            raise
 
     @classmethod
     def connect(cls, server: ChromaServer, name: str, keys: Keys) -> "VectorStore":
