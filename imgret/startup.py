@@ -38,7 +38,7 @@ class ReadyIndex:
     """A retriever, where its index came from, and, if it is not the configured one, a sentence that says why.
 
     `stands_in` is whether it is the embedded library in the place of the configured one; `built` the folder of the
-    whole configured library, if this process has just built it.
+    whole configured library, if it was built on this machine.
     """
 
     retriever: Retriever
@@ -134,7 +134,8 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
         return
     if index is not None and index.manifest.library == LibraryInfo.of(library) and _kept_as_set(index, settings):
         log.info("taking the index that was built here before")
-        yield ReadyIndex(_retriever(index, settings), "built here before")
+        # A start that was ended before it had published left this one.
+        yield ReadyIndex(_retriever(index, settings), "built here before", built=folder)
         return
     log.info("building the index of %s with %s", settings.library, settings.encoder)
     if index is None and (library.count is None or library.count > 2 * FIRST):
@@ -186,10 +187,10 @@ def publish_built(
                 private=_is_private(settings.space),
             )
         log.info("published the index as %s", repo)
-        return replace(ready, origin=f"built now, and published as {repo}")
+        return replace(ready, origin=f"{ready.origin}, and published as {repo}")
     except (HubError, InvalidIndexError) as error:
         log.warning("The index is not published, so the next start builds it again. %s", error)
-        return replace(ready, origin=f"built now, and not published. {error}")
+        return replace(ready, origin=f"{ready.origin}, and not published. {error}")
 
 
 def _is_private(space: str) -> bool:

@@ -238,12 +238,12 @@ except LibraryError as error:
     assert "breaks off after row" in json.loads(printed)
 
 
-def published(hub):
+def published(hub, name=INDEX):
     """The manifest of the index on the Hub; all that it names is there, whole, and nothing of an older one.
 
     Of one commit: what a killed client had asked for may become another one while this reads.
     """
-    files = hub.repo("models", INDEX).files
+    files = hub.repo("models", name).files
     manifest = json.loads(files["manifest.json"].path.read_bytes())
     for name, entry in manifest["files"].items():
         data = files[name].path.read_bytes()
@@ -642,13 +642,17 @@ def disk(tmp_path_factory, cache):
     return new
 
 
-def on_space(client, token="can-write", **variables):
-    """What a Space shows, step by step, as (origin, notice, library, pictures, hits), and how it ends."""
+def space_process(client, token, **variables):
     asked = {
         "SPACE_ID": "org/space", "IMGRET_LIBRARY": "org/pictures", "IMGRET_ENCODER": "starter",
         "IMGRET_PIXEL_SIZE": "16", "IMGRET_LIMIT": "60",
     }  # fmt: skip
-    process = client.start(ON_SPACE, TIGER, token=token, **asked | variables)
+    return client.start(ON_SPACE, TIGER, token=token, **asked | variables)
+
+
+def on_space(client, token="can-write", **variables):
+    """What a Space shows, step by step, as (origin, notice, library, pictures, hits), and how it ends."""
+    process = space_process(client, token, **variables)
     printed, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     *steps, (end,) = map(json.loads, printed.splitlines())
@@ -688,6 +692,23 @@ def test_two_starts_at_once_end_with_one_whole_index(hub, disk, tmp_path):
     assert hub.repo("models", "org/space-index").private
     steps, end = on_space(Client(hub, tmp_path / "home-3", disk(tmp_path / "cache-3")))
     assert (steps[-1][1:], end) == ([None, "org/pictures", 60, 2], "the Hub (org/space-index)")
+
+
+def test_a_kill_at_any_moment_of_a_start_that_builds_and_publishes_leaves_no_half_index(hub, disk, tmp_path):
+    hub.add("spaces", "org/space", tmp_path)
+    began, whole = time.monotonic(), ("models", "org/space-index")
+    on_space(Client(hub, tmp_path / "home", disk(tmp_path / "cache")))
+    longest = time.monotonic() - began
+    del hub.repos[whole]
+    clients = iter([Client(hub, tmp_path / f"home-{n}", disk(tmp_path / f"cache-{n}")) for n in range(3)])
+    for _ in kill_at_random_moments(3, longest, lambda: space_process(next(clients), "can-write")):
+        if whole in hub.repos and "manifest.json" in hub.repo(*whole).files:
+            assert published(hub, "org/space-index")["count"] == 60
+    for number in range(3):  # a restart with the disk of a killed one
+        steps, end = on_space(Client(hub, tmp_path / f"home-{number}", tmp_path / f"cache-{number}"))
+        assert steps[-1][1:] == [None, "org/pictures", 60, 2]
+        assert end.endswith(("and published as org/space-index", "the Hub (org/space-index)"))
+    assert published(hub, "org/space-index")["count"] == 60
 
 
 def test_a_library_that_cannot_be_had_leaves_the_embedded_one_which_is_never_published(hub, disk, tmp_path):
