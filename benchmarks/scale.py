@@ -10,7 +10,7 @@ eighth and mirrored, and for the vectors its first 10,000 embeddings by `starter
 one of its label, and by noise of a tenth of its length. Queries are pictures that are no rows (files with "test" in
 their name) and their embeddings.
 
-Prints a table: rows a second of each stage, the seconds to replace a thousand vectors on the server, disk, the server's
+Prints a table: rows a second of each stage, disk, the server's
 memory, what `imgret serve` takes of its own (anonymous memory; what it maps of the index is shared and can be dropped),
 the median and 95th percentile of a query, and how many of the ten nearest the vectors' search finds. Needs faiss-cpu
 and scipy as benchmarks.pixels does, and matplotlib.
@@ -47,7 +47,7 @@ from imgret.library import Entry
 from imgret.metrics import METRICS
 from imgret.pixels.sketches import Sketches
 from imgret.settings import EXAMPLES, Settings
-from imgret.vectors import ChromaServer, VectorStore, collection_of, keys_of
+from imgret.vectors import ChromaServer, VectorStore, collection_of
 from tests.chroma import Chroma
 
 CHROMA_CONFIG = """persist_path: {folder}
@@ -61,7 +61,6 @@ collections_with_segments_provider:
 SIDE, K, BASE = 32, 10, 10_000
 QUERIES, VECTOR_QUERIES = 60, 200
 NOISE = 0.1
-REPLACED = 1000
 
 
 class Made:
@@ -131,8 +130,7 @@ def build(made: Made, folder: Path, n: int, chroma: Chroma) -> tuple[Manifest, d
     rows = [made.row(number) for number in range(n)]
     assemble(rows, made.features, made.base.shape[1], SIDE, draft, stages)
     labels = [row.entry.label for row in rows]
-    keys = keys_of((row.content for row in rows), labels)
-    write = partial(VectorStore.write, server, collection_of(content), "benchmark", keys)
+    write = partial(VectorStore.write, server, collection_of(content), "benchmark")
     recall = write_search_structures(draft, labels, made.exported, write, stages)
     manifest = Manifest(
         format=layout.FORMAT,
@@ -151,18 +149,6 @@ def build(made: Made, folder: Path, n: int, chroma: Chroma) -> tuple[Manifest, d
     )
     layout.write_manifest(folder, manifest)
     return manifest, stages.ended()
-
-
-def replace_some(made: Made, index: Index) -> float:
-    """The seconds it takes to bring the server's collection from `index` to a library with REPLACED other pictures."""
-    rows = [made.row(number) for number in range(REPLACED, len(index) + REPLACED)]
-    new = [made.features(row.content).embedding for row in rows[-REPLACED:]]
-    embeddings, labels = np.concatenate([index.embeddings[REPLACED:], new]), [row.entry.label for row in rows]
-    started = time.perf_counter()
-    keys = keys_of((row.content for row in rows), labels)
-    location = index.manifest.vectors
-    VectorStore.write(ChromaServer(location.url), location.collection, "benchmark", keys, embeddings, labels)
-    return time.perf_counter() - started
 
 
 def found_of_nearest(store: VectorStore, embeddings: np.ndarray, queries: np.ndarray) -> float:
@@ -230,7 +216,6 @@ def measure(made: Made, work: Path, n: int, cache: Path, embedded: bool) -> dict
             store.close()
         os.environ["IMGRET_CHROMA_URL"] = chroma.url
         result["page_MB"] = served(folder, cache)
-        result["replaced_s"] = replace_some(made, index)
         index.close()
         return result
     finally:
@@ -263,7 +248,6 @@ def table(results: list[dict[str, Any]]) -> str:
                 "vectors to the embedded store, likewise",
                 lambda r: f"{r['pictures'] / r['embedded_s']:,.0f}" if "embedded_s" in r else "-",
             ),
-            line(f"{REPLACED:,} vectors replaced on the server, seconds", lambda r: f"{r['replaced_s']:.1f}"),
             line("GB on disk: index; server", lambda r: f"{r['index_GB']:.2f}; {r['server_GB_on_disk']:.2f}"),
             line("MB of memory: page, its own; server", lambda r: f"{r['page_MB']:,.0f}; {r['server_MB']:,.0f}"),
             line("opened in ms", lambda r: f"{r['open_ms']:.0f}"),

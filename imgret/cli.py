@@ -78,11 +78,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A",
         help="the Ray cluster: host:port or auto; without it Ray runs on this machine alone",
     )
-    build.add_argument(
-        "--prune",
-        action="store_true",
-        help="drop the collections that earlier builds in FOLDER wrote on the Chroma server (IMGRET_CHROMA_URL)",
-    )
     build.add_argument("--image-column", metavar="C")
     build.add_argument("--label-column", metavar="C")
     build.add_argument("--caption-column", metavar="C")
@@ -168,8 +163,6 @@ def _build(options: argparse.Namespace) -> None:
     engine = on_ray(options.address) if options.engine == "ray" else None
     settings = Settings.read()
     cache, chroma = settings.cache, ChromaServer.of(settings)
-    if options.prune and chroma is None:
-        raise ImgretError("--prune drops collections on a Chroma server; set IMGRET_CHROMA_URL to its address.")
     named = {name: getattr(options, name) for name in ("config", "image_column", "label_column", "caption_column")}
     library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **named)
     encoder = (
@@ -187,7 +180,6 @@ def _build(options: argparse.Namespace) -> None:
             cache=cache,
             engine=engine,
             chroma=chroma,
-            prune=options.prune,
         )
     manifest = index.manifest
     recall = manifest.recall

@@ -34,7 +34,7 @@ from imgret.files import durable
 from imgret.files.npy import mapped, open_array
 from imgret.library import ImageLibrary, Record, is_commit
 from imgret.pixels import PixelIndex
-from imgret.vectors import ChromaServer, Keys, RecallAudit, VectorError, VectorStore, collection_of, keys_of
+from imgret.vectors import ChromaServer, RecallAudit, VectorError, VectorStore, collection_of
 
 FORMAT = 1
 MAX_JSON = 64 * 2**20
@@ -325,7 +325,7 @@ class Index:
         location = self.manifest.vectors
         if self._chroma is not None:
             name = location.collection if location else collection_of(self.manifest.content)
-            return VectorStore.connect(self._chroma, name, self.keys)
+            return VectorStore.connect(self._chroma, name, len(self))
         if location is not None:
             raise VectorError(
                 f"The vectors of this index are on the Chroma server at {location.url}; "
@@ -338,12 +338,7 @@ class Index:
     ) -> RecallAudit:
         """Writes the embeddings to a server, where `open` finds them, unless it has them. Raises VectorError."""
         name, labels = collection_of(self.manifest.content), self.column("label")
-        return VectorStore.write(server, name, owner, self.keys, self.embeddings, labels, progress)
-
-    @property
-    def keys(self) -> Keys:
-        """The ids of the rows on a Chroma server. (N,) uint64."""
-        return keys_of(self.column("content"), self.column("label"))
+        return VectorStore.write(server, name, owner, self.embeddings, labels, progress)
 
     @property
     def encoder_folder(self) -> Path | None:

@@ -39,7 +39,7 @@ def trees() -> dict[Path, ast.Module]:
 
 def made_sentences() -> list[tuple[str, ast.Call]]:
     """Each call that makes an error or a sentence, and where."""
-    makers = error_classes() | {"Sentence"}
+    makers = error_classes() | {"Sentence", "_unlike"}
     return [
         (f"{path.relative_to(ROOT)}:{node.lineno}", node)
         for path, tree in trees().items()

@@ -55,7 +55,7 @@ from imgret.library import Entry, ImageLibrary
 from imgret.pixels import PixelIndex, is_small
 from imgret.projection import tsne_layout
 from imgret.search import Retriever
-from imgret.vectors import ChromaServer, RecallAudit, VectorStore, can_grow, collection_of, drop, keys_of, ping
+from imgret.vectors import ChromaServer, RecallAudit, VectorStore, collection_of, drop, ping
 
 BATCH = 16
 AHEAD = 4 * BATCH
@@ -102,7 +102,6 @@ def build_index(
     cache: Path | None = None,
     engine: Engine | None = None,
     chroma: ChromaServer | str | None = None,
-    prune: bool = False,
 ) -> Index:
     """Builds the index of `library` in `folder`, or updates the one that is there, and opens it.
 
@@ -117,9 +116,9 @@ def build_index(
         progress: called with (stage, done, total).
         cache: the folder for working copies and encoders; default ~/.cache/imgret.
         engine: what decodes and embeds, threads of this process or `imgret.build.ray.on_ray`. The index is the same.
-        chroma: a Chroma server or its address, which then gets the vectors instead of the folder: in a new collection,
-            or added to that of the old index. The old index stays searchable until a build with `prune`.
-        prune: drop from the server what earlier builds in this folder wrote, unless builds in other folders use it.
+        chroma: a Chroma server or its address, which then gets the vectors instead of the folder, in a collection named
+            after their content. Of what builds in this folder wrote there, the collection of the index before stays for
+            those who still search it; what is older is dropped.
 
     Raises:
         BuildError, VectorError: the index cannot be built or its vectors cannot be written. What the library, the
@@ -140,7 +139,7 @@ def build_index(
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-        _build(library, folder, work, encoder, pixel_size, progress, cache, engine or in_threads, chroma, prune)
+        _build(library, folder, work, encoder, pixel_size, progress, cache, engine or in_threads, chroma)
         shutil.rmtree(work, ignore_errors=True)  # Windows removes no lock that is held; the next build takes it
     except Timeout:
         raise BuildError(f"Another build is writing to {folder}; wait for it to end.") from None
@@ -174,7 +173,6 @@ def _build(
     cache: Path | None,
     engine: Engine,
     chroma: ChromaServer | None,
-    prune: bool,
 ) -> None:
     uri = encoder if isinstance(encoder, str) else encoder.uri
     kind = hashlib.sha256(f"{uri}\0{pixel_size}".encode()).hexdigest()[:12]
@@ -206,11 +204,8 @@ def _build(
         write: Write = partial(VectorStore.create, draft / layout.VECTORS)
         location = None
         if chroma is not None:
-            name, keys = collection_of(content), keys_of((row.content for row in rows), labels)
-            if old is not None and (its := old.manifest.vectors) and can_grow(chroma, its.collection, old.keys, keys):
-                name = its.collection
-            location = VectorLocation(chroma.url, name)
-            write = partial(VectorStore.write, chroma, name, _owner(folder), keys)
+            location = VectorLocation(chroma.url, collection_of(content))
+            write = partial(VectorStore.write, chroma, location.collection, _owner(folder))
         of_this_build: dict[str, Any] = {
             "library": LibraryInfo.of(library),
             "skipped_count": len(skipped),
@@ -243,13 +238,22 @@ def _build(
             shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
             os.rename(draft, folder / data)
             manifest = replace(manifest, data=data, files=layout.list_files(folder, data))
+    before = _collection_before(folder)
     layout.write_manifest(folder, manifest)
     for path in folder.glob("data-*"):
         if path.name != data:
             shutil.rmtree(path, ignore_errors=True)  # what somebody still reads stays on Windows until the next build
-    if prune and chroma is not None:
-        dropped = drop(chroma, _owner(folder), name, keys)
-        progress("dropped", dropped, dropped)
+    if chroma is not None and location is not None:
+        drop(chroma, _owner(folder), [location.collection, *before])
+
+
+def _collection_before(folder: Path) -> list[str]:
+    """The name of the collection on a server that the index in `folder` has, if there is one."""
+    try:
+        location = Manifest.read(folder).vectors
+    except InvalidIndexError:
+        return []
+    return [location.collection] if location else []
 
 
 def _evaluate_draft(

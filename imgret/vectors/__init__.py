@@ -3,20 +3,17 @@
 No other package imports Chroma. It is imported when a collection is first opened or written.
 """
 
-from imgret.vectors.base import Keys, RecallAudit, VectorError
+from imgret.vectors.base import RecallAudit, VectorError
 from imgret.vectors.server import ChromaServer
-from imgret.vectors.server_collection import can_grow, collection_of, drop, keys_of, ping
+from imgret.vectors.server_collection import collection_of, drop, ping
 from imgret.vectors.store import VectorStore
 
 __all__ = [
     "ChromaServer",
-    "Keys",
     "RecallAudit",
     "VectorError",
     "VectorStore",
-    "can_grow",
     "collection_of",
     "drop",
-    "keys_of",
     "ping",
 ]

@@ -11,7 +11,6 @@ from imgret.errors import ImgretError
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
-Keys = npt.NDArray[np.uint64]
 
 HNSW: dict[str, Any] = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32}
 FIRST_EF_SEARCH = 100
@@ -46,18 +45,11 @@ def creation_options(ef_search: int) -> dict[str, Any]:
     return {"embedding_function": None, "configuration": {"hnsw": HNSW | {"ef_search": ef_search}}}
 
 
-def batch_of(rows: Rows, names: list[str], embeddings: Floats, labels: Sequence[str | None]) -> dict[str, Any]:
+def batch_of(rows: Rows, embeddings: Floats, labels: Sequence[str | None]) -> dict[str, Any]:
+    """The `rows` as Chroma takes them; the id of each is its number."""
     of_rows = (labels[row] for row in rows)
     return {
-        "ids": names,
+        "ids": [str(row) for row in rows],
         "embeddings": np.asarray(embeddings[rows]),
         "metadatas": [None if label is None else {LABEL: label} for label in of_rows],
     }
-
-
-def names_of(keys: Keys | Rows) -> list[str]:
-    return [str(key) for key in keys]
-
-
-def keys_named(names: list[str]) -> Keys:
-    return np.array([int(name) for name in names], np.uint64)

@@ -28,7 +28,7 @@ class LocalCollection:
         try:
             found = self.collection.query(query_embeddings=vectors, n_results=k, where=where, include=[])
         except Exception as error:
-            raise VectorError(f"The embeddings cannot be searched ({one_line(error)}).") from error
+            raise VectorError("The embeddings cannot be searched ({reason}).", reason=one_line(error)) from error
         return list(found["ids"][0])
 
     def close(self) -> None:

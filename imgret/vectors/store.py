@@ -13,15 +13,12 @@ from imgret.vectors.base import (
     BATCH,
     LABEL,
     Floats,
-    Keys,
     RecallAudit,
     Rows,
     VectorError,
     batch_of,
     creation_options,
     first_ef_search,
-    keys_named,
-    names_of,
 )
 from imgret.vectors.local_collection import COLLECTION, LocalCollection, check, client_of, working_copy
 from imgret.vectors.server import ChromaServer
@@ -38,13 +35,8 @@ class VectorStore:
     Opened with `open`, made with `create`; on a server with `connect` and `write`. Safe to ask from several threads.
     """
 
-    def __init__(self, source: LocalCollection | ServerCollection, count: int, keys: Keys | None = None) -> None:
-        """`keys`: the ids of the rows in the collection, if they are not the row numbers. The collection may hold
-        others.
-        """
+    def __init__(self, source: LocalCollection | ServerCollection, count: int) -> None:
         self._source, self._count = source, count
-        self._order = None if keys is None else np.argsort(keys)
-        self._keys = None if keys is None else keys[self._order]
 
     @classmethod
     def create(
@@ -64,7 +56,9 @@ class VectorStore:
         except VectorError:
             raise
         except Exception as error:  # Chroma's, SQLite's and the disk's
-            raise VectorError(f"The embeddings cannot be stored in {folder} ({one_line(error)}).") from error
+            raise VectorError(
+                "The embeddings cannot be stored in {folder} ({reason}).", folder=folder, reason=one_line(error)
+            ) from error
 
     @classmethod
     def _created(
@@ -76,7 +70,7 @@ class VectorStore:
         step = min(client.get_max_batch_size(), BATCH)
         for first in range(0, len(embeddings), step):
             rows = np.arange(first, min(first + step, len(embeddings)))
-            collection.add(**batch_of(rows, names_of(rows), embeddings, labels))
+            collection.add(**batch_of(rows, embeddings, labels))
             progress(first + len(rows))
         client.close()
         while True:
@@ -101,7 +95,6 @@ class VectorStore:
         """
         temp = TempFolder(cache, "chroma")
         copy = temp.folder / "db"
-        refusal = "The embeddings in {folder} cannot be opened ({reason}); build the index anew."
         try:
             try:
                 working_copy(folder, copy)
@@ -109,25 +102,25 @@ class VectorStore:
                 source = LocalCollection(client_of(copy), temp)
                 found = source.collection.count()
             except Exception as error:  # Chroma's, SQLite's and the disk's
-                raise VectorError(refusal, folder=folder, reason=one_line(error)) from error
+                raise _unopened(folder, one_line(error)) from error
             store = cls(source, len(embeddings))
             if found != len(embeddings):
-                raise VectorError(refusal, folder=folder, reason=f"there are {found} instead of {len(embeddings)}")
+                raise _unopened(folder, f"there are {found} instead of {len(embeddings)}")
             probes = np.linspace(0, len(embeddings) - 1, PROBES, dtype=np.int64)
             nearest = np.concatenate([store.query(embeddings[row], 1) for row in probes])
             if np.mean((embeddings[nearest] * embeddings[probes]).sum(axis=1) > 1 - PROBE_TOLERANCE) < 0.5:
-                raise VectorError(refusal, folder=folder, reason="its rows do not find themselves")
+                raise _unopened(folder, "its rows do not find themselves")
             return store
         except BaseException:
             temp.close()
             raise
 
     @classmethod
-    def connect(cls, server: ChromaServer, name: str, keys: Keys) -> "VectorStore":
-        """The rows called `keys` (N,) in the collection `name` on `server`, which is asked for it by the first query,
-        and anew by each that finds it gone.
+    def connect(cls, server: ChromaServer, name: str, count: int) -> "VectorStore":
+        """The collection `name` of `count` rows on `server`, which is asked for it by the first query, and anew by each
+        that finds it gone.
         """
-        return cls(ServerCollection(server, name, keys), len(keys), keys)
+        return cls(ServerCollection(server, name, count), count)
 
     @classmethod
     def write(
@@ -135,31 +128,28 @@ class VectorStore:
         server: ChromaServer,
         name: str,
         owner: str,
-        keys: Keys,
         embeddings: Floats,
         labels: Sequence[str | None],
         progress: Callable[[int], None] = lambda done: None,
     ) -> RecallAudit:
-        """`create` on a server, in the collection `name`, with the rows called `keys` (N,); what a collection that is
-        there lacks is added to it.
+        """`create` on a server, in the collection `name`, unless it is there.
 
         A new one gets that name once it is counted and audited. Until then it is a draft, whose rows are the first ones
-        at any moment: a later call goes on where one was cut off, and two at once write the same rows. `owner` is added
-        to those that `drop` asks. Raises VectorError.
+        at any moment: a later call goes on where one was cut off, and two at once write the same rows. `owner` is noted
+        for `drop`. Raises VectorError.
         """
         final, draft = (
-            ServerCollection(server, called, keys, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
+            ServerCollection(server, called, len(embeddings), BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
             for called in (name, name + DRAFT)
         )
         try:
             if not final.is_there(embeddings.shape[1]):
                 draft.create(owner, embeddings, labels, progress)
-                audit = draft.tune_ef_search(partial(cls(draft, len(keys), keys).audit, embeddings))
+                audit = draft.tune_ef_search(partial(cls(draft, len(embeddings)).audit, embeddings))
                 if draft.rename(name):
-                    final.add_note(owner)
                     return audit
-            final.append(owner, embeddings, labels, progress)
-            return final.tune_ef_search(partial(cls(final, len(keys), keys).audit, embeddings))
+            final.add_owner(owner)
+            return final.tune_ef_search(partial(cls(final, len(embeddings)).audit, embeddings))
         finally:
             final.close()
             draft.close()
@@ -170,25 +160,12 @@ class VectorStore:
         At most (k,) int64.
         """
         where = None if labels is None else {LABEL: {"$in": list(labels)}}
-        wanted, asked = min(k, self._count), k
-        while True:
-            names = self._source.nearest([np.asarray(vector, dtype=np.float32)], asked, where)
-            rows = self._rows_of(names)[:k]
-            if len(rows) >= wanted or len(names) < asked:
-                break
-            asked *= 2  # rows of another index were among them
-        short = labels is None and len(rows) < wanted
+        names = self._source.nearest([np.asarray(vector, dtype=np.float32)], k, where)[:k]
+        rows = np.array([int(name) if name.isdecimal() else -1 for name in names], dtype=np.int64)
+        short = labels is None and len(rows) < min(k, self._count)
         if short or len(np.unique(rows)) < len(rows) or (rows < 0).any() or (rows >= self._count).any():
             raise VectorError("The embeddings cannot be searched (rows are missing or unknown); build it anew.")
         return rows
-
-    def _rows_of(self, names: list[str]) -> Rows:
-        """The rows with these ids, without those of other indexes."""
-        if self._keys is None or self._order is None:
-            return np.array([int(name) if name.isdecimal() else -1 for name in names], dtype=np.int64)
-        keys = keys_named(names)
-        at = np.minimum(np.searchsorted(self._keys, keys), self._count - 1)
-        return np.asarray(self._order[at[self._keys[at] == keys]], dtype=np.int64)
 
     def audit(self, embeddings: Floats, ef_search: int) -> RecallAudit:
         """Recall@10 of this collection against exact search over `embeddings` (N, d), the rows it was made from.
@@ -215,6 +192,12 @@ class VectorStore:
     def close(self) -> None:
         """Closes the files or the connection. The store cannot be used any more."""
         self._source.close()
+
+
+def _unopened(folder: Path, reason: str) -> VectorError:
+    return VectorError(
+        "The embeddings in {folder} cannot be opened ({reason}); build the index anew.", folder=folder, reason=reason
+    )
 
 
 def _best_scores(queries: Floats, embeddings: Floats, k: int) -> Floats:
