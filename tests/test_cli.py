@@ -1,5 +1,8 @@
 """Every command answers, or ends with exit code 2 and one line."""
 
+import csv
+import io
+import itertools
 import json
 import os
 import re
@@ -9,8 +12,10 @@ import sys
 import tomllib
 
 import pytest
+from PIL import Image
 
-from imgret import Retriever
+from imgret import Retriever, load_image
+from imgret.cli import main
 from tests.conftest import QUERIES, ROOT
 
 TIGER = str(QUERIES / "tiger.webp")
@@ -68,6 +73,80 @@ def test_a_text_is_searched_by_clip(imgret, index_folder, retriever: Retriever):
     assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in retriever.by_clip(text="a red flower", k=3)]
 
 
+def printed_by(capsys, *arguments):
+    assert main(list(map(str, arguments))) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pictured", [{}, {"image": TIGER}, {"like": "animals/birds/ostrich.webp"}], ids=str)
+def test_search_asks_whatever_by_clip_can(index_folder, retriever, cache, capsys, monkeypatch, pictured):
+    monkeypatch.setenv("IMGRET_CACHE", str(cache))
+    options = {"text": "--text", "negative": "--not", "text_weight": "--weight", "image": "--image", "like": "--like"}
+    for text, negative, weight, labels in itertools.product(
+        ({}, {"text": "a bird"}),
+        ({}, {"negative": "a tree"}),
+        ({}, {"text_weight": 0.2}),
+        ({}, {"labels": ["animals/birds", "food/fruit"]}),
+    ):
+        query = pictured | text | negative | weight | labels
+        if not (pictured or text):
+            continue
+        command = ["search", index_folder, "--metric", "clip", "-k", 4, "--json"]
+        for name, option in options.items():
+            command += [option, query[name]] if name in query else []
+        for label in query.get("labels", ()):
+            command += ["--label", label]
+        answer = json.loads(printed_by(capsys, *command))
+        assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in retriever.by_clip(**query, k=4)], query
+
+
+def test_a_part_of_a_picture_many_pictures_and_a_grid_of_hits(
+    index_folder, retriever, cache, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("IMGRET_CACHE", str(cache))
+    search = ("search", index_folder, "-k", 7)
+    half = load_image(TIGER)
+    half = half.crop((0, 0, half.width // 2, half.height))
+    part = ("--image", TIGER, "--part", "0,0,0.5,1")
+    printed = printed_by(capsys, *search, *part, "--csv", "--save", tmp_path / "a.png")
+    rows = list(csv.DictReader(io.StringIO(printed)))
+    expected = retriever.by_pixels(half, k=7)
+    assert [(row["id"], float(row["score"])) for row in rows] == [(hit.id, hit.score) for hit in expected]
+    with Image.open(tmp_path / "a.png") as grid:
+        assert grid.size == (5 * 200, 2 * 222)
+        corner = grid.crop((4, 4, 196, 196)).convert("L")
+        assert corner.getextrema()[0] < 255  # the first hit is painted
+
+    rows = list(csv.DictReader(io.StringIO(printed_by(capsys, *search, "--images", QUERIES, "--csv"))))
+    answers = json.loads(printed_by(capsys, *search, "--images", QUERIES, "--json"))["queries"]
+    assert [row["query"] for row in rows[::7]] == [str(path) for path in sorted(QUERIES.glob("*.webp"))]
+    assert [answer["query"] for answer in answers] == [row["query"] for row in rows[::7]]
+    for answer in answers:
+        assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in retriever.by_pixels(answer["query"], k=7)]
+
+
+def test_info_says_what_the_manifest_says(imgret, index_folder):
+    manifest = json.loads((index_folder / "manifest.json").read_text())
+    assert json.loads(imgret("info", index_folder, "--json").stdout)["count"] == manifest["count"]
+    said = imgret("info", index_folder).stdout
+    for part in ("545, 0 skipped", "animals/mammals 68", "and 50 more", manifest["encoder"]["uri"], "64 x 64"):
+        assert part in said
+    assert refused(imgret("info", index_folder / "nowhere"), "holds no finished index")
+
+
+def test_the_cache_is_listed_and_cleared(tmp_path, imgret):
+    kept = tmp_path / "cache" / "indexes" / "a"
+    kept.mkdir(parents=True)
+    (kept / "file").write_bytes(b"x" * 2_000_000)
+    (kept / "link").symlink_to(ROOT)
+    told = imgret("cache", IMGRET_CACHE=str(tmp_path / "cache")).stdout
+    assert told.split() == ["2.0", "MB", "indexes", "2.0", "MB", "in", str(tmp_path / "cache")]
+    assert "cleared" in imgret("cache", "--clear", IMGRET_CACHE=str(tmp_path / "cache")).stdout
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert (ROOT / "README.md").exists()
+    assert "0.0 MB" in imgret("cache", IMGRET_CACHE=str(tmp_path / "nothing")).stdout
+
+
 def test_evaluate_prints_a_row_a_method_and_the_captions(imgret, index_folder):
     printed = imgret("evaluate", index_folder, "--queries", 20).stdout
     assert [line.split()[0] for line in printed.splitlines()[2:7]] == ["l1", "l2", "cosine", "correlation", "clip"]
@@ -77,7 +156,7 @@ def test_evaluate_prints_a_row_a_method_and_the_captions(imgret, index_folder):
 def test_errors_end_in_one_line_and_exit_code_2(imgret, index_folder, tmp_path):
     (tmp_path / "no.jpg").write_text("<html>")
     search = ("search", index_folder)
-    assert refused(imgret(*search), "--image --text is required")
+    assert refused(imgret(*search), "nothing to search for")
     assert refused(imgret(*search, "--image", tmp_path / "no.jpg"), "not a picture")
     assert refused(imgret(*search, "--image", tmp_path / "gone.jpg"), "no picture file at")
     assert refused(imgret(*search, "--image", TIGER, "-k", 0), "whole number of at least 1")
@@ -85,6 +164,12 @@ def test_errors_end_in_one_line_and_exit_code_2(imgret, index_folder, tmp_path):
     assert refused(imgret(*search, "--image", TIGER, "--metric", "l3"), "invalid choice")
     assert refused(imgret(*search, "--text", ""), "text is empty")
     assert refused(imgret(*search, "--text", "a cat", "--metric", "l1"), "needs --image")
+    assert refused(imgret(*search, "--image", TIGER, "--label", "food", "--metric", "l1"), "pictures alone")
+    assert refused(imgret(*search, "--text", "x", "--part", "0,0,1,1"), "needs --image")
+    assert refused(imgret(*search, "--images", QUERIES, "--save", "x.webp"), "goes without")
+    assert refused(imgret(*search, "--images", tmp_path / "nowhere"), "no pictures in")
+    assert refused(imgret(*search, "--image", TIGER, "--save", tmp_path / "x.doc"), "name a .webp")
+    assert imgret(*search, "--image", TIGER, "--save", tmp_path / "no" / "x.webp").returncode == 2
     assert refused(imgret(*search, "--text", "x", "--encoder", "ViT-B-32/random"), "built with the encoder starter")
     assert refused(imgret("search", tmp_path, "--text", "a cat"), "holds no finished index")
     assert refused(imgret("build", tmp_path, "--out", tmp_path / "index"), "no picture that can be used")

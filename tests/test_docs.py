@@ -11,7 +11,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from imgret.cli import _parser
+from imgret.cli import parser
 from imgret.hub import space
 from imgret.settings import Settings
 from imgret.ui.address import OURS
@@ -95,7 +95,7 @@ def test_every_imgret_command_of_the_pages_is_one_that_there_is():
     asked = [line for line in lines if line.startswith("imgret ")]
     assert len(asked) > 20
     for line in asked:
-        _parser().parse_args(shlex.split(line, comments=True)[1:])
+        parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
 def test_every_module_target_and_test_that_the_pages_name_is_there():
@@ -195,7 +195,7 @@ def test_the_readmes_have_the_figures_of_the_build(retriever):
 
 def test_the_page_on_the_command_line_has_every_command_and_option():
     page = read(ROOT / "docs" / "cli.md")
-    (subparsers,) = [action for action in _parser()._actions if hasattr(action.choices, "items")]
+    (subparsers,) = [action for action in parser()._actions if hasattr(action.choices, "items")]
     assert len(subparsers.choices) > 5
     for name, command in subparsers.choices.items():
         (section,) = re.findall(rf"^## {name}$(.*?)(?=^## |\Z)", page, re.S | re.M)

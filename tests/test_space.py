@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from gradio_client import Client, handle_file
 
-from imgret.cli import _parser
+from imgret.cli import deploy, parser
 from imgret.settings import SPACE_ENCODER, SPACE_LIBRARY
 from tests.conftest import QUERIES, ROOT, free_port
 
@@ -39,8 +39,8 @@ def test_what_the_space_is_told_to_do_can_be_done_by_every_copy_of_it(block):
 def test_the_workflow_runs_a_command_that_there_is():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "index.yml").read_text())
     lines = [step["run"] for step in workflow["jobs"]["deploy"]["steps"] if step.get("run", "").startswith("imgret ")]
-    options = _parser().parse_args(shlex.split(lines[0])[1:])
-    assert (options.run.__name__, options.space, options.library) == ("_deploy", "$SPACE", "$LIBRARY")
+    options = parser().parse_args(shlex.split(lines[0])[1:])
+    assert (options.run, options.space, options.library) == (deploy.run, "$SPACE", "$LIBRARY")
 
 
 def proxy_to(address):

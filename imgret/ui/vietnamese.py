@@ -60,7 +60,14 @@ VIETNAMESE = {
     # The command line.
     "An address is that of a Ray cluster, so it needs --engine ray.": "Địa chỉ là của một cụm Ray, nên cần --engine ray.",
     "The index in {folder} was built with the encoder {made_with}, not {encoder}; leave --encoder out or build one with it.": "Chỉ mục ở {folder} được lập bằng mô hình {made_with}, không phải {encoder}; hãy bỏ --encoder hoặc lập một chỉ mục bằng mô hình ấy.",
-    "The metric {metric} compares pictures, so it needs --image; a text is searched with --metric clip.": "Độ đo {metric} so sánh hình, nên cần --image; với lời, hãy dùng --metric clip.",
+    "The metric {metric} compares pictures, so it needs --image or --like; a text is searched with --metric clip.": "Độ đo {metric} so sánh hình, nên cần --image hoặc --like; với lời, hãy dùng --metric clip.",
+    "The metric {metric} compares pictures alone; leave --text, --not and --label out, or take --metric clip.": "Độ đo {metric} chỉ so sánh hình; hãy bỏ --text, --not và --label, hoặc dùng --metric clip.",
+    "--part takes a part of a picture, so it needs --image.": "--part lấy một phần của hình, nên cần --image.",
+    "--images takes each picture of a folder by itself, so it goes without --image, --like, --part, --save and --open.": "--images tìm lần lượt từng hình của một thư mục, nên không đi cùng --image, --like, --part, --save và --open.",
+    "There are no pictures in {folder} to search with.": "Trong {folder} không có hình nào để tìm.",
+    "The hits cannot be written to {path} ({error}).": "Không ghi được kết quả vào {path} ({error}).",
+    "{path} is not the name of a picture; name a .webp, .png or .jpg file.": "{path} không phải là tên của một hình; hãy đặt tên tệp .webp, .png hoặc .jpg.",
+    "{path} cannot be removed ({error}); end what uses it and clear the cache again.": "Không xoá được {path} ({error}); hãy dừng chương trình đang dùng nó rồi xoá lại.",
     "There are no pictures in {root}; it must hold picture files, in class folders or not.": "Không có hình nào trong {root}; ở đó phải có tệp hình, trong các thư mục lớp hoặc không.",
     "No picture of the index has a label or a caption, so there is nothing to measure answers against.": "Không hình nào của chỉ mục có nhãn hay chú thích, nên không có gì để đo kết quả.",
     # Ray.

@@ -1,0 +1,71 @@
+"""`imgret build`: makes the index of a library."""
+
+import argparse
+import sys
+
+from imgret.cli.shared import Commands, ProgressBar, add_source_options
+from imgret.errors import ImgretError
+
+COLUMNS = ("image_column", "label_column", "caption_column")
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser("build", help="make the index of a library")
+    command.set_defaults(run=run)
+    command.add_argument(
+        "source", metavar="SOURCE", help="a folder of pictures, a parquet file, or a Hugging Face data set's id"
+    )
+    command.add_argument(
+        "--out", metavar="FOLDER", required=True, help="the index folder; an index that is there is brought up to date"
+    )
+    command.add_argument(
+        "--encoder",
+        metavar="URI",
+        default="starter",
+        help='such as "starter" (the default), "hf-hub:org/name", "ViT-B-32/laion2b_s34b_b79k"',
+    )
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the encoder runs")
+    command.add_argument(
+        "--engine", choices=["threads", "ray"], default="threads", help="what decodes and embeds: this process, or Ray"
+    )
+    command.add_argument(
+        "--address", metavar="A", help="the Ray cluster: host:port or auto; without it Ray runs on this machine alone"
+    )
+    for column in COLUMNS:
+        command.add_argument(f"--{column.replace('_', '-')}", metavar="C")
+    add_source_options(command)
+
+
+def run(options: argparse.Namespace) -> None:
+    from imgret.build import build_index
+    from imgret.build.ray import on_ray
+    from imgret.encoders import load_encoder
+    from imgret.library import ImageLibrary
+    from imgret.settings import Settings
+    from imgret.vectors import ChromaServer
+
+    if options.address is not None and options.engine != "ray":
+        raise ImgretError("An address is that of a Ray cluster, so it needs --engine ray.")
+    settings = Settings.read()
+    named = {name: getattr(options, name) for name in ("config", *COLUMNS)}
+    library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **named)
+    on_cpu = options.device == "cpu"
+    with ProgressBar() as progress:
+        index = build_index(
+            library,
+            options.out,
+            options.encoder if on_cpu else load_encoder(options.encoder, device=options.device, cache=settings.cache),
+            options.pixel_size,
+            progress=progress,
+            cache=settings.cache,
+            engine=on_ray(options.address) if options.engine == "ray" else None,
+            chroma=ChromaServer.of(settings),
+        )
+    manifest, recall = index.manifest, index.manifest.recall
+    print(
+        f"{options.out}: {len(index)} pictures, {len(manifest.labels)} labels, {manifest.skipped_count} skipped; "
+        f"encoder {manifest.encoder.uri}; recall@{recall.k} {recall.recall:.4f} with ef_search {recall.ef_search}"
+    )
+    for name, reason in manifest.skipped[:5]:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    index.close()

@@ -1,0 +1,38 @@
+"""`imgret evaluate`: measures how good the answers of all five methods are."""
+
+import argparse
+import json
+from dataclasses import asdict
+
+from imgret.cli.shared import Commands, ProgressBar, add_encoder_check, open_retriever
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser("evaluate", help="measure how good the answers of all five methods are")
+    command.set_defaults(run=run)
+    command.add_argument("folder", metavar="FOLDER")
+    command.add_argument("--queries", metavar="N", type=int, help="a sample of N queries instead of all pictures")
+    command.add_argument("--json", action="store_true")
+    add_encoder_check(command)
+
+
+def run(options: argparse.Namespace) -> None:
+    from imgret.evaluate import evaluate
+
+    retriever = open_retriever(options.folder, options.encoder)
+    with ProgressBar() as progress:
+        found = evaluate(retriever, options.queries, progress=progress)
+    if options.json:
+        print(json.dumps(asdict(found), ensure_ascii=False))
+        return
+    print(
+        f"{found.queries} queries, each against the other pictures of {len(retriever.index)}; "
+        f"{found.alone} more are the only ones of their label"
+    )
+    rows: list[tuple[str, dict[str, float]]] = list(found.methods.items())
+    if rows:
+        print(f"{'':<12}" + "".join(f"{name:>14}" for name in rows[0][1]))
+    for method, figures in rows:
+        print(f"{method:<12}" + "".join(f"{value:>14.4f}" for value in figures.values()))
+    if found.captions:
+        print("caption to picture: " + ", ".join(f"{name} {value:.4f}" for name, value in found.captions.items()))

@@ -1,0 +1,157 @@
+"""`imgret search`: finds the pictures of an index that are similar to a picture, a text, or both."""
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imgret.cli.shared import Commands, add_encoder_check, open_retriever
+from imgret.errors import ImgretError
+from imgret.metrics import METRICS
+
+if TYPE_CHECKING:
+    from imgret.search import Hit, Retriever
+
+COLUMNS = ("rank", "score", "id", "label", "caption")
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser(
+        "search", help="find the pictures of an index that are similar to a picture, a text, or both"
+    )
+    command.set_defaults(run=run)
+    command.add_argument("folder", metavar="FOLDER")
+    command.add_argument("--image", metavar="FILE", help="the query picture")
+    command.add_argument("--like", metavar="ID", help="a picture of the index as the query; it is no hit itself")
+    command.add_argument("--images", metavar="QUERIES", help="a folder of query pictures, each searched by itself")
+    command.add_argument("--text", metavar="TEXT", help="the query in words; beside a picture, both count")
+    command.add_argument("--not", dest="negative", metavar="TEXT", help="what the hits should not show")
+    command.add_argument(
+        "--weight", metavar="W", type=float, default=0.5, help="of the text beside a picture: 0 to 1, 0.5 by default"
+    )
+    command.add_argument(
+        "--label", dest="labels", metavar="L", action="append", help="only pictures with this label; may be repeated"
+    )
+    command.add_argument("--part", metavar="L,T,R,B", default="", help="a part of --image: four fractions from 0 to 1")
+    command.add_argument("--metric", choices=[*METRICS, "clip"], help="l2 by default for a picture alone, else clip")
+    command.add_argument("-k", metavar="K", type=int, default=10, help="how many, 10 by default")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help='print {"hits": [...]}, as the endpoints answer')
+    form.add_argument("--csv", action="store_true", help="print comma-separated values with a header")
+    command.add_argument("--save", metavar="FILE", help="write the hits as one picture, grid.webp say")
+    command.add_argument("--open", action="store_true", help="show the hits as one picture")
+    add_encoder_check(command)
+
+
+def run(options: argparse.Namespace) -> None:
+    several = options.images is not None
+    if several and (options.image or options.like or options.part or options.save or options.open):
+        raise ImgretError(
+            "--images takes each picture of a folder by itself, so it goes without --image, --like, "
+            "--part, --save and --open."
+        )
+    if options.save:
+        _check_name(options.save)
+    retriever = open_retriever(options.folder, options.encoder)
+    found = [(query, _search(retriever, options, query)) for query in _queries(options)]
+    if options.json:
+        answers = [{"query": query, "hits": [hit.as_dict() for hit in hits]} for query, hits in found]
+        answer: dict[str, Any] = {"queries": answers} if several else {"hits": answers[0]["hits"]}
+        print(json.dumps(answer, ensure_ascii=False))
+    elif options.csv:
+        print(_as_csv(found, several), end="")
+    else:
+        for query, hits in found:
+            _print_table(hits, f"{query}:" if several else None)
+    if options.save or options.open:
+        from imgret.cli.grid import grid_of
+
+        grid = grid_of(retriever, found[0][1])
+        if options.save:
+            _save(grid, options.save)
+        if options.open:
+            grid.show(title="imgret")
+    retriever.index.close()
+
+
+def _queries(options: argparse.Namespace) -> Iterator[str | None]:
+    """The files of the query pictures; None for a query without one."""
+    if options.images is None:
+        yield options.image
+        return
+    from imgret.library import pictures_below
+
+    folder = Path(options.images)
+    paths = [str(folder / name) for name in pictures_below(folder)] if folder.is_dir() else []
+    if not paths:
+        raise ImgretError("There are no pictures in {folder} to search with.", folder=options.images)
+    yield from paths
+
+
+def _search(retriever: "Retriever", options: argparse.Namespace, path: str | None) -> "list[Hit]":
+    pictured = path is not None or options.like is not None
+    in_words = options.text is not None or options.negative is not None or options.labels is not None
+    metric = options.metric or ("clip" if in_words or not pictured else "l2")
+    image: Any = path
+    if options.part:
+        from imgret.images import load_image
+        from imgret.ui.crop import crop
+
+        if path is None:
+            raise ImgretError("--part takes a part of a picture, so it needs --image.")
+        image = crop(load_image(path), options.part)
+    if metric == "clip":
+        return retriever.by_clip(
+            image, options.text, options.negative, options.weight, options.labels, options.k, like=options.like
+        )
+    if not pictured:
+        raise ImgretError(
+            "The metric {metric} compares pictures, so it needs --image or --like; a text is searched with --metric "
+            "clip.",
+            metric=metric,
+        )
+    if in_words:
+        raise ImgretError(
+            "The metric {metric} compares pictures alone; leave --text, --not and --label out, or take --metric clip.",
+            metric=metric,
+        )
+    return retriever.by_pixels(image, metric, options.k, like=options.like)
+
+
+def _print_table(hits: "list[Hit]", title: str | None) -> None:
+    if title is not None:
+        print(title)
+    for hit in hits:
+        texts = (" ".join(text.split()) for text in (hit.id, hit.label or "", hit.caption or ""))
+        print(f"{hit.rank:>3}  {hit.score:>14.6f}  {'  '.join(texts)}".rstrip())
+
+
+def _as_csv(found: "list[tuple[str | None, list[Hit]]]", several: bool) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*(("query",) if several else ()), *COLUMNS])
+    for query, hits in found:
+        for hit in hits:
+            values = hit.as_dict()
+            writer.writerow([*((query,) if several else ()), *(values[column] for column in COLUMNS)])
+    return text.getvalue()
+
+
+def _check_name(path: str) -> None:
+    """Raises ImgretError for a file whose name has no format that Pillow writes."""
+    from PIL import Image
+
+    if Image.registered_extensions().get(Path(path).suffix.lower()) not in Image.SAVE:
+        raise ImgretError("{path} is not the name of a picture; name a .webp, .png or .jpg file.", path=path)
+
+
+def _save(grid: Any, path: str) -> None:
+    try:
+        grid.save(path)
+    except OSError as error:
+        raise ImgretError("The hits cannot be written to {path} ({error}).", path=path, error=error) from error
+    print(f"wrote {path}", file=sys.stderr)
