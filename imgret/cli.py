@@ -160,6 +160,7 @@ def _build(options: argparse.Namespace) -> None:
         raise ValueError("--prune drops collections on a Chroma server; set IMGRET_CHROMA_URL to its address.")
     named = {name: getattr(options, name) for name in ("config", "image_column", "label_column", "caption_column")}
     library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **named)
+    print(*library.description.lines, sep="\n", flush=True)
     encoder = (
         options.encoder
         if options.device == "cpu"
@@ -184,7 +185,7 @@ def _build(options: argparse.Namespace) -> None:
         f"encoder {manifest.encoder.uri}; recall@{recall.k} {recall.recall:.4f} with ef_search {recall.ef_search}"
     )
     for name, reason in manifest.skipped[:5]:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
+        print(f"skipped {_one_line(name)}: {reason}", file=sys.stderr)
     index.close()
 
 
@@ -203,7 +204,8 @@ def _search(options: argparse.Namespace) -> None:
         print(json.dumps({"hits": [hit.as_dict() for hit in hits]}, ensure_ascii=False))
     else:
         for hit in hits:
-            print(f"{hit.rank:>3}  {hit.score:>14.6f}  {hit.id}  {hit.label or ''}  {hit.caption or ''}".rstrip())
+            words = (" ".join((text or "").split()) for text in (hit.label, hit.caption))
+            print(f"{hit.rank:>3}  {hit.score:>14.6f}  {_one_line(hit.id)}  {'  '.join(words)}".rstrip())
     retriever.index.close()
 
 
@@ -226,7 +228,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     for method, figures in rows:
         print(f"{method:<12}" + "".join(f"{value:>14.4f}" for value in figures.values()))
     if found.captions:
-        print("caption to picture: " + ", ".join(f"{name} {value:.4f}" for name, value in found.captions.items()))
+        recalls = ", ".join(f"{name} {value:.4f}" for name, value in found.captions.items())
+        print(f"caption to picture: {recalls}, by {found.caption_queries} captions")
 
 
 def _publish(options: argparse.Namespace) -> None:
@@ -306,6 +309,11 @@ def _retriever(folder: str, encoder: str | None) -> Any:
             f"leave --encoder out or build one with it."
         )
     return Retriever(index, cache=cache)
+
+
+def _one_line(id: str) -> str:
+    """An id for a table: a file's name may have line breaks in it."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in id)
 
 
 class _Bar:

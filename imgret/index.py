@@ -16,11 +16,11 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,7 @@ from imgret.library import ImageLibrary, Record, is_commit
 from imgret.pixels import PixelIndex
 from imgret.vectors import ChromaServer, Keys, RecallAudit, VectorError, VectorStore, collection_of, keys_of
 
-FORMAT = 1
+FORMAT = 2
 MAX_JSON = 64 * 2**20
 MANIFEST = "manifest.json"
 RECORDS = "records.arrow"
@@ -61,8 +61,13 @@ RECORD_SCHEMA = pa.schema(
         ("content", pa.string()),
         ("thumbnail_start", pa.int64()),
         ("thumbnail_size", pa.int32()),
+        ("labels", pa.list_(pa.string())),
+        ("all_captions", pa.list_(pa.string())),
     ]
 )
+"""`labels` and `all_captions` are null where there is one at most; `label` and `caption` have it."""
+
+_OF_FORMAT_1 = RECORD_SCHEMA.names[:-2]
 
 
 class InvalidIndexError(ImgretError):
@@ -130,7 +135,7 @@ class Manifest:
     """What `manifest.json` says.
 
     `skipped` lists `(id, reason)` of rows without a usable picture, the first thousand at most; `vectors` is None where
-    the embedded store in the folder has them.
+    the embedded store in the folder has them; `description` says in lines what of the library was taken and left out.
     """
 
     format: int
@@ -146,6 +151,7 @@ class Manifest:
     created: str
     files: Mapping[str, FileEntry] = field(repr=False)
     vectors: VectorLocation | None = None
+    description: tuple[str, ...] = ()
 
     @property
     def content(self) -> str:
@@ -225,6 +231,7 @@ class _Figures(TypedDict):
     methods: dict[str, dict[str, float]]
     captions: dict[str, float] | None
     by_label: dict[str, dict[str, dict[str, float]]]
+    caption_queries: NotRequired[int]
 
 
 class Index:
@@ -261,7 +268,7 @@ class Index:
             raise ValueError(f"{MAP} does not hold a point for each of {count} pictures")
         if self.pixels.dim != 3 * side**2:
             raise ValueError(f"the pixel vectors are not those of pictures of {side} x {side} pixels")
-        if manifest.labels != {name: n for name, n in _counted(self._records["label"]).items() if name is not None}:
+        if manifest.labels != _counted(self._records):
             raise ValueError("its labels are not those of its pictures")
 
     @classmethod
@@ -361,6 +368,8 @@ class Index:
             values["width"],
             values["height"],
             dict(values["captions"] or ()),
+            labels=_several(values["labels"], values["label"]),
+            all_captions=_several(values["all_captions"], values["caption"]),
         )
 
     def row_of(self, id: str) -> int:
@@ -374,8 +383,24 @@ class Index:
         return int(row)
 
     def rows_of(self, label: str) -> npt.NDArray[np.int64]:
-        """The rows labelled `label`, in order."""
-        return np.asarray(pc.indices_nonzero(pc.equal(self._records["label"], label)), dtype=np.int64)
+        """The rows labelled `label`, alone or among others, in order."""
+        found = pc.is_in(self._records["label"], pa.array(self.texts_of([label]), pa.string()))
+        return np.asarray(pc.indices_nonzero(found), dtype=np.int64)
+
+    def texts_of(self, labels: Iterable[str]) -> list[str]:
+        """What stands in the column "label" for pictures with one of `labels`: these, and texts that join several."""
+        wanted = dict.fromkeys(labels)
+        return [*wanted, *(text for text, each in self._joined.items() if not wanted.keys().isdisjoint(each))]
+
+    @cached_property
+    def _joined(self) -> dict[str, list[str]]:
+        """The labels of pictures that have several, by the text that joins them."""
+        several = self._records.filter(pc.is_valid(self._records["labels"]))
+        return dict(zip(several["label"].to_pylist(), several["labels"].to_pylist(), strict=True))
+
+    def words(self, one: str, several: str) -> list[tuple[str, ...]]:
+        """For each row the values of two columns: `several`, or where that has none the one of `one`, if any."""
+        return [_several(many, single) for many, single in zip(self.column(several), self.column(one), strict=True)]
 
     def column(self, name: str) -> list[Any]:
         """All values of one field of the records, in row order."""
@@ -453,8 +478,8 @@ def is_whole(path: Path, entry: FileEntry) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
 
 
-def count_labels(labels: Sequence[str | None]) -> dict[str, int]:
-    """How many pictures each label has, by name."""
+def count_labels(labels: Iterable[str | None]) -> dict[str, int]:
+    """How often each label is there, by name."""
     return dict(sorted(Counter(label for label in labels if label is not None).items()))
 
 
@@ -493,6 +518,9 @@ def _read_text(path: Path) -> bytes:
 
 def _read_records(path: Path, thumbnail_bytes: int) -> pa.Table:
     records = pa.ipc.open_file(pa.py_buffer(mapped(path))).read_all()
+    if records.schema.equals(pa.schema([RECORD_SCHEMA.field(name) for name in _OF_FORMAT_1])):
+        for name in RECORD_SCHEMA.names[len(_OF_FORMAT_1) :]:
+            records = records.append_column(RECORD_SCHEMA.field(name), pa.nulls(len(records), pa.list_(pa.string())))
     if not records.schema.equals(RECORD_SCHEMA):
         raise ValueError(f"{RECORDS} has other columns than the records of an index")
     records.validate(full=True)  # wrong offsets would crash the process
@@ -510,5 +538,13 @@ def _read_figures(path: Path) -> Mapping[str, Any] | None:
     return TypeAdapter(_Figures).validate_json(_read_text(path), strict=True) if path.exists() else None
 
 
-def _counted(labels: pa.ChunkedArray) -> dict[str | None, int]:
-    return {pair["values"]: pair["counts"] for pair in pc.value_counts(labels).to_pylist()}
+def _counted(records: pa.Table) -> dict[str, int]:
+    single = records.filter(pc.is_null(records["labels"]))["label"]
+    counts: Counter[str] = Counter()
+    for labels in (single, pc.list_flatten(records["labels"])):
+        counts.update({pair["values"]: pair["counts"] for pair in pc.value_counts(labels.drop_null()).to_pylist()})
+    return dict(counts)
+
+
+def _several(values: Sequence[str] | None, single: str | None) -> tuple[str, ...]:
+    return tuple(values) if values is not None else () if single is None else (single,)

@@ -17,7 +17,7 @@ from imgret.encoders.shared import SharedEncoder
 from imgret.errors import ImgretError, repr_short
 from imgret.images import ImageSource, PixelVector, load_image, pixel_vector
 from imgret.index import Index
-from imgret.library import Record
+from imgret.library import Record, composed
 from imgret.metrics import METRICS
 
 METHODS = (*METRICS, "clip")
@@ -33,7 +33,7 @@ class SearchError(ImgretError):
 @dataclass(frozen=True)
 class Hit:
     """One nearest. `rank` counts from 1; `score` is the metric's value, for CLIP the cosine similarity; `row` is where
-    the index keeps the picture.
+    the index keeps the picture. A picture may have several `labels`: `label` is the text that joins them.
     """
 
     rank: int
@@ -43,10 +43,18 @@ class Hit:
     score: float
     captions: Mapping[str, str] = field(default_factory=dict, repr=False)
     row: int = field(default=-1, repr=False, compare=False)
+    labels: tuple[str, ...] = field(default=(), repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The hit as the command line and the endpoints give it."""
-        return {"rank": self.rank, "id": self.id, "label": self.label, "caption": self.caption, "score": self.score}
+        return {
+            "rank": self.rank,
+            "id": self.id,
+            "label": self.label,
+            "labels": list(self.labels),
+            "caption": self.caption,
+            "score": self.score,
+        }
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,8 @@ class Retriever:
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
         vector = self._clip_query(image, text, negative, text_weight, itself)
-        rows = self.index.vectors.query(vector, min(k + (itself is not None), len(self.index)), wanted)
+        texts = self.index.texts_of(wanted) if wanted else None
+        rows = self.index.vectors.query(vector, min(k + (itself is not None), len(self.index)), texts)
         # Chroma's own distances are float32 of an approximate order; the hits get the exact cosine and its order.
         found = self.index.embeddings[rows].astype(np.float64)
         if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
@@ -260,7 +269,7 @@ class Retriever:
         given = [labels] if isinstance(labels, str) else labels
         if not isinstance(given, Sequence) or not all(isinstance(label, str) for label in given):
             raise SearchError("The labels must be a list of names.")
-        known, wanted = self.index.manifest.labels, list(dict.fromkeys(given))
+        known, wanted = self.index.manifest.labels, list(dict.fromkeys(map(composed, given)))
         for label in wanted:
             if label not in known:
                 close = get_close_matches(label[:100], known, n=3)
@@ -281,7 +290,7 @@ def _encoder_of(index: Index, cache: Path | None) -> Encoder:
 
 
 def _hit(rank: int, row: int, record: Record, score: float) -> Hit:
-    return Hit(rank, record.id, record.label, record.caption, score, record.captions, row)
+    return Hit(rank, record.id, record.label, record.caption, score, record.captions, row, record.labels)
 
 
 def _checked_text(text: str | None, what: str) -> str | None:

@@ -215,6 +215,7 @@ def _build(
             "library": LibraryInfo.of(library),
             "skipped_count": len(skipped),
             "skipped": tuple(skipped[:SKIPPED_LISTED]),
+            "description": library.description.lines,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         if old is not None and old.manifest.data == data:
@@ -231,7 +232,7 @@ def _build(
                 encoder=info,
                 pixel_size=pixel_size,
                 count=len(rows),
-                labels=layout.count_labels(labels),
+                labels=layout.count_labels(label for row in rows for label in row.entry.labels),
                 recall=write_search_structures(draft, labels, for_build.exported, write, progress),
                 files={},
                 vectors=location,
@@ -324,6 +325,7 @@ def assemble(
                 chunk.append(
                     {"id": entry.id, "label": entry.label, "caption": entry.caption}
                     | {"captions": list(entry.captions.items()), "content": row.content}
+                    | {"labels": _if_several(entry.labels), "all_captions": _if_several(entry.all_captions)}
                     | {"width": found.width, "height": found.height}
                     | {"thumbnail_start": start, "thumbnail_size": len(found.thumbnail)}
                 )
@@ -436,6 +438,10 @@ class _BuildEncoder:
     def _open_exported(self) -> Encoder:
         uri = self._given if isinstance(self._given, str) else self._given.uri
         return load_encoder(uri, exported=self._folder, threads=1)
+
+
+def _if_several(words: tuple[str, ...]) -> list[str] | None:
+    return list(words) if len(words) > 1 else None
 
 
 def _samples(library: ImageLibrary) -> tuple[list[Image.Image], list[str]]:

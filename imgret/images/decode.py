@@ -28,7 +28,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 # identify a file.
 FORMATS = (
     "AVIF", "BMP", "DIB", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO",
-    "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP",
+    "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP", "HEIF",
 )  # fmt: skip
 
 ImageSource = bytes | str | os.PathLike[str] | npt.NDArray[Any] | Image.Image
@@ -40,7 +40,8 @@ class ImageError(ImgretError):
 
 
 def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image.Image:
-    """Decodes one picture to RGB: EXIF orientation applied, transparency on white, an animation's first frame.
+    """Decodes one picture to RGB: EXIF orientation applied, transparency on white, an animation's first frame, colours
+    of another profile as sRGB, more than eight bits by their range.
 
     `source` is encoded bytes, a path, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 or of floats in
     [0, 1], or a PIL image. The size in pixels is read from the header and refused above `max_pixels`, or above what the
@@ -70,7 +71,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
         raise _too_many_pixels(name, None, max_pixels) from None
     except UnidentifiedImageError:
         raise ImageError(
-            f"{name} is not a picture that can be read; JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are."
+            f"{name} is not a picture that can be read; JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC are."
         ) from None
     except Exception as error:
         raise ImageError(f"{name} has a broken header ({one_line(error)}); save it anew as JPEG or PNG.") from None
@@ -107,7 +108,11 @@ def picture_suffixes() -> frozenset[str]:
 @cache
 def _openers() -> tuple[str, ...]:
     Image.init()  # registers every plugin; without it Pillow knows five formats until one of them fails
-    return tuple(name for name in FORMATS if name in Image.OPEN)  # MPO is opened as JPEG; AVIF is optional in Pillow
+    with suppress(ImportError):  # a platform may have no wheel of it
+        from pi_heif import register_heif_opener
+
+        register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # MPO is opened as JPEG; AVIF is optional
 
 
 def read_picture(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
@@ -192,13 +197,33 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """Converts to a new RGB picture strip by strip, as some modes would otherwise need three or four times the
     memory.
     """
-    if image.mode == "RGB" and not image.has_transparency_data:
+    to_srgb = _srgb_transform(image)
+    if image.mode == "RGB" and not image.has_transparency_data and to_srgb is None:
         return image.copy()
     convert = _converter(image)
     rgb = Image.new("RGB", image.size)
     for box, strip in _strips(image):
-        rgb.paste(convert(strip), box)
+        if to_srgb is None:
+            rgb.paste(convert(strip), box)
+        else:
+            own = strip if image.mode in ("L", "CMYK") else convert(strip)
+            rgb.paste(ImageCms.applyTransform(own, to_srgb) or own, box)
     return rgb
+
+
+def _srgb_transform(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
+    """What makes sRGB of the picture's own colours, or None: it has no profile, that of sRGB, or one that is broken."""
+    data = image.info.get("icc_profile")
+    if not isinstance(data, bytes):
+        return None
+    with suppress(Exception):  # of a profile that is broken nothing can be told
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}[profile.profile.xcolor_space.strip()]
+        is_srgb = "srgb" in (profile.profile.profile_description or "").lower()
+        fits = image.mode == mode or (mode == "RGB" and image.mode in ("P", "PA", "RGBA", "RGBX"))
+        if fits and not is_srgb:
+            return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+    return None
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Image.Image]]:
@@ -210,18 +235,35 @@ def _strips(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Ima
 
 def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """The function that converts a strip of `image` to RGB."""
-    if image.mode.startswith("I"):  # 16 bits a value, in 16 or 32
-        return lambda strip: _grey(np.asarray(strip) / 257)
-    if image.mode == "F":
-        largest = max(np.nan_to_num(np.asarray(strip)).max() for _, strip in _strips(image))
-        scale = 255 if largest <= 1 else 1
-        return lambda strip: _grey(np.clip(np.nan_to_num(np.asarray(strip)), 0, 255) * scale)
+    if image.mode.startswith("I") or image.mode == "F":
+        low, high = _value_range(image)
+        return lambda strip: _grey((_finite(strip) - low) * (255 / (high - low)))
     if image.mode == "LAB":
         transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
         return lambda strip: ImageCms.applyTransform(strip, transform) or strip.convert("RGB")
     if image.has_transparency_data:
         return _on_white
     return lambda strip: strip.convert("RGB")
+
+
+def _value_range(image: Image.Image) -> tuple[float, float]:
+    """What is black and what is white in a picture of more than eight bits: what a TIFF says, else what its values
+    need, as many files keep 10, 12 or 14 bits in 16.
+    """
+    ends = [(values.min(), values.max()) for _, strip in _strips(image) for values in [_finite(strip)]]
+    low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+    tags = getattr(image, "tag_v2", {})
+    told = [tags.get(tag, ()) for tag in (341, 281)]  # SMaxSampleValue, MaxSampleValue
+    numbers = [value for values in told for value in (values if isinstance(values, tuple) else (values,))]
+    white = next((float(value) for value in numbers if isinstance(value, int | float) and value >= high > 0), None)
+    if low < 0:
+        return low, high if high > low else low + 1
+    usual = (1.0, 255.0) if image.mode == "F" else tuple(2.0**bits - 1 for bits in (8, 10, 12, 14, 16))
+    return 0.0, white or next((top for top in usual if high <= top), high)
+
+
+def _finite(strip: Image.Image) -> npt.NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(strip, np.float64), nan=0, posinf=0, neginf=0)
 
 
 def _grey(values: npt.NDArray[Any]) -> Image.Image:

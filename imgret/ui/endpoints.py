@@ -66,8 +66,8 @@ class Endpoints:
             metric: l1 and l2 are distances, smaller is closer; cosine and correlation similarities, larger is closer.
             k: How many pictures to return, best first, at least 1.
         Returns:
-            {"hits": [{"rank", "id", "label", "caption", "score", "image"}], "method", "elapsed_ms", "library",
-            "notice"}; image is a file that the client downloads, notice null or a sentence.
+            {"hits": [{"rank", "id", "label", "labels", "caption", "score", "image"}], "method", "elapsed_ms",
+            "library", "notice"}; image is a file that the client downloads, notice null or a sentence.
         """
         return self.by_pixels(self.start.wait(), Query(self._picture(image)), metric, k).as_dict()
 
@@ -90,8 +90,8 @@ class Endpoints:
             labels: Only pictures with one of these labels, as /library lists them.
             k: How many pictures to return, best first, at least 1.
         Returns:
-            {"hits": [{"rank", "id", "label", "caption", "score", "image"}], "method", "elapsed_ms", "library",
-            "notice"}; image is a file that the client downloads, notice null or a sentence.
+            {"hits": [{"rank", "id", "label", "labels", "caption", "score", "image"}], "method", "elapsed_ms",
+            "library", "notice"}; image is a file that the client downloads, notice null or a sentence.
         """
         ready = self.start.wait()
         query = Query(None if image is None else self._picture(image))
@@ -115,7 +115,8 @@ class Endpoints:
 
         Returns:
             {"count", "labels": {label: count}, "encoder", "languages", "pixel_size", "recall", "library", "split",
-            "revision", "skipped", "dim", "origin", "notice"}.
+            "revision", "skipped", "description", "dim", "origin", "notice"}; description says in lines what was taken
+            as pictures, labels and captions, and what was left out.
         """
         ready = self.start.wait()
         manifest = ready.retriever.index.manifest
@@ -125,6 +126,7 @@ class Endpoints:
             "revision": manifest.library.revision,
             "count": manifest.count,
             "skipped": manifest.skipped_count,
+            "description": list(manifest.description),
             "labels": dict(manifest.labels),
             "encoder": manifest.encoder.uri,
             "dim": manifest.encoder.dim,

@@ -316,7 +316,7 @@ _VIETNAMESE = [
     (r"There is nothing to search for; .*", "Chưa có gì để tìm; hãy đưa vào một hình, một lời, hoặc cả hai."),
     (r"There is no picture to search with; .*", "Chưa có hình để tìm; hãy đưa một hình lên hoặc chọn một ví dụ."),
     (r"The picture must be (?:an uploaded file|a file that was uploaded to this server)\.", "Hình phải là tệp đã được đưa lên máy chủ này."),
-    (r"(.+) is not a picture that can be read; .*", "{0} không phải là hình đọc được; JPEG, PNG, WebP, GIF, BMP, TIFF và AVIF thì được."),
+    (r"(.+) is not a picture that can be read; .*", "{0} không phải là hình đọc được; JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF và HEIC thì được."),
     (r"(.+) has a broken header .*", "{0} có phần đầu bị hỏng; hãy lưu lại thành JPEG hoặc PNG."),
     (r"(.+) is broken or breaks off before its end .*", "{0} bị hỏng hoặc bị cắt ngang; hãy lưu lại."),
     (r"(.+) is empty \(0 bytes\)\.", "{0} rỗng (0 byte)."),
