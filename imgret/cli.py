@@ -160,7 +160,9 @@ def _build(options: argparse.Namespace) -> None:
         raise ValueError("--prune drops collections on a Chroma server; set IMGRET_CHROMA_URL to its address.")
     named = {name: getattr(options, name) for name in ("config", "image_column", "label_column", "caption_column")}
     library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **named)
-    print(*library.description.lines, sep="\n", flush=True)
+    at_once = sys.stdout.isatty()  # else with the result, so that a build that fails prints nothing but its error
+    if at_once:
+        print(*library.description.lines, sep="\n", flush=True)
     encoder = (
         options.encoder
         if options.device == "cpu"
@@ -180,6 +182,8 @@ def _build(options: argparse.Namespace) -> None:
         )
     manifest = index.manifest
     recall = manifest.recall
+    if not at_once:
+        print(*manifest.description, sep="\n")
     print(
         f"{options.out}: {len(index)} pictures, {len(manifest.labels)} labels, {manifest.skipped_count} skipped; "
         f"encoder {manifest.encoder.uri}; recall@{recall.k} {recall.recall:.4f} with ef_search {recall.ef_search}"
@@ -193,17 +197,19 @@ def _search(options: argparse.Namespace) -> None:
     retriever = _retriever(options.folder, options.encoder)
     metric = options.metric or ("l2" if options.image else "clip")
     if metric == "clip":
-        hits = retriever.by_clip(image=options.image, text=options.text, k=options.k)
+        found = retriever.find_by_clip(image=options.image, text=options.text, k=options.k)
     elif options.image is None:
         raise ValueError(
             f"The metric {metric} compares pictures, so it needs --image; a text is searched with --metric clip."
         )
     else:
-        hits = retriever.by_pixels(options.image, metric, options.k)
+        found = retriever.find_by_pixels(options.image, metric, options.k)
+    if found.notice is not None:
+        print(f"note: {found.notice}", file=sys.stderr)
     if options.json:
-        print(json.dumps({"hits": [hit.as_dict() for hit in hits]}, ensure_ascii=False))
+        print(json.dumps({"hits": [hit.as_dict() for hit in found.hits]}, ensure_ascii=False))
     else:
-        for hit in hits:
+        for hit in found.hits:
             words = (" ".join((text or "").split()) for text in (hit.label, hit.caption))
             print(f"{hit.rank:>3}  {hit.score:>14.6f}  {_one_line(hit.id)}  {'  '.join(words)}".rstrip())
     retriever.index.close()

@@ -31,7 +31,9 @@ from typing_extensions import TypedDict
 
 from imgret.errors import ImgretError, one_line
 from imgret.files import durable
+from imgret.files.cache import cache_folder
 from imgret.files.npy import mapped, open_array
+from imgret.images import ImageError, load_image
 from imgret.library import ImageLibrary, Record, is_commit
 from imgret.pixels import PixelIndex
 from imgret.vectors import ChromaServer, Keys, RecallAudit, VectorError, VectorStore, collection_of, keys_of
@@ -135,7 +137,8 @@ class Manifest:
     """What `manifest.json` says.
 
     `skipped` lists `(id, reason)` of rows without a usable picture, the first thousand at most; `vectors` is None where
-    the embedded store in the folder has them; `description` says in lines what of the library was taken and left out.
+    the embedded store in the folder has them; `description` says in lines what of the library was taken and left out;
+    `stamp` is a hash of the sizes and times of the library's files.
     """
 
     format: int
@@ -152,6 +155,7 @@ class Manifest:
     files: Mapping[str, FileEntry] = field(repr=False)
     vectors: VectorLocation | None = None
     description: tuple[str, ...] = ()
+    stamp: str | None = None
 
     @property
     def content(self) -> str:
@@ -287,7 +291,7 @@ class Index:
         """
         chroma = ChromaServer(chroma) if isinstance(chroma, str) else chroma
         path = Path(folder)
-        cache = cache or Path.home() / ".cache" / "imgret"
+        cache = cache or cache_folder()
         while True:
             manifest = Manifest.read(path)
             try:
@@ -304,6 +308,33 @@ class Index:
 
     def __len__(self) -> int:
         return self.manifest.count
+
+    def is_of(self, library: ImageLibrary) -> bool:
+        """Whether this is still the index of `library`, by the bytes of each picture. Where the files' sizes and times
+        are those of the build, none is read.
+        """
+        if library.stamp is None or library.stamp == self.manifest.stamp:
+            return True
+        ids, contents, row = self.column("id"), self.column("content"), 0
+        for entry in library.entries():
+            here = row < len(self) and ids[row] == entry.id
+            try:
+                data = entry.read()
+                if not here:
+                    load_image(data)
+                    return False  # a picture that the build skipped can be read now
+            except ImageError:
+                if here:
+                    return False
+                continue
+            record = self.record(row)
+            words = (record.labels, record.caption, dict(record.captions), record.all_captions)
+            if words != (entry.labels, entry.caption, dict(entry.captions), entry.all_captions):
+                return False
+            if hashlib.sha256(data).hexdigest() != contents[row]:
+                return False
+            row += 1
+        return row == len(self)
 
     @property
     def vectors(self) -> VectorStore:

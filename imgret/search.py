@@ -1,6 +1,7 @@
 """Searches an index by the four pixel metrics and by CLIP: `Retriever` answers queries with hits."""
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -25,9 +26,16 @@ METHODS = (*METRICS, "clip")
 
 MAX_TEXT = 2000
 
+_SPARE, _TIE = 8, 1e-6
+"""How many more neighbours than asked for are fetched, and how far apart scores are that Chroma can tell apart."""
+
 
 class SearchError(ImgretError):
     """A query that cannot be answered; the text says why and what would work."""
+
+
+class SearchWarning(UserWarning):
+    """A query was answered in part, or in another way than it may be meant; the text says how."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +69,13 @@ class Hit:
 class SearchResult:
     """The hits of one query, best first.
 
-    `rows_scanned`: how many vectors were compared with the query in full; None where Chroma found the hits.
+    `rows_scanned`: how many vectors were compared with the query in full; None where Chroma found the hits. `notice`:
+    None, or sentences on what was done otherwise than it was asked for: k reduced, a text cut, a language not read.
     """
 
     hits: list[Hit]
     rows_scanned: int | None = None
+    notice: str | None = None
 
 
 class Retriever:
@@ -121,17 +131,19 @@ class Retriever:
         `like` is the id of a picture of the library: it is left out of the hits, and is the query if there is no
         `image`. Raises SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad picture.
         """
-        return self.find_by_pixels(image, metric, k, like=like).hits
+        return _warned(self.find_by_pixels(image, metric, k, like=like))
 
     def find_by_pixels(
         self, image: ImageSource | None = None, metric: str = "l2", k: int = 10, *, like: str | None = None
     ) -> SearchResult:
-        """`by_pixels`, with the number of rows scanned."""
+        """`by_pixels`, with the number of rows scanned, and with a notice where that warns."""
+        notice = self._k_notice(k)
         metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
         query = self._pixel_query(image, itself)
         nearest = self.index.pixels.nearest(query, metric, k + (itself is not None))
         others = nearest.rows != itself
-        return SearchResult(self.hits(nearest.rows[others][:k], nearest.scores[others][:k]), nearest.rows_scanned)
+        hits = self.hits(nearest.rows[others][:k], nearest.scores[others][:k])
+        return SearchResult(hits, nearest.rows_scanned, notice)
 
     def pixel_query(self, image: ImageSource | None, like: str | None = None) -> PixelVector:
         """The pixel vector (D,) of the query that `by_pixels` searches for."""
@@ -153,22 +165,55 @@ class Retriever:
         The query vector is the unit vector of the picture or of the text; for both it is (1 - text_weight) * picture +
         text_weight * text, normalised. The unit vector of `negative` is subtracted, and the result normalised again.
         `like` is the id of a picture of the library: it is left out of the hits, and is the query picture if there is
-        no `image`. `labels` keeps only pictures with one of these labels. Raises SearchError, ImageError, EncoderError,
-        VectorError.
+        no `image`. `labels` keeps only pictures with one of these labels. Equal scores come by row. Raises SearchError,
+        ImageError, EncoderError, VectorError.
         """
+        return _warned(self.find_by_clip(image, text, negative, text_weight, labels, k, like=like))
+
+    def find_by_clip(
+        self,
+        image: ImageSource | None = None,
+        text: str | None = None,
+        negative: str | None = None,
+        text_weight: float = 0.5,
+        labels: Sequence[str] | None = None,
+        k: int = 10,
+        *,
+        like: str | None = None,
+    ) -> SearchResult:
+        """`by_clip`, with a notice where that warns."""
+        notices = [self._k_notice(k), self._language_notice(text, negative)]
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
         vector = self._clip_query(image, text, negative, text_weight, itself)
-        texts = self.index.texts_of(wanted) if wanted else None
-        rows = self.index.vectors.query(vector, min(k + (itself is not None), len(self.index)), texts)
-        # Chroma's own distances are float32 of an approximate order; the hits get the exact cosine and its order.
-        found = self.index.embeddings[rows].astype(np.float64)
-        if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
-            raise SearchError("The embeddings of the index are corrupt (no unit vectors); build it anew.")
-        scores = found @ vector.astype(np.float64)
-        order = np.lexsort((rows, -scores))
-        order = order[rows[order] != itself][:k]
-        return self.hits(rows[order], scores[order])
+        rows, scores = self._nearest(vector, k + (itself is not None), wanted)
+        notices += [self._cut_notice(text, "text"), self._cut_notice(negative, "negative text")]
+        others = rows != itself
+        notice = " ".join(sentence for sentence in notices if sentence) or None
+        return SearchResult(self.hits(rows[others][:k], scores[others][:k]), notice=notice)
+
+    def _nearest(
+        self, vector: npt.NDArray[np.float32], k: int, labels: list[str] | None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """The rows of the `k` nearest, best first, and their exact cosines; equal ones by row.
+
+        Chroma's own distances are float32, and of equal ones it returns any. So more are fetched, until all that may
+        equal the k-th best are among them: then the first hits are the same for each k.
+        """
+        texts = self.index.texts_of(labels) if labels else None
+        count, asked = len(self.index), k
+        while True:
+            asked = min(asked + _SPARE, count)
+            rows = np.sort(self.index.vectors.query(vector, asked, texts))
+            found = self.index.embeddings[rows].astype(np.float64)
+            if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
+                raise SearchError("The embeddings of the index are corrupt (no unit vectors); build it anew.")
+            # Not a matrix product: there, equal rows may get unlike scores, by where they stand among the others.
+            scores = np.clip((found * vector.astype(np.float64)).sum(axis=1), -1, 1)
+            order = np.argsort(-scores, kind="stable")
+            if len(rows) < asked or asked == count or scores[order[k - 1]] - scores[order[-1]] > _TIE:
+                return rows[order[:k]], scores[order[:k]]
+            asked *= 2
 
     def embed_query(
         self,
@@ -236,6 +281,27 @@ class Retriever:
             raise SearchError(f"k is {repr_short(k)}; it must be a whole number of at least 1.")
         return min(int(k), len(self.index))
 
+    def _k_notice(self, k: Any) -> str | None:
+        count = len(self.index)
+        return f"The library has {count} pictures, so k is {count}." if self.checked_k(k) < k else None
+
+    def _language_notice(self, *texts: str | None) -> str | None:
+        """The notice for letters beyond ASCII in a text for an encoder that reads English only."""
+        foreign = any(
+            letter.isalpha() and not letter.isascii() for text in texts if isinstance(text, str) for letter in text
+        )
+        if foreign and self.index.manifest.encoder.languages == ("en",):
+            return "The encoder of this library reads English only, so this text may find little; try it in English."
+        return None
+
+    def _cut_notice(self, text: str | None, what: str) -> str | None:
+        tokens = None if text is None else self.encoder.cut_after(text)
+        return (
+            None
+            if tokens is None
+            else f"The {what} is longer than the encoder reads; it was cut after {tokens} tokens."
+        )
+
     def hits(self, rows: Iterable[int], scores: Iterable[float]) -> list[Hit]:
         """The hits for rows and their scores, best first."""
         found = zip(rows, scores, strict=True)
@@ -287,6 +353,13 @@ class Retriever:
 def _encoder_of(index: Index, cache: Path | None) -> Encoder:
     """Loads the exported encoder in the index, which needs no torch, or else the original."""
     return load_encoder(index.manifest.encoder.uri, cache=cache, exported=index.encoder_folder)
+
+
+def _warned(found: SearchResult) -> list[Hit]:
+    """The hits, after a warning that the caller of the caller of this function sees."""
+    if found.notice is not None:
+        warnings.warn(found.notice, SearchWarning, stacklevel=3)
+    return found.hits
 
 
 def _hit(rank: int, row: int, record: Record, score: float) -> Hit:

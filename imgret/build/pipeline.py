@@ -216,6 +216,7 @@ def _build(
             "skipped_count": len(skipped),
             "skipped": tuple(skipped[:SKIPPED_LISTED]),
             "description": library.description.lines,
+            "stamp": library.stamp,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         if old is not None and old.manifest.data == data:

@@ -64,6 +64,10 @@ class Encoder(ABC):
     def _text_vectors(self, texts: Sequence[str]) -> Vectors:
         """One batch of texts through the text tower: float32 (n, d), of any norm."""
 
+    def cut_after(self, text: str) -> int | None:
+        """After how many tokens of `text` the text tower stops to read; None if it reads them all, or nobody knows."""
+        return None
+
     def embed_preprocessed(self, pixels: Pixels) -> Vectors:
         """What `preprocess` made, stacked to (n, 3, H, W), as unit vectors: float32 (n, d), in the same order.
 

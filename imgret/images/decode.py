@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -55,6 +56,11 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
     if isinstance(source, bytes):
         name, data = "The picture", source
         check_size(name, len(data), max_bytes)
+    elif isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", source):
+        raise ImageError(
+            "{address} is an address, and only files are read; give the path of a file, after a download if need be.",
+            address=repr_short(source[:80]),
+        )
     elif isinstance(source, str | os.PathLike):
         name, data = Path(source).name, read_picture(Path(source), max_bytes)
     else:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from imgret.library.columns import Columns
@@ -89,16 +90,29 @@ class FolderRows(Rows):
 
     @property
     def revision(self) -> str:  # type: ignore[override]
-        listing = hashlib.sha256()
+        return self._hashes[0]
+
+    @property
+    def stamp(self) -> str:  # type: ignore[override]
+        return self._hashes[1]
+
+    @cached_property
+    def _hashes(self) -> tuple[str, str]:
+        """Of names, sizes and metadata, the same in a copy of the folder; and of these with the files' times."""
+        listing, times = hashlib.sha256(), hashlib.sha256()
         for name in self._names:
-            line = f"{name[self._strip :]}\0{_size(f'{self._root}/{name}')}"
+            files = [f"{self._root}/{name}"]
             if self._words is None and _without_ending(name) in self._texts:
-                line += f"\0{_size(f'{self._root}/{_without_ending(name)}.txt')}"
+                files.append(f"{self._root}/{_without_ending(name)}.txt")
+            found = [_size_and_time(file) for file in files]
+            line = "\0".join([name[self._strip :], *(str(size) for size, _ in found)])
             listing.update(f"{line}\n".encode("utf-8", "surrogateescape"))
+            times.update(repr([time for _, time in found]).encode())
         if self._words is not None:
             for table in self._metadata:
                 listing.update((self._root / table).read_bytes())
-        return "listing-" + listing.hexdigest()[:16]
+        times.update(listing.digest())
+        return "listing-" + listing.hexdigest()[:16], "stamp-" + times.hexdigest()[:16]
 
     def part(self, rows: slice) -> "FolderRows":
         names = self._names[rows]
@@ -205,8 +219,9 @@ def _without_ending(name: str) -> str:
     return os.path.splitext(name)[0]
 
 
-def _size(path: str) -> int:
+def _size_and_time(path: str) -> tuple[int, int]:
     try:
-        return os.stat(path).st_size
+        found = os.stat(path)
     except (OSError, ValueError):
-        return -1
+        return -1, 0
+    return found.st_size, found.st_mtime_ns

@@ -31,7 +31,8 @@ class ImageLibrary:
     a folder a hash of its listing (names, sizes, metadata). `count` is the number of rows, of a Hub data set as its
     card says, None where only reading to the end would tell. `skipped` holds `(id, reason)` of the rows that the last
     complete iteration could not decode. `description` says what was taken as pictures, labels, captions and split, and
-    what was left out.
+    what was left out. `stamp` is a hash of the sizes and times of its files: as long as it is the same, so are the
+    pictures. None of what is not in files here.
     """
 
     def __init__(self, source: str, rows: Rows, limit: int | None = None, config: str | None = None) -> None:
@@ -39,6 +40,7 @@ class ImageLibrary:
             source, rows.split, rows.revision, limit, config,
         )  # fmt: skip
         self.skipped: tuple[tuple[str, str], ...] = ()
+        self.stamp = rows.stamp
         self._rows = rows
 
     @classmethod
@@ -221,14 +223,17 @@ def _saved(path: Path, split: str | None, columns: Columns) -> TableRows:
         saved = datasets.load_from_disk(str(path))
     except Exception as error:  # datasets and pyarrow each have errors of their own
         raise LibraryError("{path} cannot be loaded ({error}).", path=path, error=one_line(error)) from error
-    revision = _listing(path, [str(file.relative_to(path)) for file in path.rglob("*.arrow")])
+    files = [str(file.relative_to(path)) for file in path.rglob("*.arrow")]
+    revision, stamp = _listing(path, files), _stamp(path, files)
     if isinstance(saved, datasets.DatasetDict):
-        return _one_split(saved, split, str(path), columns, revision, path)[0]
+        rows, _ = _one_split(saved, split, str(path), columns, revision, path)
+        rows.stamp = stamp
+        return rows
     if split is not None:
         raise LibraryError(
             "{path} has no splits, so {split!r} cannot be taken from it; leave the split out.", path=path, split=split
         )
-    return TableRows(saved, *columns, revision=revision, home=path)
+    return TableRows(saved, *columns, revision=revision, home=path, stamp=stamp)
 
 
 def _tables(home: Path, names: list[str], split: str | None, columns: Columns, *, streaming: bool) -> TableRows:
@@ -249,7 +254,9 @@ def _tables(home: Path, names: list[str], split: str | None, columns: Columns, *
     revision = _listing(folder, mine) if chosen else f"size-{home.stat().st_size}"
     its = chosen.split if chosen else split
     left_out = chosen.others if chosen else ()
-    return TableRows(table, *columns, split=its, revision=revision, left_out=left_out, home=folder)
+    return TableRows(
+        table, *columns, split=its, revision=revision, left_out=left_out, home=folder, stamp=_stamp(folder, mine)
+    )
 
 
 def _of_layout(
@@ -258,7 +265,13 @@ def _of_layout(
     """A folder in the layout of a Hub data set."""
     loaded = _loaded(str(path), config, split, None, streaming=streaming)
     return TableRows(
-        loaded[0], *columns, split=loaded[1], revision=_listing(path, files), left_out=loaded[2], home=path
+        loaded[0],
+        *columns,
+        split=loaded[1],
+        revision=_listing(path, files),
+        left_out=loaded[2],
+        home=path,
+        stamp=_stamp(path, files),
     )
 
 
@@ -295,5 +308,13 @@ def _loaded(
 
 
 def _listing(folder: Path, names: Iterable[str]) -> str:
-    sizes = sorted((name, (folder / name).stat().st_size) for name in names)
-    return "listing-" + hashlib.sha256(repr(sizes).encode()).hexdigest()[:16]
+    return "listing-" + _hash_of(sorted((name, (folder / name).stat().st_size) for name in names))
+
+
+def _stamp(folder: Path, names: Iterable[str]) -> str:
+    found = sorted((name, (folder / name).stat()) for name in names)
+    return "stamp-" + _hash_of([(name, file.st_size, file.st_mtime_ns) for name, file in found])
+
+
+def _hash_of(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]

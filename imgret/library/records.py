@@ -135,6 +135,8 @@ class Rows(ABC):
     split: str | None
     revision: str | None
     description: Description
+    stamp: str | None = None
+    """A hash of the sizes and times of the files that hold the rows; None where the revision says all."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Entry]: ...

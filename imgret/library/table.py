@@ -41,6 +41,7 @@ class TableRows(Rows):
         left_out: tuple[str, ...] = (),
         home: Path | None = None,
         remote: bool = False,
+        stamp: str | None = None,
     ) -> None:
         import datasets
 
@@ -71,7 +72,7 @@ class TableRows(Rows):
         self._home = Path(datasets.config.HF_CACHE_HOME) if remote else home
         told = (table.info.splits or {}).get(str(table.split))
         self.count = len(table) if isinstance(table, datasets.Dataset) else told.num_examples or None if told else None
-        self.split, self.revision = split, revision
+        self.split, self.revision, self.stamp = split, revision, stamp
         captions, unused = ", ".join(columns.captions), [name for name in columns.unused if name != KEY]
         self.description = Description(
             pictures=f"the column {columns.image}",

@@ -19,7 +19,7 @@ from imgret.startup import ReadyIndex, Startup
 from imgret.ui.crop import FULL_IMAGE, crop
 from imgret.ui.examples import QUERIES
 from imgret.ui.handlers import gradio_handler
-from imgret.ui.responses import Response, empty_response, k_notice, language_notice, respond
+from imgret.ui.responses import Response, empty_response, respond
 from imgret.ui.thumbnails import Thumbnails
 from imgret.ui.uploads import uploaded_file
 from imgret.vectors import VectorError
@@ -158,25 +158,23 @@ class Endpoints:
 
     def by_pixels(self, ready: ReadyIndex, query: Query, metric: Any, k: Any) -> Response:
         """The answer by one of the four metrics."""
-        metric, notice = ready.retriever.checked_metric(metric), k_notice(ready.retriever, k)
+        metric = ready.retriever.checked_metric(metric)
 
         def search() -> SearchResult:
             return ready.retriever.find_by_pixels(query.picture, metric, k, like=query.like)
 
-        return respond(ready, self.thumbnails, metric, search, notice)
+        return respond(ready, self.thumbnails, metric, search)
 
     def by_clip(
         self, ready: ReadyIndex, query: Query, text: Any, negative: Any, text_weight: Any, labels: Any, k: Any
     ) -> Response:
         """The answer by CLIP."""
-        notices = (k_notice(ready.retriever, k), language_notice(ready.retriever, text, negative))
 
         def search() -> SearchResult:
             retriever, like = ready.retriever, query.like
-            return SearchResult(retriever.by_clip(query.picture, text, negative, text_weight, labels, k, like=like))
+            return retriever.find_by_clip(query.picture, text, negative, text_weight, labels, k, like=like)
 
-        notice = " ".join(sentence for sentence in notices if sentence) or None
-        return respond(ready, self.thumbnails, "clip", search, notice)
+        return respond(ready, self.thumbnails, "clip", search)
 
     def by_all(self, ready: ReadyIndex, query: Query, k: Any) -> list[Response]:
         """The answers by all five methods, in the order of METHODS; the pixel metrics' also while CLIP has none."""

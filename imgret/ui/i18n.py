@@ -342,6 +342,7 @@ _VIETNAMESE = [
     (r"The (?:negative )?text has (\d+) characters; at most (\d+) are taken\.", "Lời có {0} chữ; nhiều nhất là {1}."),
     (r"The parts of the query cancel each other out; .*", "Các phần của truy vấn triệt tiêu nhau; hãy đổi lời, lời phủ định hoặc trọng số."),
     (r"The encoder of this library reads English only, .*", "Mô hình của thư viện này chỉ đọc tiếng Anh, nên lời này có thể tìm được ít; hãy thử tiếng Anh."),
+    (r"The (?:negative )?text is longer than the encoder reads; it was cut after (\d+) tokens\.", "Lời dài hơn phần mô hình đọc được; nó bị cắt sau {0} token."),
     (r"The library has (\d+) pictures, so k is \d+\.", "Thư viện có {0} hình, nên k là {0}."),
     (r"The demo could not start; its log says why\.", "Trang không khởi động được; nhật ký của nó nói vì sao."),
     (r"These are (\d+) pictures of the library, which is still being indexed\.", "Đây là {0} hình của thư viện; phần còn lại đang được lập chỉ mục."),

@@ -8,7 +8,7 @@ from typing import Any
 
 from gradio.data_classes import FileData
 
-from imgret.search import Hit, Retriever, SearchResult
+from imgret.search import Hit, SearchResult
 from imgret.startup import ReadyIndex
 from imgret.ui.thumbnails import Thumbnails
 
@@ -48,7 +48,6 @@ def respond(
     thumbnails: Thumbnails,
     method: str,
     search: Callable[[], SearchResult],
-    notice: str | None = None,
 ) -> Response:
     """Runs `search` and returns its hits with their thumbnails."""
     started = time.perf_counter()
@@ -60,7 +59,7 @@ def respond(
         images=tuple(thumbnails.path(ready.retriever, hit.row) for hit in found.hits),
         elapsed_ms=round(elapsed, 3),
         library=ready.retriever.index.manifest.library.name,
-        notice=" ".join(sentence for sentence in (notice, ready.notice) if sentence) or None,
+        notice=" ".join(sentence for sentence in (found.notice, ready.notice) if sentence) or None,
         rows_scanned=found.rows_scanned,
     )
 
@@ -68,19 +67,3 @@ def respond(
 def empty_response(ready: ReadyIndex, method: str, why: str) -> Response:
     """A response without hits, for a method that failed beside others that worked."""
     return Response(method, (), (), 0.0, ready.retriever.index.manifest.library.name, why, None)
-
-
-def k_notice(retriever: Retriever, k: Any) -> str | None:
-    """The notice for a k above the number of pictures."""
-    count = len(retriever.index)
-    return f"The library has {count} pictures, so k is {count}." if retriever.checked_k(k) < k else None
-
-
-def language_notice(retriever: Retriever, *texts: str | None) -> str | None:
-    """The notice for letters beyond ASCII in a text for an encoder that reads English only."""
-    foreign = any(
-        letter.isalpha() and not letter.isascii() for text in texts if isinstance(text, str) for letter in text
-    )
-    if foreign and retriever.index.manifest.encoder.languages == ("en",):
-        return "The encoder of this library reads English only, so this text may find little; try it in English."
-    return None
