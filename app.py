@@ -2,6 +2,8 @@
 
 import logging
 
+import imgret.privacy  # noqa: F401 - before anything that sends
+
 try:  # before torch, if anything brings that; Hugging Face installs it on its Spaces
     import spaces
 except ImportError:

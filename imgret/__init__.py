@@ -6,6 +6,10 @@ What stands in `__all__` is imported when first used, so that `import imgret` co
 from importlib import import_module
 from typing import Any
 
+from imgret.privacy import opt_out
+
+opt_out()
+
 _HOMES = {
     "course": (
         "get_l1_score",
@@ -23,7 +27,7 @@ _HOMES = {
     "vectors": ("ChromaServer", "VectorError"),
     "index": ("Index", "InvalidIndexError"),
     "build": ("BuildError", "build_index"),
-    "search": ("Hit", "Retriever", "SearchError"),
+    "search": ("Hit", "Retriever", "SearchError", "SearchWarning"),
     "evaluate": ("Evaluation", "EvaluationError"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

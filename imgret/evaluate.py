@@ -27,7 +27,8 @@ class Evaluation:
     """What `imgret evaluate` prints.
 
     `methods` holds precision@k and map by method, means over the queries, each from 0 to 1; `by_label` the same by
-    label, then by method; `captions` recall@k from captions to pictures, None where no picture has a caption. A query
+    label, then by method; `captions` recall@k from captions to pictures, None where no picture has a caption, by
+    `caption_queries` captions. A query
     whose label no other picture has counts as 0 everywhere; there are `alone` of them.
     """
 
@@ -36,6 +37,7 @@ class Evaluation:
     methods: dict[str, dict[str, float]]
     captions: dict[str, float] | None
     by_label: dict[str, dict[str, dict[str, float]]]
+    caption_queries: int = 0
 
 
 def evaluate(
@@ -46,18 +48,18 @@ def evaluate(
     """Searches with each labelled picture, or with `queries` of them, drawn with a fixed seed; the query is left out.
 
     Rankings are complete and exact: the metrics on all pixel vectors, the cosine on all embeddings. The recall audit
-    measures what Chroma misses of them. Average precision is the mean of the precision at each rank that holds a
-    picture of the query's label. A caption's recall@k is 1 if its own picture is among the first k. Raises
-    EvaluationError.
+    measures what Chroma misses of them. A hit is right if it shares a label with the query. Average precision is the
+    mean of the precision at each rank that holds such a hit. Each caption is a query, also where a picture has
+    several: its recall@k is 1 if its own picture is among the first k. Raises EvaluationError.
     """
     if queries is not None and queries < 1:
-        raise EvaluationError(f"The number of queries is {queries}; it must be at least 1.")
-    labels = retriever.index.column("label")
-    number_of = {name: number for number, name in enumerate(retriever.index.manifest.labels)}
-    classes = np.array([number_of.get(label, -1) for label in labels])
-    sizes = np.bincount(classes[classes >= 0], minlength=1)
-    alone = int((sizes == 1).sum())
-    rows = _sample(np.flatnonzero((classes >= 0) & (sizes[classes] > 1)), queries)
+        raise EvaluationError("The number of queries is {queries}; it must be at least 1.", queries=queries)
+    index = retriever.index
+    labels = index.words("label", "labels")
+    rows_of = {label: index.rows_of(label) for label in index.manifest.labels}
+    shared = [any(len(rows_of[label]) > 1 for label in each) for each in labels]
+    alone = sum(map(bool, labels)) - sum(shared)
+    rows = _sample(np.flatnonzero(shared), queries)
     methods: dict[str, dict[str, float]] = {}
     by_label: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     for method in METHODS if len(rows) else ():
@@ -65,19 +67,20 @@ def evaluate(
         for start in range(0, len(rows), _BLOCK):
             progress(f"evaluate {method}", start, len(rows))
             block = rows[start : start + _BLOCK]
-            blocks.append(_figures(classes[block], classes[_others_best_first(retriever, method, block)]))
+            ranking = _others_best_first(retriever, method, block)
+            blocks.append(_figures(np.take_along_axis(_relevant(labels, rows_of, block, len(index)), ranking, axis=1)))
         progress(f"evaluate {method}", len(rows), len(rows))
         figures = np.vstack(blocks)
         methods[method] = _named_means(figures)
-        for name, number in number_of.items():
-            if (mine := classes[rows] == number).any():
+        for name, its_rows in rows_of.items():
+            if (mine := np.isin(rows, its_rows)).any():
                 by_label[name][method] = _named_means(figures[mine])
-    captions = _caption_recall(retriever, queries, progress)
+    asked, captions = _caption_recall(retriever, queries, progress)
     if not methods and captions is None:
         raise EvaluationError(
             "No picture of the index has a label or a caption, so there is nothing to measure answers against."
         )
-    return Evaluation(len(rows), alone, methods, captions, dict(by_label))
+    return Evaluation(len(rows), alone, methods, captions, dict(by_label), asked)
 
 
 def _sample(rows: Rows, queries: int | None) -> Rows:
@@ -96,9 +99,19 @@ def _others_best_first(retriever: Retriever, method: str, rows: Rows) -> Rows:
     return ranking[ranking != rows[:, None]].reshape(len(rows), -1)
 
 
-def _figures(query_classes: Rows, ranked_classes: Rows) -> Figures:
-    """Precision at each of PRECISIONS, then average precision. (Q,), (Q, M) -> (Q, 4)."""
-    relevant = ranked_classes == query_classes[:, None]
+def _relevant(
+    labels: list[tuple[str, ...]], rows_of: dict[str, Rows], queries: Rows, count: int
+) -> npt.NDArray[np.bool_]:
+    """Which of the pictures share a label with which of the queries. (Q,) -> (Q, N)."""
+    relevant = np.zeros((len(queries), count), dtype=bool)
+    for number, row in enumerate(queries):
+        for label in labels[row]:
+            relevant[number, rows_of[label]] = True
+    return relevant
+
+
+def _figures(relevant: npt.NDArray[np.bool_]) -> Figures:
+    """Precision at each of PRECISIONS, then average precision, of hits best first. (Q, M) -> (Q, 4)."""
     precisions = [relevant[:, :k].sum(axis=1) / k for k in PRECISIONS]
     precision_at_rank = relevant.cumsum(axis=1) / np.arange(1, relevant.shape[1] + 1)
     average = (precision_at_rank * relevant).sum(axis=1) / np.maximum(relevant.sum(axis=1), 1)
@@ -112,20 +125,21 @@ def _named_means(figures: Figures) -> dict[str, float]:
 
 def _caption_recall(
     retriever: Retriever, queries: int | None, progress: Callable[[str, int, int | None], None]
-) -> dict[str, float] | None:
+) -> tuple[int, dict[str, float] | None]:
+    """How many captions were asked, and their recall."""
     index = retriever.index
-    captions = index.column("caption")
-    rows = _sample(np.array([row for row, caption in enumerate(captions) if caption], dtype=np.int64), queries)
-    if not len(rows):
-        return None
+    pairs = [(row, text) for row, each in enumerate(index.words("caption", "all_captions")) for text in each]
+    chosen = _sample(np.arange(len(pairs)), queries)
+    if not len(chosen):
+        return 0, None
     # Texts of a batch are padded to the longest one. Sorted by length, they take two thirds of the time.
-    rows = rows[np.argsort([len(captions[row]) for row in rows], kind="stable")]
+    asked = sorted((pairs[number] for number in chosen), key=lambda pair: len(pair[1]))
     ranks: list[int] = []
-    for start in range(0, len(rows), _BLOCK):
-        progress("evaluate captions", start, len(rows))
-        block = rows[start : start + _BLOCK]
-        scores = retriever.encoder.embed_texts([captions[row] for row in block]) @ index.embeddings.T
-        own = scores[np.arange(len(block)), block]
+    for start in range(0, len(asked), _BLOCK):
+        progress("evaluate captions", start, len(asked))
+        rows, texts = zip(*asked[start : start + _BLOCK], strict=True)
+        scores = retriever.encoder.embed_texts(list(texts)) @ index.embeddings.T
+        own = scores[np.arange(len(rows)), rows]
         ranks.extend(1 + (scores > own[:, None]).sum(axis=1))
-    progress("evaluate captions", len(rows), len(rows))
-    return {f"recall@{k}": float(np.mean(np.array(ranks) <= k)) for k in RECALLS}
+    progress("evaluate captions", len(asked), len(asked))
+    return len(asked), {f"recall@{k}": float(np.mean(np.array(ranks) <= k)) for k in RECALLS}

@@ -16,11 +16,11 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +31,14 @@ from typing_extensions import TypedDict
 
 from imgret.errors import ImgretError, one_line
 from imgret.files import durable
+from imgret.files.cache import cache_folder
 from imgret.files.npy import mapped, open_array
+from imgret.images import ImageError, load_image
 from imgret.library import ImageLibrary, Record, is_commit
 from imgret.pixels import PixelIndex
 from imgret.vectors import ChromaServer, RecallAudit, VectorError, VectorStore, collection_of
 
-FORMAT = 1
+FORMAT = 2
 MAX_JSON = 64 * 2**20
 MANIFEST = "manifest.json"
 RECORDS = "records.arrow"
@@ -61,8 +63,13 @@ RECORD_SCHEMA = pa.schema(
         ("content", pa.string()),
         ("thumbnail_start", pa.int64()),
         ("thumbnail_size", pa.int32()),
+        ("labels", pa.list_(pa.string())),
+        ("all_captions", pa.list_(pa.string())),
     ]
 )
+"""`labels` and `all_captions` are null where there is one at most; `label` and `caption` have it."""
+
+_OF_FORMAT_1 = RECORD_SCHEMA.names[:-2]
 
 
 class InvalidIndexError(ImgretError):
@@ -130,7 +137,8 @@ class Manifest:
     """What `manifest.json` says.
 
     `skipped` lists `(id, reason)` of rows without a usable picture, the first thousand at most; `vectors` is None where
-    the embedded store in the folder has them.
+    the embedded store in the folder has them; `description` says in lines what of the library was taken and left out;
+    `stamp` is a hash of the sizes and times of the library's files.
     """
 
     format: int
@@ -146,6 +154,8 @@ class Manifest:
     created: str
     files: Mapping[str, FileEntry] = field(repr=False)
     vectors: VectorLocation | None = None
+    description: tuple[str, ...] = ()
+    stamp: str | None = None
 
     @property
     def content(self) -> str:
@@ -193,14 +203,19 @@ class Manifest:
         try:
             text = _read_text(path)
         except FileNotFoundError:
-            raise InvalidIndexError(f"{folder} holds no finished index (no {MANIFEST}); run imgret build.") from None
+            raise InvalidIndexError(
+                "{folder} holds no finished index (no {manifest}); run imgret build.", folder=folder, manifest=MANIFEST
+            ) from None
         except (OSError, ValueError):
-            raise InvalidIndexError(f"{path} cannot be read; build the index anew.") from None
+            raise InvalidIndexError("{path} cannot be read; build the index anew.", path=path) from None
         try:
             found = TypeAdapter(_AnyFormat).validate_json(text).format
             if found > FORMAT:
                 raise InvalidIndexError(
-                    f"The index in {folder} has format {found}, and this version reads up to {FORMAT}; update imgret."
+                    "The index in {folder} has format {found}, and this version reads up to {format}; update imgret.",
+                    folder=folder,
+                    found=found,
+                    format=FORMAT,
                 )
             manifest = TypeAdapter(cls).validate_json(text, strict=True)
             for name in (manifest.data, *manifest.files):
@@ -209,7 +224,9 @@ class Manifest:
         except InvalidIndexError:
             raise
         except ValueError:
-            raise InvalidIndexError(f"{path} is not the manifest of an index; build the index anew.") from None
+            raise InvalidIndexError(
+                "{path} is not the manifest of an index; build the index anew.", path=path
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -225,6 +242,7 @@ class _Figures(TypedDict):
     methods: dict[str, dict[str, float]]
     captions: dict[str, float] | None
     by_label: dict[str, dict[str, dict[str, float]]]
+    caption_queries: NotRequired[int]
 
 
 class Index:
@@ -253,7 +271,8 @@ class Index:
         self.evaluation = _read_figures(self._data / EVALUATION)
         if not (len(self._records) == len(self.pixels) == count and self.embeddings.shape[:1] == (count,)):
             raise InvalidIndexError(
-                f"The parts of the index in {folder} do not agree on the number of pictures; build it anew."
+                "The parts of the index in {folder} do not agree on the number of pictures; build it anew.",
+                folder=folder,
             )
         if self.embeddings.shape != (count, dim) or self.embeddings.dtype != np.float32:
             raise ValueError(f"{EMBEDDINGS} does not hold {count} vectors of {dim} dimensions")
@@ -261,7 +280,7 @@ class Index:
             raise ValueError(f"{MAP} does not hold a point for each of {count} pictures")
         if self.pixels.dim != 3 * side**2:
             raise ValueError(f"the pixel vectors are not those of pictures of {side} x {side} pixels")
-        if manifest.labels != {name: n for name, n in _counted(self._records["label"]).items() if name is not None}:
+        if manifest.labels != _counted(self._records):
             raise ValueError("its labels are not those of its pictures")
 
     @classmethod
@@ -280,7 +299,7 @@ class Index:
         """
         chroma = ChromaServer(chroma) if isinstance(chroma, str) else chroma
         path = Path(folder)
-        cache = cache or Path.home() / ".cache" / "imgret"
+        cache = cache or cache_folder()
         while True:
             manifest = Manifest.read(path)
             try:
@@ -293,10 +312,39 @@ class Index:
             except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
                 if Manifest.read(path).data == manifest.data:
                     reason = one_line(error).rstrip(".")
-                    raise InvalidIndexError(f"The index in {folder} is corrupt ({reason}); build it anew.") from error
+                    raise InvalidIndexError(
+                        "The index in {folder} is corrupt ({reason}); build it anew.", folder=folder, reason=reason
+                    ) from error
 
     def __len__(self) -> int:
         return self.manifest.count
+
+    def is_of(self, library: ImageLibrary) -> bool:
+        """Whether this is still the index of `library`, by the bytes of each picture. Where the files' sizes and times
+        are those of the build, none is read.
+        """
+        if library.stamp is None or library.stamp == self.manifest.stamp:
+            return True
+        ids, contents, row = self.column("id"), self.column("content"), 0
+        for entry in library.entries():
+            here = row < len(self) and ids[row] == entry.id
+            try:
+                data = entry.read()
+                if not here:
+                    load_image(data)
+                    return False  # a picture that the build skipped can be read now
+            except ImageError:
+                if here:
+                    return False
+                continue
+            record = self.record(row)
+            words = (record.labels, record.caption, dict(record.captions), record.all_captions)
+            if words != (entry.labels, entry.caption, dict(entry.captions), entry.all_captions):
+                return False
+            if hashlib.sha256(data).hexdigest() != contents[row]:
+                return False
+            row += 1
+        return row == len(self)
 
     @property
     def vectors(self) -> VectorStore:
@@ -317,7 +365,8 @@ class Index:
         placed = np.array(self._points[rows])
         if not ((placed >= 0) & (placed <= 1)).all():
             raise InvalidIndexError(
-                f"The index in {self.folder} is corrupt ({MAP} has points outside of the map); build it anew."
+                "The index in {folder} is corrupt (its map has points outside of the map); build it anew.",
+                folder=self.folder,
             )
         return rows, placed
 
@@ -328,8 +377,9 @@ class Index:
             return VectorStore.connect(self._chroma, name, len(self))
         if location is not None:
             raise VectorError(
-                f"The vectors of this index are on the Chroma server at {location.url}; "
-                "set IMGRET_CHROMA_URL to it, or build the index again without it."
+                "The vectors of this index are on the Chroma server at {url}; set IMGRET_CHROMA_URL to it, "
+                "or build the index again without it.",
+                url=location.url,
             )
         return VectorStore.open(self._data / VECTORS, self._cache, self.embeddings)
 
@@ -356,6 +406,8 @@ class Index:
             values["width"],
             values["height"],
             dict(values["captions"] or ()),
+            labels=_several(values["labels"], values["label"]),
+            all_captions=_several(values["all_captions"], values["caption"]),
         )
 
     def row_of(self, id: str) -> int:
@@ -369,8 +421,24 @@ class Index:
         return int(row)
 
     def rows_of(self, label: str) -> npt.NDArray[np.int64]:
-        """The rows labelled `label`, in order."""
-        return np.asarray(pc.indices_nonzero(pc.equal(self._records["label"], label)), dtype=np.int64)
+        """The rows labelled `label`, alone or among others, in order."""
+        found = pc.is_in(self._records["label"], pa.array(self.texts_of([label]), pa.string()))
+        return np.asarray(pc.indices_nonzero(found), dtype=np.int64)
+
+    def texts_of(self, labels: Iterable[str]) -> list[str]:
+        """What stands in the column "label" for pictures with one of `labels`: these, and texts that join several."""
+        wanted = dict.fromkeys(labels)
+        return [*wanted, *(text for text, each in self._joined.items() if not wanted.keys().isdisjoint(each))]
+
+    @cached_property
+    def _joined(self) -> dict[str, list[str]]:
+        """The labels of pictures that have several, by the text that joins them."""
+        several = self._records.filter(pc.is_valid(self._records["labels"]))
+        return dict(zip(several["label"].to_pylist(), several["labels"].to_pylist(), strict=True))
+
+    def words(self, one: str, several: str) -> list[tuple[str, ...]]:
+        """For each row the values of two columns: `several`, or where that has none the one of `one`, if any."""
+        return [_several(many, single) for many, single in zip(self.column(several), self.column(one), strict=True)]
 
     def column(self, name: str) -> list[Any]:
         """All values of one field of the records, in row order."""
@@ -383,7 +451,9 @@ class Index:
         start, size = (self._records[name][row].as_py() for name in ("thumbnail_start", "thumbnail_size"))
         found = self._thumbnails[start : start + size].tobytes()
         if found[:4] != b"RIFF" or found[8:12] != b"WEBP":
-            raise InvalidIndexError(f"The index in {self.folder} is corrupt (a thumbnail is no WebP); build it anew.")
+            raise InvalidIndexError(
+                "The index in {folder} is corrupt (a thumbnail is no WebP); build it anew.", folder=self.folder
+            )
         return found
 
     def close(self) -> None:
@@ -425,10 +495,16 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
         try:
             size = (folder / name).stat().st_size
         except OSError:
-            raise InvalidIndexError(f"The index in {folder} lacks its file {name}; build it anew.") from None
+            raise InvalidIndexError(
+                "The index in {folder} lacks its file {name}; build it anew.", folder=folder, name=name
+            ) from None
         if size != entry.size:
             raise InvalidIndexError(
-                f"The index in {folder} is corrupt ({name} has {size} bytes instead of {entry.size}); build it anew."
+                "The index in {folder} is corrupt ({name} has {found} bytes instead of {size}); build it anew.",
+                folder=folder,
+                name=name,
+                found=size,
+                size=entry.size,
             )
 
 
@@ -437,7 +513,9 @@ def check_hashes(folder: Path, manifest: Manifest) -> None:
     check_sizes(folder, manifest)
     for name, entry in manifest.files.items():
         if not is_whole(folder / name, entry):
-            raise InvalidIndexError(f"The index in {folder} is corrupt ({name} has changed); build it anew.")
+            raise InvalidIndexError(
+                "The index in {folder} is corrupt ({name} has changed); build it anew.", folder=folder, name=name
+            )
 
 
 def is_whole(path: Path, entry: FileEntry) -> bool:
@@ -448,8 +526,8 @@ def is_whole(path: Path, entry: FileEntry) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
 
 
-def count_labels(labels: Sequence[str | None]) -> dict[str, int]:
-    """How many pictures each label has, by name."""
+def count_labels(labels: Iterable[str | None]) -> dict[str, int]:
+    """How often each label is there, by name."""
     return dict(sorted(Counter(label for label in labels if label is not None).items()))
 
 
@@ -470,12 +548,22 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
     there = {path for path in data.rglob("*") if path.is_symlink() or not path.is_dir()}
     listed = {folder / name for name in manifest.files}
     for path in sorted(there ^ listed):
-        what = "lacks its file" if path in listed else "holds a file that is none of its own,"
-        raise InvalidIndexError(f"The index in {folder} {what} {path.relative_to(folder)}; build it anew.")
+        name = path.relative_to(folder)
+        if path in listed:
+            raise InvalidIndexError(
+                "The index in {folder} lacks its file {name}; build it anew.", folder=folder, name=name
+            )
+        raise InvalidIndexError(
+            "The index in {folder} holds a file that is none of its own, {name}; build it anew.",
+            folder=folder,
+            name=name,
+        )
     for path in [data, *there]:
         if not any(path.resolve().is_relative_to(home) for home in homes):
             raise InvalidIndexError(
-                f"The index in {folder} cannot be trusted ({path.relative_to(folder)} leads out of it); copy all of it."
+                "The index in {folder} cannot be trusted ({name} leads out of it); copy all of it.",
+                folder=folder,
+                name=path.relative_to(folder),
             )
 
 
@@ -488,6 +576,9 @@ def _read_text(path: Path) -> bytes:
 
 def _read_records(path: Path, thumbnail_bytes: int) -> pa.Table:
     records = pa.ipc.open_file(pa.py_buffer(mapped(path))).read_all()
+    if records.schema.equals(pa.schema([RECORD_SCHEMA.field(name) for name in _OF_FORMAT_1])):
+        for name in RECORD_SCHEMA.names[len(_OF_FORMAT_1) :]:
+            records = records.append_column(RECORD_SCHEMA.field(name), pa.nulls(len(records), pa.list_(pa.string())))
     if not records.schema.equals(RECORD_SCHEMA):
         raise ValueError(f"{RECORDS} has other columns than the records of an index")
     records.validate(full=True)  # wrong offsets would crash the process
@@ -505,5 +596,13 @@ def _read_figures(path: Path) -> Mapping[str, Any] | None:
     return TypeAdapter(_Figures).validate_json(_read_text(path), strict=True) if path.exists() else None
 
 
-def _counted(labels: pa.ChunkedArray) -> dict[str | None, int]:
-    return {pair["values"]: pair["counts"] for pair in pc.value_counts(labels).to_pylist()}
+def _counted(records: pa.Table) -> dict[str, int]:
+    single = records.filter(pc.is_null(records["labels"]))["label"]
+    counts: Counter[str] = Counter()
+    for labels in (single, pc.list_flatten(records["labels"])):
+        counts.update({pair["values"]: pair["counts"] for pair in pc.value_counts(labels.drop_null()).to_pylist()})
+    return dict(counts)
+
+
+def _several(values: Sequence[str] | None, single: str | None) -> tuple[str, ...]:
+    return tuple(values) if values is not None else () if single is None else (single,)

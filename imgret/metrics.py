@@ -73,7 +73,8 @@ def best_first(scores: Scores, metric: str) -> npt.NDArray[np.int64]:
 def _cosine(a: Scores, b: Scores) -> Scores:
     dot = b @ a
     norms = np.sqrt(a @ a) * np.sqrt((b**2).sum(axis=1))
-    return np.divide(dot, norms, out=np.zeros(len(b)), where=norms > 0)
+    cosines = np.divide(dot, norms, out=np.zeros(len(b)), where=norms > 0)
+    return np.clip(cosines, -1, 1, out=cosines)  # rounding may go beyond
 
 
 def _centred(x: Scores) -> Scores:

@@ -1,6 +1,7 @@
 """Searches an index by the four pixel metrics and by CLIP: `Retriever` answers queries with hits."""
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -14,10 +15,10 @@ from PIL import Image
 
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.shared import SharedEncoder
-from imgret.errors import ImgretError, repr_short
+from imgret.errors import ImgretError, Sentence, repr_short
 from imgret.images import ImageSource, PixelVector, load_image, pixel_vector
 from imgret.index import Index
-from imgret.library import Record
+from imgret.library import Record, composed
 from imgret.metrics import METRICS
 
 METHODS = (*METRICS, "clip")
@@ -25,15 +26,22 @@ METHODS = (*METRICS, "clip")
 
 MAX_TEXT = 2000
 
+_SPARE, _TIE = 8, 1e-6
+"""How many more neighbours than asked for are fetched, and how far apart scores are that Chroma can tell apart."""
+
 
 class SearchError(ImgretError):
     """A query that cannot be answered; the text says why and what would work."""
 
 
+class SearchWarning(UserWarning):
+    """A query was answered in part, or in another way than it may be meant; the text says how."""
+
+
 @dataclass(frozen=True)
 class Hit:
     """One nearest. `rank` counts from 1; `score` is the metric's value, for CLIP the cosine similarity; `row` is where
-    the index keeps the picture.
+    the index keeps the picture. A picture may have several `labels`: `label` is the text that joins them.
     """
 
     rank: int
@@ -43,21 +51,31 @@ class Hit:
     score: float
     captions: Mapping[str, str] = field(default_factory=dict, repr=False)
     row: int = field(default=-1, repr=False, compare=False)
+    labels: tuple[str, ...] = field(default=(), repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The hit as the command line and the endpoints give it."""
-        return {"rank": self.rank, "id": self.id, "label": self.label, "caption": self.caption, "score": self.score}
+        return {
+            "rank": self.rank,
+            "id": self.id,
+            "label": self.label,
+            "labels": list(self.labels),
+            "caption": self.caption,
+            "score": self.score,
+        }
 
 
 @dataclass(frozen=True)
 class SearchResult:
     """The hits of one query, best first.
 
-    `rows_scanned`: how many vectors were compared with the query in full; None where Chroma found the hits.
+    `rows_scanned`: how many vectors were compared with the query in full; None where Chroma found the hits. `notice`:
+    None, or sentences on what was done otherwise than it was asked for: k reduced, a text cut, a language not read.
     """
 
     hits: list[Hit]
     rows_scanned: int | None = None
+    notice: Sentence | None = None
 
 
 class Retriever:
@@ -113,17 +131,19 @@ class Retriever:
         `like` is the id of a picture of the library: it is left out of the hits, and is the query if there is no
         `image`. Raises SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad picture.
         """
-        return self.find_by_pixels(image, metric, k, like=like).hits
+        return _warned(self.find_by_pixels(image, metric, k, like=like))
 
     def find_by_pixels(
         self, image: ImageSource | None = None, metric: str = "l2", k: int = 10, *, like: str | None = None
     ) -> SearchResult:
-        """`by_pixels`, with the number of rows scanned."""
+        """`by_pixels`, with the number of rows scanned, and with a notice where that warns."""
+        notice = self._k_notice(k)
         metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
         query = self._pixel_query(image, itself)
         nearest = self.index.pixels.nearest(query, metric, k + (itself is not None))
         others = nearest.rows != itself
-        return SearchResult(self.hits(nearest.rows[others][:k], nearest.scores[others][:k]), nearest.rows_scanned)
+        hits = self.hits(nearest.rows[others][:k], nearest.scores[others][:k])
+        return SearchResult(hits, nearest.rows_scanned, notice)
 
     def pixel_query(self, image: ImageSource | None, like: str | None = None) -> PixelVector:
         """The pixel vector (D,) of the query that `by_pixels` searches for."""
@@ -145,21 +165,54 @@ class Retriever:
         The query vector is the unit vector of the picture or of the text; for both it is (1 - text_weight) * picture +
         text_weight * text, normalised. The unit vector of `negative` is subtracted, and the result normalised again.
         `like` is the id of a picture of the library: it is left out of the hits, and is the query picture if there is
-        no `image`. `labels` keeps only pictures with one of these labels. Raises SearchError, ImageError, EncoderError,
-        VectorError.
+        no `image`. `labels` keeps only pictures with one of these labels. Equal scores come by row. Raises SearchError,
+        ImageError, EncoderError, VectorError.
         """
+        return _warned(self.find_by_clip(image, text, negative, text_weight, labels, k, like=like))
+
+    def find_by_clip(
+        self,
+        image: ImageSource | None = None,
+        text: str | None = None,
+        negative: str | None = None,
+        text_weight: float = 0.5,
+        labels: Sequence[str] | None = None,
+        k: int = 10,
+        *,
+        like: str | None = None,
+    ) -> SearchResult:
+        """`by_clip`, with a notice where that warns."""
+        notices = [self._k_notice(k), self._language_notice(text, negative)]
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
         vector = self._clip_query(image, text, negative, text_weight, itself)
-        rows = self.index.vectors.query(vector, min(k + (itself is not None), len(self.index)), wanted)
-        # Chroma's own distances are float32 of an approximate order; the hits get the exact cosine and its order.
-        found = self.index.embeddings[rows].astype(np.float64)
-        if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
-            raise SearchError("The embeddings of the index are corrupt (no unit vectors); build it anew.")
-        scores = found @ vector.astype(np.float64)
-        order = np.lexsort((rows, -scores))
-        order = order[rows[order] != itself][:k]
-        return self.hits(rows[order], scores[order])
+        rows, scores = self._nearest(vector, k + (itself is not None), wanted)
+        notices += [self._cut_notice(text), self._cut_notice(negative)]
+        others = rows != itself
+        return SearchResult(self.hits(rows[others][:k], scores[others][:k]), notice=Sentence.joined(*notices))
+
+    def _nearest(
+        self, vector: npt.NDArray[np.float32], k: int, labels: list[str] | None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """The rows of the `k` nearest, best first, and their exact cosines; equal ones by row.
+
+        Chroma's own distances are float32, and of equal ones it returns any. So more are fetched, until all that may
+        equal the k-th best are among them: then the first hits are the same for each k.
+        """
+        texts = self.index.texts_of(labels) if labels else None
+        count, asked = len(self.index), k
+        while True:
+            asked = min(asked + _SPARE, count)
+            rows = np.sort(self.index.vectors.query(vector, asked, texts))
+            found = self.index.embeddings[rows].astype(np.float64)
+            if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
+                raise SearchError("The embeddings of the index are corrupt (no unit vectors); build it anew.")
+            # Not a matrix product: there, equal rows may get unlike scores, by where they stand among the others.
+            scores = np.clip((found * vector.astype(np.float64)).sum(axis=1), -1, 1)
+            order = np.argsort(-scores, kind="stable")
+            if len(rows) < asked or asked == count or scores[order[k - 1]] - scores[order[-1]] > _TIE:
+                return rows[order[:k]], scores[order[:k]]
+            asked *= 2
 
     def embed_query(
         self,
@@ -177,9 +230,12 @@ class Retriever:
         self, image: ImageSource | None, text: str | None, negative: str | None, text_weight: Any, itself: int | None
     ) -> npt.NDArray[np.float32]:
         if not isinstance(text_weight, int | float | np.number) or not 0 <= text_weight <= 1:
-            raise SearchError(f"The weight of the text is {repr_short(text_weight)}; it must be a number from 0 to 1.")
+            raise SearchError(
+                "The weight of the text is {weight}; it must be a number from 0 to 1.", weight=repr_short(text_weight)
+            )
         weight = float(text_weight)
-        text, negative = _checked_text(text, "The text"), _checked_text(negative, "The negative text")
+        text = _checked_text(text, Sentence("The text"))
+        negative = _checked_text(negative, Sentence("The negative text"))
         pictured = image is not None or itself is not None
         if not pictured and text is None:
             raise SearchError("There is nothing to search for; give a picture, a text, or both.")
@@ -207,14 +263,18 @@ class Retriever:
         try:
             return self.index.row_of(id)
         except KeyError:
-            raise SearchError(f"There is no picture {repr_short(id)} in the library.") from None
+            raise SearchError("There is no picture {id} in the library.", id=repr_short(id)) from None
 
     def checked_metric(self, metric: Any) -> str:
         """`metric`, if it is the name of one of the four. Raises SearchError."""
         if not isinstance(metric, str):
-            raise SearchError(f"The metric must be a name, not {type(metric).__name__}.")
+            raise SearchError("The metric must be a name, not {kind}.", kind=type(metric).__name__)
         if metric not in METRICS:
-            raise SearchError(f"There is no metric {repr_short(metric)}; there are {', '.join(METRICS)}.")
+            raise SearchError(
+                "There is no metric {metric}; there are {metrics}.",
+                metric=repr_short(metric),
+                metrics=", ".join(METRICS),
+            )
         return metric
 
     def checked_k(self, k: Any) -> int:
@@ -224,8 +284,30 @@ class Retriever:
         """
         whole = isinstance(k, Integral) or (isinstance(k, float | np.floating) and float(k).is_integer())
         if isinstance(k, bool) or not whole or k < 1:
-            raise SearchError(f"k is {repr_short(k)}; it must be a whole number of at least 1.")
+            raise SearchError("k is {k}; it must be a whole number of at least 1.", k=repr_short(k))
         return min(int(k), len(self.index))
+
+    def _k_notice(self, k: Any) -> Sentence | None:
+        if self.checked_k(k) >= k:
+            return None
+        return Sentence("The library has {count} pictures, so k is {count}.", count=len(self.index))
+
+    def _language_notice(self, *texts: str | None) -> Sentence | None:
+        """The notice for letters beyond ASCII in a text for an encoder that reads English only."""
+        foreign = any(
+            letter.isalpha() and not letter.isascii() for text in texts if isinstance(text, str) for letter in text
+        )
+        if foreign and self.index.manifest.encoder.languages == ("en",):
+            return Sentence(
+                "The encoder of this library reads English only, so this text may find little; try it in English."
+            )
+        return None
+
+    def _cut_notice(self, text: str | None) -> Sentence | None:
+        tokens = None if text is None else self.encoder.cut_after(text)
+        if tokens is None:
+            return None
+        return Sentence("The text is longer than the encoder reads; it was cut after {tokens} tokens.", tokens=tokens)
 
     def hits(self, rows: Iterable[int], scores: Iterable[float]) -> list[Hit]:
         """The hits for rows and their scores, best first."""
@@ -249,8 +331,12 @@ class Retriever:
         made_with = self.index.manifest.encoder
         if encoder.uri != made_with.uri or encoder.dim != made_with.dim:
             raise SearchError(
-                f"The index was built with the encoder {made_with.uri} ({made_with.dim} dimensions), "
-                f"not {encoder.uri} ({encoder.dim}); use that one or build the index anew."
+                "The index was built with the encoder {uri} ({dim} dimensions), not {other} ({its_dim}); "
+                "use that one or build the index anew.",
+                uri=made_with.uri,
+                dim=made_with.dim,
+                other=encoder.uri,
+                its_dim=encoder.dim,
             )
         return encoder
 
@@ -260,18 +346,18 @@ class Retriever:
         given = [labels] if isinstance(labels, str) else labels
         if not isinstance(given, Sequence) or not all(isinstance(label, str) for label in given):
             raise SearchError("The labels must be a list of names.")
-        known, wanted = self.index.manifest.labels, list(dict.fromkeys(given))
+        known, wanted = self.index.manifest.labels, list(dict.fromkeys(map(composed, given)))
         for label in wanted:
             if label not in known:
                 close = get_close_matches(label[:100], known, n=3)
                 hint = (
-                    f"did you mean {' or '.join(close)}?"
+                    Sentence("did you mean {names}?", names=" / ".join(close))
                     if close
-                    else "the labels are listed in the index's manifest."
+                    else Sentence("the labels are listed in the index's manifest.")
                     if known
-                    else "the library has no labels."
+                    else Sentence("the library has no labels.")
                 )
-                raise SearchError(f"There is no label {label[:100]!r}; {hint}")
+                raise SearchError("There is no label {label!r}; {hint}", label=label[:100], hint=hint)
         return wanted or None
 
 
@@ -280,21 +366,33 @@ def _encoder_of(index: Index, cache: Path | None) -> Encoder:
     return load_encoder(index.manifest.encoder.uri, cache=cache, exported=index.encoder_folder)
 
 
+def _warned(found: SearchResult) -> list[Hit]:
+    """The hits, after a warning that the caller of the caller of this function sees."""
+    if found.notice is not None:
+        warnings.warn(found.notice, SearchWarning, stacklevel=3)
+    return found.hits
+
+
 def _hit(rank: int, row: int, record: Record, score: float) -> Hit:
-    return Hit(rank, record.id, record.label, record.caption, score, record.captions, row)
+    return Hit(rank, record.id, record.label, record.caption, score, record.captions, row, record.labels)
 
 
-def _checked_text(text: str | None, what: str) -> str | None:
+def _checked_text(text: str | None, what: Sentence) -> str | None:
     if text is None:
         return None
     if not isinstance(text, str):
-        raise SearchError(f"{what} is not a text but {type(text).__name__}.")
+        raise SearchError("{what} is not a text but {kind}.", what=what, kind=type(text).__name__)
     # A lone surrogate is no valid text, and tokenizers reject it.
     text = text.replace("\0", " ").encode("utf-8", "ignore").decode().strip()
     if not text:
-        raise SearchError(f"{what} is empty; write a few words or leave it out.")
+        raise SearchError("{what} is empty; write a few words or leave it out.", what=what)
     if len(text) > MAX_TEXT:
-        raise SearchError(f"{what} has {len(text)} characters; at most {MAX_TEXT} are taken.")
+        raise SearchError(
+            "{what} has {count} characters; at most {most} are taken.",
+            what=what,
+            count=len(text),
+            most=MAX_TEXT,
+        )
     return text
 
 

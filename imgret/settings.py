@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from imgret.errors import ImgretError
+from imgret.files.cache import cache_folder
 
 
 def _examples() -> Path:
@@ -50,7 +51,7 @@ class Settings(BaseSettings):
     chroma_url: str | None = None
     chroma_token: SecretStr | None = None
     max_upload_mb: Annotated[int, Field(ge=1)] = 20
-    cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "imgret")
+    cache: Path = Field(default_factory=cache_folder)
 
     @property
     def embedded(self) -> "Settings":

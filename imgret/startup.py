@@ -132,7 +132,7 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
         notice = Sentence("This is the library as it was when its index was built here. {error}", error=error)
         yield ReadyIndex(_retriever(index, settings), "built here before", notice)
         return
-    if index is not None and index.manifest.library == LibraryInfo.of(library) and _kept_as_set(index, settings):
+    if index is not None and _is_of(index, library, settings) and _kept_as_set(index, settings):
         log.info("taking the index that was built here before")
         # A start that was ended before it had published left this one.
         yield ReadyIndex(_retriever(index, settings), "built here before", built=folder)
@@ -234,7 +234,11 @@ def _given(settings: Settings, progress: Progress, mount: Path) -> ReadyIndex | 
     try:
         if Path(name).exists() or not is_repo(name):
             index, origin = _open(name, settings), f"the folder {name}"
-            if (why := _mismatch(index.manifest, settings)) is not None:
+            why = _mismatch(index.manifest, settings)
+            if why is None and Path(settings.library).is_dir():
+                library = _library(settings, settings.limit)
+                why = None if _is_unchanged(index, library, settings) else _other_pictures(settings.library)
+            if why is not None:
                 index.close()
                 raise HubError(why)
         else:
@@ -281,7 +285,7 @@ def _mismatch(manifest: Manifest, settings: Settings) -> str | None:
     if Path(source).is_dir():  # the path may have another name, and the pictures may have changed
         library = ImageLibrary.load(source, settings.split, revision, limit=settings.limit)
         if made.revision != library.revision:
-            return f"it was made from other pictures than those in {source} now."
+            return _other_pictures(source)
         source = made.source
     if revision is not None and made.source == source and _is_revision(source, made.revision, revision):
         revision = made.revision
@@ -293,6 +297,31 @@ def _mismatch(manifest: Manifest, settings: Settings) -> str | None:
         revision=revision,
         limit=settings.limit,
     )
+
+
+def _other_pictures(source: str) -> str:
+    return f"it was made from other pictures than those in {source} now."
+
+
+def _is_of(index: Index, library: ImageLibrary, settings: Settings) -> bool:
+    return index.manifest.library == LibraryInfo.of(library) and _is_unchanged(index, library, settings)
+
+
+def _is_unchanged(index: Index, library: ImageLibrary, settings: Settings) -> bool:
+    """Whether the pictures of `library` are those of its index.
+
+    The sizes and times of its files are compared. Only where those are others than at the build, say in a copy of the
+    library, all files are read, once: the cache keeps that they were the same.
+    """
+    seen = settings.cache / "unchanged" / f"{index.manifest.content}-{library.stamp}"
+    if seen.exists():
+        return True
+    if not index.is_of(library):
+        return False
+    if library.stamp != index.manifest.stamp:
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        seen.touch()
+    return True
 
 
 def _is_revision(library: str, made: str | None, wanted: str) -> bool:

@@ -29,7 +29,7 @@ ROWS = {
         "imgret.settings",
         "imgret.pixels.sketch_layout",
     },
-    "Tools": {"imgret.network", "imgret.errors", "imgret.files"},
+    "Tools": {"imgret.network", "imgret.errors", "imgret.files", "imgret.privacy"},
 }
 """Each module stands in one row, by the nearest unit that holds it, and imports only from rows below its own."""
 

@@ -34,6 +34,7 @@ from imgret.images import MAX_BYTES, ImageError, load_image, pixel_vector, thumb
 from imgret.settings import EXAMPLES
 
 HUGE = 60_000
+FAST_HEIF = {"quality": 30, "enc_params": {"preset": "ultrafast"}}
 MAX_MEMORY = 600 * 10**6
 MAX_SECONDS = 5.0
 FLIPS = 24
@@ -60,6 +61,11 @@ def picture(side: int = 96) -> Image.Image:
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
+    if kind == "HEIF":  # pi-heif, by which imgret reads it, cannot write
+        from pillow_heif import from_pillow
+
+        from_pillow(image).save(buffer, **options)
+        return buffer.getvalue()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image.save(buffer, kind, **options)
@@ -145,6 +151,9 @@ def seeds() -> dict[str, Callable[[], bytes]]:
     add("webp-frames", picture, "WEBP", save_all=True, append_images=[picture().rotate(9 * n) for n in range(5)])
     add("gif-frames", picture, "GIF", save_all=True, append_images=[picture().rotate(9 * n) for n in range(5)])
     add("png-frames", picture, "PNG", save_all=True, append_images=[picture().rotate(9 * n) for n in range(5)])
+    add("heif", picture, "HEIF")
+    add("heif-alpha", _clear, "HEIF")
+    add("heif-lossless", picture, "HEIF", quality=-1, chroma=444)
     add("avif-frames", picture, "AVIF", save_all=True, append_images=[picture().rotate(9 * n) for n in range(2)])
     add("mpo-frames", picture, "MPO", save_all=True, append_images=[picture().rotate(9)])
     add("jpeg2000-lossless", picture, "JPEG2000", irreversible=False, tile_size=(32, 32))
@@ -291,7 +300,7 @@ def webp_extended(width: int, height: int) -> bytes:
 
 
 def resized_in_header(kind: str, data: bytes, width: int, height: int) -> bytes:
-    """A small JPEG, JPEG 2000 or AVIF whose header claims another size."""
+    """A small JPEG, JPEG 2000, AVIF or HEIF whose header claims another size."""
     broken = bytearray(data)
     if kind == "JPEG":
         at = data.index(b"\xff\xc0") + 5
@@ -333,6 +342,7 @@ def claims() -> Iterator[Input]:
             "mpo": lambda w, h: resized_in_header("JPEG", encoded(picture(), "MPO"), w, h),
             "jpeg2000": lambda w, h: resized_in_header("JPEG2000", small("JPEG2000"), w, h),
             "avif": lambda w, h: resized_in_header("AVIF", small("AVIF"), w, h),
+            "heif": lambda w, h: resized_in_header("HEIF", small("HEIF"), w, h),
             "webp": lambda w, h: webp(max(1, min(w, 16_384)), max(1, min(h, 16_384))),
             "webp-extended": lambda w, h: webp_extended(max(w, 1), max(h, 1)),
             "qoi": lambda w, h: qoi(w, h, b"\xfd" * 100),
@@ -565,6 +575,11 @@ def bombs() -> Iterator[Input]:
         "jpeg2000-16-million-rgba": lambda: large("JPEG2000", 4_000, 4_000, "RGBA"),
         "jpeg2000-tiles": lambda: large("JPEG2000", 4_000, 4_000, tile_size=(16, 16)),
         "jpeg2000-noise": lambda: encoded(_noise(3_000), "JPEG2000"),
+        "heif-50-million": lambda: large("HEIF", side, side, **FAST_HEIF),
+        "heif-30-million-alpha": lambda: large("HEIF", 5_700, 5_700, "RGBA", chroma=444, **FAST_HEIF),
+        "heif-16-million-in-a-header-of-one": lambda: resized_in_header(
+            "HEIF", large("HEIF", 4_000, 4_000, **FAST_HEIF), 64, 64
+        ),
         "avif-50-million": lambda: large("AVIF", side, side, speed=10),
         "avif-444-50-million": lambda: large("AVIF", side, side, "RGBA", speed=10, subsampling="4:4:4"),
         "avif-20-million": lambda: large("AVIF", 4_472, 4_472, "RGBA", speed=10, subsampling="4:4:4"),
@@ -668,7 +683,7 @@ def _many_scans() -> bytes:
 # --- Other things called .jpg, and honest extremes ---
 
 
-SHAPED = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "QOI", "TGA", "PPM", "SGI", "PCX")
+SHAPED = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "HEIF", "JPEG2000", "QOI", "TGA", "PPM", "SGI", "PCX")
 
 
 def strangers() -> Iterator[Input]:
@@ -732,6 +747,7 @@ def strangers() -> Iterator[Input]:
             "GIF",
             "BMP",
             "AVIF",
+            "HEIF",
             "JPEG2000",
             "QOI",
             "TGA",
@@ -739,7 +755,7 @@ def strangers() -> Iterator[Input]:
             "SGI",
             "PCX",
         ):
-            if kind == "WEBP" and max(width, height) > 16_383:
+            if kind in ("WEBP", "HEIF") and max(width, height) > 16_383:
                 continue
             made[f"{kind.lower()}-of-{width}x{height}"] = lambda w=width, h=height, kind=kind: large(kind, w, h)
     for name, make in made.items():

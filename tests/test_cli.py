@@ -48,7 +48,7 @@ def test_course_layout_is_built_searched_and_evaluated(imgret, small_library, tm
     bird = next((tmp_path / "data" / "train" / "birds").iterdir())
     found = json.loads(imgret("search", tmp_path / "index", "--image", bird, "-k", 2, "--json").stdout)
     assert found["hits"][0] == {
-        "rank": 1, "id": f"birds/{bird.name}", "label": "birds", "caption": None, "score": 0.0,
+        "rank": 1, "id": f"birds/{bird.name}", "label": "birds", "labels": ["birds"], "caption": None, "score": 0.0,
     }  # fmt: skip
     figures = json.loads(imgret("evaluate", tmp_path / "index", "--json").stdout)
     assert figures["queries"] == 40

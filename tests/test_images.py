@@ -1,10 +1,12 @@
 """Whatever claims to be a picture becomes RGB or one clear sentence."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin, TiffTags
+from pillow_heif import from_bytes, from_pillow
 
 from imgret.images import ImageError, load_image, pixel_vector, thumbnail
 from imgret.settings import EXAMPLES
@@ -83,6 +85,128 @@ def test_floats_in_a_tiff_and_lab_are_read(tiger):
         tiger, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )
     assert distance(load_image(encoded(lab, "TIFF")), tiger) < 4
+
+
+def heic(image, **options):
+    buffer = io.BytesIO()
+    from_pillow(image).save(buffer, **options)
+    return buffer.getvalue()
+
+
+def test_heic_photographs_are_read_upright_and_with_alpha_on_white(tiger):
+    assert distance(load_image(heic(tiger, quality=90)), tiger) < 4
+    corner = tiger.crop((0, 0, 120, 60))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = corner.transpose(Image.Transpose.ROTATE_90)
+    assert load_image(heic(turned, quality=90, exif=exif.tobytes())).size == corner.size
+    assert distance(load_image(heic(turned, quality=90, exif=exif.tobytes())), corner) < 4
+    clear = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    clear.paste((0, 0, 255, 255), (0, 0, 32, 64))
+    found = np.asarray(load_image(heic(clear, quality=-1, chroma=444)))
+    assert (found[:, 40:] > 250).all()
+    assert (found[:, :24, 0] < 20).all()
+
+
+def test_heic_of_ten_bits_keeps_its_brightness(tiger):
+    deep = np.asarray(tiger).astype(np.uint16) * 257
+    buffer = io.BytesIO()
+    from_bytes("RGB;16", tiger.size, deep.tobytes()).save(buffer, quality=90)
+    assert distance(load_image(buffer.getvalue()), tiger) < 4
+
+
+@pytest.mark.parametrize("size", [(7_100, 7_100), (60_000, 60_000), (8, 8)])
+def test_heic_that_lies_about_its_size_is_refused(tiger, size):
+    data = bytearray(heic(tiger))
+    at = data.index(b"ispe") + 8
+    data[at : at + 8] = struct.pack(">II", *size)
+    with pytest.raises(ImageError, match=r"million|broken"):
+        load_image(bytes(data))
+
+
+def display_p3():
+    """A colour profile such as phones and Macs use: the primaries of Display P3, and a gamma of 2.2."""
+    fixed = lambda *values: b"".join(struct.pack(">i", round(value * 65536)) for value in values)  # noqa: E731
+    xyz = lambda *values: b"XYZ \0\0\0\0" + fixed(*values)  # noqa: E731
+    text = b"Display P3\0"
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78),
+        b"cprt": b"text\0\0\0\0none\0",
+        b"wtpt": xyz(0.9642, 1, 0.8249),
+        b"rXYZ": xyz(0.51512, 0.24120, -0.00105),
+        b"gXYZ": xyz(0.29198, 0.69225, 0.04189),
+        b"bXYZ": xyz(0.15710, 0.06657, 0.78407),
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), b"curv\0\0\0\0\0\0\0\1" + struct.pack(">H", round(2.2 * 256))),
+    }
+    at = 128 + 4 + 12 * len(tags)
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, value in tags.items():
+        table += name + struct.pack(">II", at + len(body), len(value))
+        body += value + bytes(-len(value) % 4)
+    head = struct.pack(">I4sI4s4s4s", at + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ") + bytes(12)
+    head += b"acsp" + bytes(28) + fixed(0.9642, 1, 0.8249)
+    return ImageCms.ImageCmsProfile(io.BytesIO(head.ljust(128, b"\0") + table + body))
+
+
+WIDE = display_p3()
+
+
+def test_colours_of_another_profile_become_srgb(tiger):
+    wide = ImageCms.profileToProfile(tiger, ImageCms.createProfile("sRGB"), WIDE)
+    assert distance(wide, tiger) > 1.5  # the same colours, written down in other numbers
+    for kind in ("PNG", "TIFF", "WEBP"):
+        data = encoded(wide, kind, icc_profile=WIDE.tobytes(), **({"lossless": True} if kind == "WEBP" else {}))
+        assert distance(load_image(data), tiger) < 1
+    found = load_image(heic(wide, quality=95, icc_profile=WIDE.tobytes(), icc_profile_type="prof"))
+    assert distance(found, tiger) < 4
+    assert distance(load_image(found), found) == 0  # and not once more
+    clear = wide.convert("RGBA")
+    clear.putalpha(Image.new("L", wide.size, 255))
+    assert distance(load_image(encoded(clear, "PNG", icc_profile=WIDE.tobytes())), tiger) < 1
+
+
+def test_a_profile_that_is_srgb_s_broken_or_another_mode_s_changes_nothing(tiger):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"no profile", WIDE.tobytes()[:200]):
+        assert distance(load_image(encoded(tiger, "TIFF", icc_profile=profile)), tiger) == 0
+    grey = tiger.convert("L")
+    assert distance(load_image(encoded(grey, "TIFF", icc_profile=WIDE.tobytes())), grey.convert("RGB")) == 0
+
+
+def deep(tiger):
+    grey = np.array(tiger.convert("L"))
+    grey[0, :2] = 0, 255
+    return grey
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda grey: grey.astype(np.uint16) * 16, "TIFF"),
+        (lambda grey: grey.astype(np.uint16) * 16, "PNG"),
+        (lambda grey: grey.astype(np.uint16) * 4, "TIFF"),
+        (lambda grey: grey.astype(np.uint16) * 257, "TIFF"),
+        (lambda grey: grey.astype(np.int32), "TIFF"),
+        (lambda grey: grey.astype(np.int32) * 70_000, "TIFF"),
+        (lambda grey: grey.astype(np.float32), "TIFF"),
+        (lambda grey: grey.astype(np.float32) / 255, "TIFF"),
+        (lambda grey: grey.astype(np.float32) * 16, "TIFF"),
+        (lambda grey: grey.astype(np.float32) / 127.5 - 1, "TIFF"),
+    ],
+)
+def test_more_than_eight_bits_are_scaled_by_the_range_that_the_values_need(tiger, make, kind):
+    grey = deep(tiger)
+    found = np.asarray(load_image(encoded(Image.fromarray(make(grey)), kind)), int)[:, :, 0]
+    assert abs(found - grey).max() <= 2
+
+
+def test_a_tiff_that_says_what_white_is_is_believed(tiger):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[281] = 4095
+    tags.tagtype[281] = TiffTags.SHORT
+    dark = deep(tiger).astype(np.uint16)  # of twelve bits, the lowest eight
+    found = np.asarray(load_image(encoded(Image.fromarray(dark), "TIFF", tiffinfo=tags)))
+    assert found.max() <= 16
 
 
 def test_an_animation_is_its_first_frame(tiger):

@@ -127,11 +127,13 @@ def build_index(
     folder = Path(folder)
     chroma = ChromaServer(chroma) if isinstance(chroma, str) else chroma
     if isinstance(pixel_size, bool) or not isinstance(pixel_size, int) or not 1 <= pixel_size <= 1024:
-        raise BuildError(f"The pixel size is {pixel_size!r}; it must be a whole number from 1 to 1024.")
+        raise BuildError(
+            "The pixel size is {pixel_size!r}; it must be a whole number from 1 to 1024.", pixel_size=pixel_size
+        )
     if folder.exists() and not folder.is_dir():
-        raise BuildError(f"{folder} is a file; an index needs a folder.")
+        raise BuildError("{folder} is a file; an index needs a folder.", folder=folder)
     if folder.is_dir() and not (folder / layout.MANIFEST).exists() and not all(map(_ours, folder.iterdir())):
-        raise BuildError(f"{folder} holds other files and no index; name a new or empty folder.")
+        raise BuildError("{folder} holds other files and no index; name a new or empty folder.", folder=folder)
     if chroma is not None:
         ping(chroma)  # before anything is embedded for it
     work = folder / WORK
@@ -142,11 +144,13 @@ def build_index(
         _build(library, folder, work, encoder, pixel_size, progress, cache, engine or in_threads, chroma)
         shutil.rmtree(work, ignore_errors=True)  # Windows removes no lock that is held; the next build takes it
     except Timeout:
-        raise BuildError(f"Another build is writing to {folder}; wait for it to end.") from None
+        raise BuildError("Another build is writing to {folder}; wait for it to end.", folder=folder) from None
     except (OSError, MemoryError, sqlite3.Error) as error:
         raise BuildError(
-            f"The index in {folder} cannot be built ({one_line(error)}); what was there is as it was, and a build that "
-            f"is started again goes on from here."
+            "The index in {folder} cannot be built ({reason}); what was there is as it was, and a build "
+            "that is started again goes on from here.",
+            folder=folder,
+            reason=one_line(error),
         ) from error
     finally:
         lock.release()
@@ -196,8 +200,14 @@ def _build(
         rows, skipped = extract_features(library, outcomes, features, progress)
         library.skipped = tuple(skipped)
         if not rows:
-            first = f"; {len(skipped)} were skipped, the first because: {skipped[0][1]}" if skipped else "."
-            raise BuildError(f"{library.source} has no picture that can be used{first}")
+            if not skipped:
+                raise BuildError("{source} has no picture that can be used.", source=library.source)
+            raise BuildError(
+                "{source} has no picture that can be used; {count} were skipped, the first because: {reason}",
+                source=library.source,
+                count=len(skipped),
+                reason=skipped[0][1],
+            )
         content, draft = _identity(rows, uri, pixel_size), work / "data"
         data = f"data-{content}{layout.SERVED if chroma else ''}"
         labels = [row.entry.label for row in rows]
@@ -210,6 +220,8 @@ def _build(
             "library": LibraryInfo.of(library),
             "skipped_count": len(skipped),
             "skipped": tuple(skipped[:SKIPPED_LISTED]),
+            "description": library.description.lines,
+            "stamp": library.stamp,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         if old is not None and old.manifest.data == data:
@@ -226,7 +238,7 @@ def _build(
                 encoder=info,
                 pixel_size=pixel_size,
                 count=len(rows),
-                labels=layout.count_labels(labels),
+                labels=layout.count_labels(label for row in rows for label in row.entry.labels),
                 recall=write_search_structures(draft, labels, for_build.exported, write, progress),
                 files={},
                 vectors=location,
@@ -328,6 +340,7 @@ def assemble(
                 chunk.append(
                     {"id": entry.id, "label": entry.label, "caption": entry.caption}
                     | {"captions": list(entry.captions.items()), "content": row.content}
+                    | {"labels": _if_several(entry.labels), "all_captions": _if_several(entry.all_captions)}
                     | {"width": found.width, "height": found.height}
                     | {"thumbnail_start": start, "thumbnail_size": len(found.thumbnail)}
                 )
@@ -442,6 +455,10 @@ class _BuildEncoder:
         return load_encoder(uri, exported=self._folder, threads=1)
 
 
+def _if_several(words: tuple[str, ...]) -> list[str] | None:
+    return list(words) if len(words) > 1 else None
+
+
 def _samples(library: ImageLibrary) -> tuple[list[Image.Image], list[str]]:
     """Samples of pictures and texts, spread over the library as far as that needs no complete read of it."""
     stride = min(max(1, (library.count or 0) // EXPORT_SAMPLES), EXPORT_STRIDE)
@@ -455,7 +472,7 @@ def _samples(library: ImageLibrary) -> tuple[list[Image.Image], list[str]]:
         if text:
             texts.append(text)
     if not images:
-        raise BuildError(f"{library.source} has no picture that can be used among its first.")
+        raise BuildError("{source} has no picture that can be used among its first.", source=library.source)
     return images, list(dict.fromkeys(texts))
 
 

@@ -65,8 +65,7 @@ def on_ray(address: str | None = None) -> Callable[[ImageLibrary, FeatureExtract
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
-    # Both are read when Ray starts. Its core would warn on standard error of what Ray Data does with actors.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Read when Ray starts. Its core would warn on standard error of what Ray Data does with actors.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from imgret.cli.shared import Commands, ProgressBar, add_source_options
+from imgret.cli.shared import Commands, ProgressBar, add_source_options, printable
 from imgret.errors import ImgretError
 
 COLUMNS = ("image_column", "label_column", "caption_column")
@@ -49,6 +49,9 @@ def run(options: argparse.Namespace) -> None:
     settings = Settings.read()
     named = {name: getattr(options, name) for name in ("config", *COLUMNS)}
     library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **named)
+    at_once = sys.stdout.isatty()  # else with the result, so that a build that fails prints nothing but its error
+    if at_once:
+        print(*library.description.lines, sep="\n", flush=True)
     on_cpu = options.device == "cpu"
     with ProgressBar() as progress:
         index = build_index(
@@ -62,10 +65,12 @@ def run(options: argparse.Namespace) -> None:
             chroma=ChromaServer.of(settings),
         )
     manifest, recall = index.manifest, index.manifest.recall
+    if not at_once:
+        print(*manifest.description, sep="\n")
     print(
         f"{options.out}: {len(index)} pictures, {len(manifest.labels)} labels, {manifest.skipped_count} skipped; "
         f"encoder {manifest.encoder.uri}; recall@{recall.k} {recall.recall:.4f} with ef_search {recall.ef_search}"
     )
     for name, reason in manifest.skipped[:5]:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
+        print(f"skipped {printable(name)}: {reason}", file=sys.stderr)
     index.close()

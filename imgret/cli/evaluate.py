@@ -35,4 +35,5 @@ def run(options: argparse.Namespace) -> None:
     for method, figures in rows:
         print(f"{method:<12}" + "".join(f"{value:>14.4f}" for value in figures.values()))
     if found.captions:
-        print("caption to picture: " + ", ".join(f"{name} {value:.4f}" for name, value in found.captions.items()))
+        recalls = ", ".join(f"{name} {value:.4f}" for name, value in found.captions.items())
+        print(f"caption to picture: {recalls}, by {found.caption_queries} captions")

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgret.cli.shared import Commands, add_encoder_check, open_retriever
+from imgret.cli.shared import Commands, add_encoder_check, open_retriever, printable
 from imgret.errors import ImgretError
 from imgret.metrics import METRICS
 
 if TYPE_CHECKING:
-    from imgret.search import Hit, Retriever
+    from imgret.search import Hit, Retriever, SearchResult
 
 COLUMNS = ("rank", "score", "id", "label", "caption")
 
@@ -93,6 +93,13 @@ def _queries(options: argparse.Namespace) -> Iterator[str | None]:
 
 
 def _search(retriever: "Retriever", options: argparse.Namespace, path: str | None) -> "list[Hit]":
+    found = _found(retriever, options, path)
+    if found.notice is not None:
+        print(f"note: {found.notice}", file=sys.stderr)
+    return found.hits
+
+
+def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None) -> "SearchResult":
     pictured = path is not None or options.like is not None
     in_words = options.text is not None or options.negative is not None or options.labels is not None
     metric = options.metric or ("clip" if in_words or not pictured else "l2")
@@ -105,7 +112,7 @@ def _search(retriever: "Retriever", options: argparse.Namespace, path: str | Non
             raise ImgretError("--part takes a part of a picture, so it needs --image.")
         image = crop(load_image(path), options.part)
     if metric == "clip":
-        return retriever.by_clip(
+        return retriever.find_by_clip(
             image, options.text, options.negative, options.weight, options.labels, options.k, like=options.like
         )
     if not pictured:
@@ -119,15 +126,15 @@ def _search(retriever: "Retriever", options: argparse.Namespace, path: str | Non
             "The metric {metric} compares pictures alone; leave --text, --not and --label out, or take --metric clip.",
             metric=metric,
         )
-    return retriever.by_pixels(image, metric, options.k, like=options.like)
+    return retriever.find_by_pixels(image, metric, options.k, like=options.like)
 
 
 def _print_table(hits: "list[Hit]", title: str | None) -> None:
     if title is not None:
         print(title)
     for hit in hits:
-        texts = (" ".join(text.split()) for text in (hit.id, hit.label or "", hit.caption or ""))
-        print(f"{hit.rank:>3}  {hit.score:>14.6f}  {'  '.join(texts)}".rstrip())
+        texts = "  ".join(map(printable, (hit.id, hit.label, hit.caption)))
+        print(f"{hit.rank:>3}  {hit.score:>14.6f}  {texts}".rstrip())
 
 
 def _as_csv(found: "list[tuple[str | None, list[Hit]]]", several: bool) -> str:

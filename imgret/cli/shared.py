@@ -57,6 +57,11 @@ def open_retriever(folder: str, encoder: str | None = None) -> Any:
     return Retriever(index, cache=settings.cache)
 
 
+def printable(text: str | None) -> str:
+    """A text for one line of a table: a file's name may have line breaks in it."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text or "")
+
+
 def size_of(bytes_: int) -> str:
     """A number of bytes for people."""
     return f"{bytes_ / 1e9:.1f} GB" if bytes_ >= 1e9 else f"{bytes_ / 1e6:.1f} MB"

@@ -27,12 +27,12 @@ class EncoderError(ImgretError):
 
     def __init__(self, uri: str, reason: str, /, **values: object) -> None:
         """`reason` is a part of a sentence, with `str.format` fields for `values`."""
-        hint = "" if uri == "starter" else '; the encoder "starter" works offline'
+        hint = "" if uri == "starter" else Sentence('; the encoder "starter" works offline')
         super().__init__(
             'The encoder "{uri}" cannot be used here: {reason}{hint}.',
             uri=uri,
             reason=Sentence(reason, **values),
-            hint=Sentence(hint),
+            hint=hint,
         )
 
 
@@ -69,6 +69,10 @@ class Encoder(ABC):
     @abstractmethod
     def _text_vectors(self, texts: Sequence[str]) -> Vectors:
         """One batch of texts through the text tower: float32 (n, d), of any norm."""
+
+    def cut_after(self, text: str) -> int | None:
+        """After how many tokens of `text` the text tower stops to read; None if it reads them all, or nobody knows."""
+        return None
 
     def embed_preprocessed(self, pixels: Pixels) -> Vectors:
         """What `preprocess` made, stacked to (n, 3, H, W), as unit vectors: float32 (n, d), in the same order.

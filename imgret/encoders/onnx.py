@@ -104,6 +104,9 @@ class OnnxEncoder(Encoder):
             session = self._text_session
         return _run(session, self._ids(texts))
 
+    def cut_after(self, text: str) -> int | None:
+        return self._tokenizer.cut_after(text)
+
     def _ids(self, texts: Sequence[str]) -> Ids:
         ids = self._tokenizer(texts)
         return without_padding(ids, self._tokenizer.pad_id) if self.config["trim_padding"] else ids

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from imgret.encoders.base import EncoderError
 from imgret.encoders.clip import ClipEncoder
+from imgret.files.cache import cache_folder
 
 URI = "starter"
 DIM = 512
@@ -44,7 +45,7 @@ def load_starter(device: str = "cpu", cache: Path | None = None) -> ClipEncoder:
 
 def model_folder(cache: Path | None = None) -> Path:
     """The starter as a folder for open_clip's `local-dir:`, made where missing; several processes may do so at once."""
-    root = cache or Path(os.environ.get("IMGRET_CACHE") or Path.home() / ".cache" / "imgret")
+    root = cache or Path(os.environ.get("IMGRET_CACHE") or cache_folder())
     map_bytes = _map_path().read_bytes()
     # All that decides the folder's content is in its name, and so is its place, because open_clip's configuration names
     # the text tower by absolute path: a newer release or a cache that was moved makes a new folder.

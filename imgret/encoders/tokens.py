@@ -29,6 +29,9 @@ class Tokenizer(Protocol):
 
     def __call__(self, texts: Sequence[str]) -> Ids: ...
 
+    def cut_after(self, text: str) -> int | None:
+        """How many tokens of `text` are read, besides those for start and end; None if it is read to its end."""
+
 
 def load_tokenizer(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer that an exported encoder's `config` describes; its vocabulary lies in `folder`."""
@@ -71,6 +74,10 @@ class ClipTokenizer:
             row[: len(ids)] = ids
         return rows
 
+    def cut_after(self, text: str) -> int | None:
+        room = self._context_length - 2
+        return room if len(self._encode(text)) > room else None
+
     def _encode(self, text: str) -> list[int]:
         words = self._pattern.findall(self._clean(text))
         signs = ("".join(self._byte_signs[byte] for byte in word.encode("utf-8")) for word in words)
@@ -100,6 +107,10 @@ class LibraryTokenizer:
         ids = np.array([row.ids for row in encoded], dtype=np.int64)
         # CLIPA's towers were trained with the separator replaced by 0; open_clip calls it `strip_sep_token`.
         return ids if self._zeroed_id is None else np.where(ids == self._zeroed_id, 0, ids)
+
+    def cut_after(self, text: str) -> int | None:
+        encoded = self._library.encode(self._clean(text))
+        return encoded.special_tokens_mask.count(0) if encoded.overflowing else None
 
 
 def _with_pair_merged(pieces: list[str], first: str, second: str) -> list[str]:

@@ -111,7 +111,8 @@ def _figures(figures: Mapping[str, Any] | None) -> str:
         ]
     if figures["captions"]:
         found = ", ".join(f"{name} {value:.2f}" for name, value in figures["captions"].items())
-        lines.append(f"\nFrom a caption to its picture: {found}.")
+        asked = f", by {figures['caption_queries']} captions" if "caption_queries" in figures else ""
+        lines.append(f"\nFrom a caption to its picture{asked}: {found}.")
     return "\n".join(lines) + "\n"
 
 

@@ -240,7 +240,8 @@ class PixelIndex:
             dots = self.dim * dots - q_totals * totals
             squares, q_squares = self.dim * squares - totals**2, self.dim * q_squares - q_totals**2
         norms = np.sqrt(q_squares) * np.sqrt(squares)
-        return np.divide(-dots, norms, out=np.zeros(norms.shape), where=norms > 0)
+        keys = np.divide(-dots, norms, out=np.zeros(norms.shape), where=norms > 0)
+        return np.clip(keys, -1, 1, out=keys)  # rounding may go beyond
 
     @cached_property
     def _sums(self) -> Rows:

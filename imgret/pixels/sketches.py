@@ -579,7 +579,7 @@ def _exact_key(code: int, query: Any, row: Any, q_square: int, q_total: int) -> 
         dot = row.size * dot - q_total * total
         square, q_square = row.size * square - total * total, row.size * q_square - q_total * q_total
     norms = math.sqrt(q_square) * math.sqrt(square)
-    return -dot / norms if norms > 0 else 0.0
+    return max(-1.0, min(1.0, -dot / norms)) if norms > 0 else 0.0
 
 
 @_compiled

@@ -1,6 +1,6 @@
 """The tab that searches for one picture with all five methods, a row of hits each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import gradio as gr
@@ -48,20 +48,20 @@ class CompareTab(Tab):
         if query is None:
             return self.cleared(language)
         words = WORDS[language]
-        label = self._label_of(ready, query)
+        labels = self._labels_of(ready, query)
         answers = self._endpoints.by_all(ready, query, form[0])
         by_clip = {hit.id for hit in answers[-1].hits}
         legend = [words.compare, *([words.compare_agrees] if by_clip else [])]
-        if label:
-            legend.append(words.compare_label.format(label=label))
+        if labels:
+            legend.append(words.compare_label.format(label=", ".join(labels)))
         values: list[Any] = ["\n\n".join(legend)]
         for response in answers:
             agrees = by_clip if response.method != "clip" else set()
             marks = {
-                hit.id: ("● " if hit.id in agrees else "") + ("✓ " if label is not None and hit.label == label else "")
+                hit.id: ("● " if hit.id in agrees else "") + ("✓ " if labels & {*hit.labels} else "")
                 for hit in response.hits
             }
-            values += [_title(language, response, by_clip, label), captioned(response, language, marks)]
+            values += [_title(language, response, by_clip, labels), captioned(response, language, marks)]
         return values
 
     def cleared(self, language: str, *form: Any) -> list[Any]:
@@ -74,22 +74,22 @@ class CompareTab(Tab):
     def from_address(self, parameters: Mapping[str, str], *form: Any) -> list[Any]:
         return [k_from(parameters, form[0], MAX_K)]
 
-    def _label_of(self, ready: ReadyIndex, query: Query) -> str | None:
-        """The label of the query, if it is an example or a picture of the library."""
+    def _labels_of(self, ready: ReadyIndex, query: Query) -> Set[str]:
+        """The labels of the query, if it is an example or a picture of the library."""
         index = ready.retriever.index
         if query.like is not None:
-            return index.record(index.row_of(query.like)).label
-        label = self._labels.get(query.example or "")
-        return label if label in index.manifest.labels else None
+            return frozenset(index.record(index.row_of(query.like)).labels)
+        label = self._labels.get(query.example or "", "")
+        return {label} & index.manifest.labels.keys()
 
 
-def _title(language: str, response: Response, by_clip: set[str], label: str | None) -> str:
+def _title(language: str, response: Response, by_clip: set[str], labels: Set[str]) -> str:
     count = len(response.hits)
     parts = [f"**{WORDS[language].metrics[response.method]}**"]
     if response.method != "clip" and by_clip:
         parts.append(f"● {sum(hit.id in by_clip for hit in response.hits)} / {count}")
-    if label and count:
-        parts.append(f"✓ precision@{count} {sum(hit.label == label for hit in response.hits) / count:.2f}")
-    if response.notice and not count:  # why there are no hits; other notices are the same for all five
+    if labels and count:
+        parts.append(f"✓ precision@{count} {sum(bool(labels & {*hit.labels}) for hit in response.hits) / count:.2f}")
+    if response.notice and not count:  # why there are none; of what was found, all five say the same
         parts.append(translated(response.notice, language))
     return " · ".join(parts)

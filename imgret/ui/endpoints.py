@@ -13,14 +13,13 @@ from gradio.utils import get_function_description, get_function_params
 from PIL import Image
 
 from imgret.encoders import EncoderError
-from imgret.errors import Sentence
 from imgret.images import load_image
 from imgret.search import METHODS, SearchResult
 from imgret.startup import ReadyIndex, Startup
 from imgret.ui.crop import FULL_IMAGE, crop
 from imgret.ui.examples import QUERIES
 from imgret.ui.handlers import gradio_handler
-from imgret.ui.responses import Response, empty_response, k_notice, language_notice, respond
+from imgret.ui.responses import Response, empty_response, respond
 from imgret.ui.thumbnails import Thumbnails
 from imgret.ui.uploads import uploaded_file
 from imgret.vectors import VectorError
@@ -67,8 +66,8 @@ class Endpoints:
             metric: l1 and l2 are distances, smaller is closer; cosine and correlation similarities, larger is closer.
             k: How many pictures to return, best first, at least 1.
         Returns:
-            {"hits": [{"rank", "id", "label", "caption", "score", "image"}], "method", "elapsed_ms", "library",
-            "notice"}; image is a file that the client downloads, notice null or a sentence.
+            {"hits": [{"rank", "id", "label", "labels", "caption", "score", "image"}], "method", "elapsed_ms",
+            "library", "notice"}; image is a file that the client downloads, notice null or a sentence.
         """
         return self.by_pixels(self.start.wait(), Query(self._picture(image)), metric, k).as_dict()
 
@@ -91,8 +90,8 @@ class Endpoints:
             labels: Only pictures with one of these labels, as /library lists them.
             k: How many pictures to return, best first, at least 1.
         Returns:
-            {"hits": [{"rank", "id", "label", "caption", "score", "image"}], "method", "elapsed_ms", "library",
-            "notice"}; image is a file that the client downloads, notice null or a sentence.
+            {"hits": [{"rank", "id", "label", "labels", "caption", "score", "image"}], "method", "elapsed_ms",
+            "library", "notice"}; image is a file that the client downloads, notice null or a sentence.
         """
         ready = self.start.wait()
         query = Query(None if image is None else self._picture(image))
@@ -116,7 +115,8 @@ class Endpoints:
 
         Returns:
             {"count", "labels": {label: count}, "encoder", "languages", "pixel_size", "recall", "library", "split",
-            "revision", "skipped", "dim", "origin", "notice"}.
+            "revision", "skipped", "description", "dim", "origin", "notice"}; description says in lines what was taken
+            as pictures, labels and captions, and what was left out.
         """
         ready = self.start.wait()
         manifest = ready.retriever.index.manifest
@@ -126,6 +126,7 @@ class Endpoints:
             "revision": manifest.library.revision,
             "count": manifest.count,
             "skipped": manifest.skipped_count,
+            "description": list(manifest.description),
             "labels": dict(manifest.labels),
             "encoder": manifest.encoder.uri,
             "dim": manifest.encoder.dim,
@@ -157,24 +158,23 @@ class Endpoints:
 
     def by_pixels(self, ready: ReadyIndex, query: Query, metric: Any, k: Any) -> Response:
         """The answer by one of the four metrics."""
-        metric, notice = ready.retriever.checked_metric(metric), k_notice(ready.retriever, k)
+        metric = ready.retriever.checked_metric(metric)
 
         def search() -> SearchResult:
             return ready.retriever.find_by_pixels(query.picture, metric, k, like=query.like)
 
-        return respond(ready, self.thumbnails, metric, search, notice)
+        return respond(ready, self.thumbnails, metric, search)
 
     def by_clip(
         self, ready: ReadyIndex, query: Query, text: Any, negative: Any, text_weight: Any, labels: Any, k: Any
     ) -> Response:
         """The answer by CLIP."""
-        notices = (k_notice(ready.retriever, k), language_notice(ready.retriever, text, negative))
 
         def search() -> SearchResult:
             retriever, like = ready.retriever, query.like
-            return SearchResult(retriever.by_clip(query.picture, text, negative, text_weight, labels, k, like=like))
+            return retriever.find_by_clip(query.picture, text, negative, text_weight, labels, k, like=like)
 
-        return respond(ready, self.thumbnails, "clip", search, Sentence.joined(*notices))
+        return respond(ready, self.thumbnails, "clip", search)
 
     def by_all(self, ready: ReadyIndex, query: Query, k: Any) -> list[Response]:
         """The answers by all five methods, in the order of METHODS; the pixel metrics' also while CLIP has none."""

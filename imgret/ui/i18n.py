@@ -312,59 +312,6 @@ hoặc bằng id của một kết quả.""",
 
 WORDS: Mapping[str, Words] = {"vi": VI, "en": EN}
 
-# The sentences that the program answers bad requests with, in the order of the modules they come from.
-_VIETNAMESE = [
-    (r"This could not be answered; the log of the demo says why, under (\w+)\.", "Không trả lời được; nhật ký của trang cho biết vì sao, ở mục {0}."),
-    (r"The file at (.+) is larger than (.+) MB; send a smaller copy\.", "Tệp ở {0} lớn hơn {1} MB; hãy gửi bản nhỏ hơn."),
-    (r"There is nothing to search for; .*", "Chưa có gì để tìm; hãy đưa vào một hình, một lời, hoặc cả hai."),
-    (r"There is no picture to search with; .*", "Chưa có hình để tìm; hãy đưa một hình lên hoặc chọn một ví dụ."),
-    (r"The picture must be (?:an uploaded file|a file that was uploaded to this server)\.", "Hình phải là tệp đã được đưa lên máy chủ này."),
-    (r"(.+) is not a picture that can be read; .*", "{0} không phải là hình đọc được; JPEG, PNG, WebP, GIF, BMP, TIFF và AVIF thì được."),
-    (r"(.+) has a broken header .*", "{0} có phần đầu bị hỏng; hãy lưu lại thành JPEG hoặc PNG."),
-    (r"(.+) is broken or breaks off before its end .*", "{0} bị hỏng hoặc bị cắt ngang; hãy lưu lại."),
-    (r"(.+) is empty \(0 bytes\)\.", "{0} rỗng (0 byte)."),
-    (r"(.+) has ([\d.]+) MB; at most ([\d.]+) MB are taken, .*", "{0} có {1} MB; nhiều nhất là {2} MB, hãy gửi bản nhỏ hơn."),
-    (r"(.+) (?:is (\d+ x \d+) pixels|has far too many pixels); at most (.+) million are taken.*", "{0} có quá nhiều điểm ảnh; nhiều nhất là {2} triệu, hãy gửi bản nhỏ hơn."),
-    (r"(.+) would take too much to decode .*", "{0} tốn quá nhiều công để giải mã; hãy lưu lại thành JPEG hoặc PNG."),
-    (r"(.+) has no pixels .*", "{0} không có điểm ảnh nào."),
-    (r"(.+) needs more memory than there is .*", "{0} cần nhiều bộ nhớ hơn máy có; hãy gửi bản nhỏ hơn."),
-    (r"There is no picture file at .*", "Không có tệp hình ở đó."),
-    (r"There is no picture (.+) in the library\.", "Trong thư viện không có hình {0}."),
-    (r"There is no metric (.+); there are .*", "Không có độ đo {0}; có l1, l2, cosine và correlation."),
-    (r"There is no label (.+?); .*", "Không có nhãn {0} trong thư viện này."),
-    (r"A part of a picture is left,top,right,bottom: .*", "Một phần của hình là trái,trên,phải,dưới: bốn số từ 0 đến 1, theo thứ tự này."),
-    (r"This library has no map\.", "Thư viện này không có bản đồ."),
-    (r"There is no picture at (.+) that this server can download; .*", "Máy chủ không tải được hình nào ở {0}; hãy đưa một địa chỉ công khai."),
-    (r"The embeddings .*(?:corrupt|cannot be searched|cannot be opened).*", "Các vector của chỉ mục bị hỏng; hãy lập lại chỉ mục."),
-    (r"The index in .* is corrupt .*", "Chỉ mục bị hỏng; hãy lập lại."),
-    (r"Search first; then a hit can be explained\.", "Hãy tìm trước; sau đó có thể giải thích một kết quả."),
-    (r"There is no such example\.", "Không có ví dụ đó."),
-    (r"k is (.+); it must be a whole number of at least 1\.", "k là {0}; k phải là số nguyên từ 1 trở lên."),
-    (r"The weight of the text is (.+); it must .*", "Trọng số của lời là {0}; phải là số từ 0 đến 1."),
-    (r"The (?:negative )?text is empty; .*", "Lời đang trống; hãy viết vài chữ hoặc bỏ qua."),
-    (r"The (?:negative )?text has (\d+) characters; at most (\d+) are taken\.", "Lời có {0} chữ; nhiều nhất là {1}."),
-    (r"The parts of the query cancel each other out; .*", "Các phần của truy vấn triệt tiêu nhau; hãy đổi lời, lời phủ định hoặc trọng số."),
-    (r"The encoder of this library reads English only, .*", "Mô hình của thư viện này chỉ đọc tiếng Anh, nên lời này có thể tìm được ít; hãy thử tiếng Anh."),
-    (r"The library has (\d+) pictures, so k is \d+\.", "Thư viện có {0} hình, nên k là {0}."),
-    (r"The demo could not start; its log says why\.", "Trang không khởi động được; nhật ký của nó nói vì sao."),
-    (r"These are (\d+) pictures of the library, which is still being indexed\.", "Đây là {0} hình của thư viện; phần còn lại đang được lập chỉ mục."),
-    (r"This is all of the library that could be indexed\. (.*)", "Đây là tất cả những gì của thư viện lập chỉ mục được. {0}"),
-    (r"This is the library as it was when its index was built here\. (.*)", "Đây là thư viện như lúc chỉ mục của nó được lập ở đây. {0}"),
-    (r"This is the embedded library, until (.*) has been indexed\.", "Đây là thư viện đi kèm, trong khi {0} đang được lập chỉ mục."),
-    (r"This is the embedded library, because the configured one cannot be had\. (.*)", "Đây là thư viện đi kèm, vì thư viện đã đặt không lấy được. {0}"),
-    (r"The Chroma server at (\S+) cannot be reached .*", "Không kết nối được với máy chủ Chroma ở {0}; các độ đo trên điểm ảnh vẫn dùng được."),
-    (r"The Chroma server at (\S+) does not answer; .*", "Máy chủ Chroma ở {0} không trả lời; các độ đo trên điểm ảnh vẫn dùng được."),
-    (r"The Chroma server at (\S+) does not take the token; .*", "Máy chủ Chroma ở {0} không nhận token; hãy đặt lại IMGRET_CHROMA_TOKEN."),
-    (r"The Chroma server at (\S+) has no collection (\S+), .*", "Máy chủ Chroma ở {0} không có collection {1} của chỉ mục này; hãy lập lại chỉ mục."),
-    (r"The Chroma server at (\S+) cannot do what it was asked \((.*)\)\.", "Máy chủ Chroma ở {0} không làm được việc được hỏi ({1})."),
-    (r"The collection (\S+) on the Chroma server at (\S+) is not that of this index \((.*)\); .*", "Collection {0} trên máy chủ Chroma ở {1} không phải của chỉ mục này ({2}); hãy xoá nó và lập lại chỉ mục."),
-    (r"The vectors of this index are on the Chroma server at (\S+); .*", "Vector của chỉ mục này nằm trên máy chủ Chroma ở {0}; hãy đặt IMGRET_CHROMA_URL, hoặc lập lại chỉ mục không có nó."),
-    (r"(.+) is not the address of a Chroma server, .*", "{0} không phải là địa chỉ của một máy chủ Chroma, ví dụ http://127.0.0.1:8000."),
-    (r"The address of the Chroma server at (\S+) has a name or a password in it; .*", "Địa chỉ của máy chủ Chroma ở {0} có tên hoặc mật khẩu; hãy bỏ đi và đặt IMGRET_CHROMA_TOKEN."),
-    (r"The token of the Chroma server has characters that no token has; .*", "Token của máy chủ Chroma có ký tự không dùng được; hãy đặt lại IMGRET_CHROMA_TOKEN."),
-    (r"The vectors are kept here, because the Chroma server cannot be had\. (.*)", "Vector được giữ tại đây, vì không dùng được máy chủ Chroma. {0}"),
-]  # fmt: skip
-
 
 def chosen_language(request: gr.Request | None) -> str:
     """The language that the address names (`?lang=vi`), else the first that the browser asks for and we speak."""
@@ -376,16 +323,12 @@ def chosen_language(request: gr.Request | None) -> str:
 
 
 def translated(sentence: str, language: str) -> str:
-    """A sentence of ours in `language`; one without a translation stays English, as text of others does."""
-    if language == "vi" and isinstance(sentence, Sentence) and (sentence.values or sentence.template in VIETNAMESE):
-        values = {
-            name: translated(value, language) if isinstance(value, str) else value
-            for name, value in sentence.values.items()
-        }
-        template = VIETNAMESE.get(sentence.template, sentence.template)
-        return template.format(**values) if values else template
-    if language == "vi":
-        for pattern, vietnamese in _VIETNAMESE:
-            if found := re.fullmatch(pattern, sentence, re.DOTALL):
-                return vietnamese.format(*(group or "" for group in found.groups()))
-    return sentence
+    """A sentence of ours in `language`; one without a translation stays English, as the text of others does."""
+    if language != "vi" or not isinstance(sentence, Sentence):
+        return sentence
+    template = VIETNAMESE.get(sentence.template, sentence.template)
+    values = {
+        name: translated(value, language) if isinstance(value, str) else value
+        for name, value in sentence.values.items()
+    }
+    return template.format(**values) if values else template

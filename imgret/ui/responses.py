@@ -9,7 +9,7 @@ from typing import Any
 from gradio.data_classes import FileData
 
 from imgret.errors import Sentence
-from imgret.search import Hit, Retriever, SearchResult
+from imgret.search import Hit, SearchResult
 from imgret.startup import ReadyIndex
 from imgret.ui.thumbnails import Thumbnails
 
@@ -49,7 +49,6 @@ def respond(
     thumbnails: Thumbnails,
     method: str,
     search: Callable[[], SearchResult],
-    notice: Sentence | None = None,
 ) -> Response:
     """Runs `search` and returns its hits with their thumbnails."""
     started = time.perf_counter()
@@ -61,7 +60,7 @@ def respond(
         images=tuple(thumbnails.path(ready.retriever, hit.row) for hit in found.hits),
         elapsed_ms=round(elapsed, 3),
         library=ready.retriever.index.manifest.library.name,
-        notice=Sentence.joined(notice, ready.notice),
+        notice=Sentence.joined(found.notice, ready.notice),
         rows_scanned=found.rows_scanned,
     )
 
@@ -69,23 +68,3 @@ def respond(
 def empty_response(ready: ReadyIndex, method: str, why: Sentence) -> Response:
     """A response without hits, for a method that failed beside others that worked."""
     return Response(method, (), (), 0.0, ready.retriever.index.manifest.library.name, why, None)
-
-
-def k_notice(retriever: Retriever, k: Any) -> Sentence | None:
-    """The notice for a k above the number of pictures."""
-    count = len(retriever.index)
-    if retriever.checked_k(k) >= k:
-        return None
-    return Sentence("The library has {count} pictures, so k is {count}.", count=count)
-
-
-def language_notice(retriever: Retriever, *texts: str | None) -> Sentence | None:
-    """The notice for letters beyond ASCII in a text for an encoder that reads English only."""
-    foreign = any(
-        letter.isalpha() and not letter.isascii() for text in texts if isinstance(text, str) for letter in text
-    )
-    if foreign and retriever.index.manifest.encoder.languages == ("en",):
-        return Sentence(
-            "The encoder of this library reads English only, so this text may find little; try it in English."
-        )
-    return None

@@ -93,7 +93,14 @@ class VectorStore:
         forged ones: hence the files are checked first, and then half of 16 sample rows have to find themselves. Raises
         VectorError.
         """
-        temp = TempFolder(cache, "chroma")
+        try:
+            temp = TempFolder(cache, "chroma")
+        except OSError as error:
+            raise VectorError(
+                "The folder {cache} cannot be written ({reason}); set IMGRET_CACHE to one that can.",
+                cache=cache,
+                reason=error.strerror,
+            ) from None
         copy = temp.folder / "db"
         try:
             try:

@@ -1,0 +1,155 @@
+"""Finds the columns of a table that hold the pictures, the labels and the captions."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from imgret.library.records import LibraryError, Words, composed
+
+IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
+LABEL_NAMES = (
+    "label", "labels", "class", "classes", "category", "categories", "fine_label", "class_name", "cls", "tags",
+)  # fmt: skip
+CAPTION_NAMES = (
+    "caption", "captions", "text", "description", "sentence", "sentences", "title", "prompt", "txt",
+)  # fmt: skip
+
+PICTURE, BINARY, CLASS, TEXT, TEXTS, VALUE, VALUES, OTHER = range(8)
+"""Kinds of columns: pictures, bytes, class labels (one or several), a text, several texts, a number or a truth value,
+several of them, and what can be none of all that.
+"""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The part that each column plays. `classes` are the names that the numbers of the label column stand for."""
+
+    image: str | None
+    label: str | None
+    captions: tuple[str, ...]
+    translations: Mapping[str, str]
+    unused: tuple[str, ...]
+    warnings: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+
+    @property
+    def used(self) -> list[str]:
+        """All columns that are read."""
+        return [c for c in (self.image, self.label, *self.captions, *self.translations) if c is not None]
+
+    def words(self, row: Mapping[str, Any]) -> Words:
+        """What a row says of its picture."""
+        return Words(
+            tuple(dict.fromkeys(self._labels(row.get(self.label)))) if self.label else (),
+            tuple(dict.fromkeys(text for column in self.captions for text in _texts(row.get(column)))),
+            {code: text for column, code in self.translations.items() for text in _texts(row.get(column))[:1]},
+        )
+
+    def _labels(self, value: Any) -> Iterable[str]:
+        if isinstance(value, list | tuple):
+            return [label for each in value for label in self._labels(each)]
+        if isinstance(value, float):
+            if math.isnan(value):
+                return []
+            value = int(value) if value.is_integer() else value  # a gap makes floats of whole numbers
+        if value is None or (self.classes and value == -1):  # -1 is the convention for a hidden label
+            return []
+        if self.classes and isinstance(value, int) and value < len(self.classes):
+            value = self.classes[value]
+        return [text] if (text := composed(str(value))) else []
+
+
+def choose(
+    kinds: Mapping[str, int],
+    image: str | None = None,
+    label: str | None = None,
+    caption: str | None = None,
+    *,
+    named: tuple[str, ...] = (),
+) -> Columns:
+    """The part of each column, by its kind and its name in any case, where the caller does not name it.
+
+    `named` are columns that a caller uses himself. Raises LibraryError for a column that is not there.
+    """
+    warnings: list[str] = []
+    free = [column for column in kinds if column not in named]
+
+    def one(given: str | None, wanted: Iterable[str], candidates: list[str], what: str, option: str) -> str | None:
+        if given is not None:
+            return _there(given, kinds)
+        chosen = _first(wanted, candidates) or next(iter(candidates), None)
+        if chosen is not None and len(candidates) > 1:
+            others = ", ".join(c for c in candidates if c != chosen)
+            warnings.append(f"{what} are from the column {chosen}, not from {others}; {option} decides")
+        return chosen
+
+    pictures = [c for c in free if kinds[c] == PICTURE] or [c for c in free if kinds[c] == BINARY]
+    if pictures and kinds[pictures[0]] == BINARY and len(pictures) > 1:  # only a name tells which is one
+        pictures = [c for c in pictures if c.strip().lower() in IMAGE_NAMES]
+    image = one(image, IMAGE_NAMES, pictures, "pictures", "--image-column")
+    classes = [c for c in free if kinds[c] == CLASS]
+    values = [c for c in free if kinds[c] in (TEXT, TEXTS, VALUE, VALUES) and c.strip().lower() in LABEL_NAMES]
+    by_name = [first] if (first := _first(LABEL_NAMES, values)) else []
+    label = one(label, LABEL_NAMES, classes or by_name, "labels", "--label-column")
+    free = [c for c in free if c not in (image, label)]
+    texts = [c for c in free if kinds[c] == TEXT and not _is_identifier(c)]
+    captions: tuple[str, ...]
+    if caption is not None:
+        captions = (_there(caption, kinds),)
+    elif chosen := _first(CAPTION_NAMES, [c for c in free if kinds[c] in (TEXT, TEXTS)]):
+        captions = (chosen,)
+    else:
+        captions = ()
+    if caption is None:
+        stems = [captions[0].strip().lower()] if captions else CAPTION_NAMES
+        numbered = [c for c in free if kinds[c] == TEXT and _without_number(c) in stems]
+        captions += tuple(c for c in numbered if _without_number(c) == _without_number(numbered[0]))
+    if not captions:
+        plain = [c for c in texts if not any(_language(c, other) for other in texts)]
+        if len(plain) == 1:
+            captions = (plain[0],)
+        elif plain:
+            warnings.append(f"captions could be in {', '.join(plain)}, and none is taken; --caption-column decides")
+    translations = {
+        c: code for c in free if kinds[c] in (TEXT, TEXTS) for base in captions[:1] if (code := _language(c, base))
+    }
+    used = {image, label, *captions, *translations, *named}
+    return Columns(image, label, captions, translations, tuple(c for c in kinds if c not in used), tuple(warnings))
+
+
+def _there(column: str, columns: Iterable[str]) -> str:
+    names = list(columns)
+    found = column if column in names else _first([column.strip().lower()], names)
+    if found is None:
+        raise LibraryError("There is no column {column!r}; there are {names}.", column=column, names=", ".join(names))
+    return found
+
+
+def _first(wanted: Iterable[str], columns: Iterable[str]) -> str | None:
+    """The first of the `wanted` names among the columns, whose names may be in any case."""
+    by_name = {column.strip().lower(): column for column in reversed(list(columns))}
+    return next((by_name[name] for name in wanted if name in by_name), None)
+
+
+def _without_number(column: str) -> str | None:
+    found = re.fullmatch(r"(.*?)[_ ]?\d+", column.strip().lower())
+    return found[1] if found else None
+
+
+def _is_identifier(column: str) -> bool:
+    ends = ("id", "url", "path", "name", "file", "hash", "license", "source", "split", "key__", "url__")
+    return column.strip().lower().endswith(ends)
+
+
+def _language(column: str, caption: str) -> str | None:
+    prefix, _, code = column.strip().rpartition("_")
+    alike = prefix.lower() == caption.strip().lower()
+    return code if alike and 2 <= len(code) <= 3 and code.isalpha() else None
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """The texts that a cell holds: none, one or several."""
+    found = value if isinstance(value, list | tuple) else (value,)
+    return tuple(text for each in found if isinstance(each, str) and (text := composed(each)))
