@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from numbers import Integral
@@ -261,6 +262,8 @@ class Retriever:
         try:
             return self.index.row_of(id)
         except KeyError:
+            with suppress(KeyError):
+                return self.index.row_of(composed(id) if isinstance(id, str) else id)  # a Mac decomposes letters
             raise SearchError(f"There is no picture {repr_short(id)} in the library.") from None
 
     def checked_metric(self, metric: Any) -> str:
@@ -336,8 +339,10 @@ class Retriever:
         if not isinstance(given, Sequence) or not all(isinstance(label, str) for label in given):
             raise SearchError("The labels must be a list of names.")
         known, wanted = self.index.manifest.labels, list(dict.fromkeys(map(composed, given)))
-        for label in wanted:
-            if label not in known:
+        for label in list(wanted):
+            if label not in known and (inside := [name for name in known if name.startswith(f"{label}/")]):
+                wanted = [name for name in wanted if name != label] + inside  # a folder of several labels
+            elif label not in known:
                 close = get_close_matches(label[:100], known, n=3)
                 hint = (
                     f"did you mean {' or '.join(close)}?"
@@ -347,7 +352,7 @@ class Retriever:
                     else "the library has no labels."
                 )
                 raise SearchError(f"There is no label {label[:100]!r}; {hint}")
-        return wanted or None
+        return list(dict.fromkeys(wanted)) or None
 
 
 def _encoder_of(index: Index, cache: Path | None) -> Encoder:
