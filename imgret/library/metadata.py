@@ -46,7 +46,7 @@ def read_metadata(path: Path, label: str | None, caption: str | None) -> tuple[C
 
     def named() -> Iterator[tuple[str, Words]]:
         for row in _guarded(path, rows):
-            if whole and label in row:
+            if whole and label is not None and label in row:
                 row = {**row, label: row[label].partition(".")[0]}
             words = columns.words(row)
             names = row.get(file)
