@@ -101,7 +101,10 @@ def choose(
     captions: tuple[str, ...]
     if caption is not None:
         captions = (_there(caption, kinds),)
-    elif chosen := _first(CAPTION_NAMES, [c for c in free if kinds[c] in (TEXT, TEXTS)]):
+    elif chosen := (
+        _first(CAPTION_NAMES, [c for c in free if kinds[c] in (TEXT, TEXTS)])
+        or _first(CAPTION_NAMES, [c for c in free if kinds[c] == VALUE])  # of numbers only, such as house numbers
+    ):
         captions = (chosen,)
     else:
         captions = ()
@@ -163,6 +166,8 @@ def _texts(value: Any) -> tuple[str, ...]:
         return tuple(text for each in value for text in _texts(each))
     if isinstance(value, dict):
         value = next((value[name] for name in (*_TEXT_FIELDS, "en", *value) if value.get(name)), None)
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+        value = str(value)
     return (text,) if isinstance(value, str) and (text := composed(value)) else ()
 
 
