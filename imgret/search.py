@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from numbers import Integral
@@ -263,6 +264,8 @@ class Retriever:
         try:
             return self.index.row_of(id)
         except KeyError:
+            with suppress(KeyError):
+                return self.index.row_of(composed(id) if isinstance(id, str) else id)  # a Mac decomposes letters
             raise SearchError("There is no picture {id} in the library.", id=repr_short(id)) from None
 
     def checked_metric(self, metric: Any) -> str:
@@ -347,8 +350,10 @@ class Retriever:
         if not isinstance(given, Sequence) or not all(isinstance(label, str) for label in given):
             raise SearchError("The labels must be a list of names.")
         known, wanted = self.index.manifest.labels, list(dict.fromkeys(map(composed, given)))
-        for label in wanted:
-            if label not in known:
+        for label in list(wanted):
+            if label not in known and (inside := [name for name in known if name.startswith(f"{label}/")]):
+                wanted = [name for name in wanted if name != label] + inside  # a folder of several labels
+            elif label not in known:
                 close = get_close_matches(label[:100], known, n=3)
                 hint = (
                     Sentence("did you mean {names}?", names=" / ".join(close))
@@ -358,7 +363,7 @@ class Retriever:
                     else Sentence("the library has no labels.")
                 )
                 raise SearchError("There is no label {label!r}; {hint}", label=label[:100], hint=hint)
-        return wanted or None
+        return list(dict.fromkeys(wanted)) or None
 
 
 def _encoder_of(index: Index, cache: Path | None) -> Encoder:

@@ -189,3 +189,57 @@ def test_an_encoder_that_cannot_be_loaded_names_itself_and_the_one_that_works(im
     for uri in ("nonsense", f"local-dir:{tmp_path}"):
         result = imgret("build", small_library, "--out", tmp_path / "index", "--encoder", uri)
         assert refused(result, re.escape(uri) + ".*starter")
+
+
+def test_a_build_says_first_what_it_took_and_left_out(imgret, small_library, tmp_path):
+    folder = shutil.copytree(small_library, tmp_path / "library")
+    (folder / "birds" / "empty.png").write_bytes(b"")
+    (folder / "notes.docx").write_bytes(b"x")
+    built = imgret("build", folder, "--out", tmp_path / "index", "--pixel-size", 16)
+    taken, left_out, *_ = built.stdout.splitlines()
+    assert taken == "pictures from all picture files of the folder; labels from the folders; no captions; no splits"
+    assert left_out == "left out: 1 picture that cannot be read, 1 .docx"
+    manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    assert manifest["description"] == [taken, left_out]
+
+
+def test_notices_reach_the_command_line(imgret, index_folder):
+    for text, says in [("con hổ", "reads English only"), ("word " * 100, "cut after 75 tokens")]:
+        found = imgret("search", index_folder, "--text", text, "-k", 1, "--json")
+        assert len(json.loads(found.stdout)["hits"]) == 1
+        assert re.search(says, found.stderr)
+        assert len(found.stderr.splitlines()) == 1
+    assert "so k is" in imgret("search", index_folder, "--image", TIGER, "-k", 10**6).stderr
+    assert imgret("search", index_folder, "--text", "a tiger", "-k", 1).stderr == ""
+
+
+@pytest.mark.parametrize("address", ["https://example.com/a.jpg", "file:///pictures/a.jpg", "data:image/png;base64,AA"])
+def test_an_address_is_no_picture(imgret, index_folder, address):
+    assert refused(imgret("search", index_folder, "--image", address), "is an address, and only files are read")
+
+
+def test_a_line_break_in_a_name_keeps_the_table_in_its_lines(imgret, small_library, tmp_path):
+    picture = next(small_library.rglob("*.webp"))
+    (tmp_path / "library" / "a\nb").mkdir(parents=True)
+    shutil.copy(picture, tmp_path / "library" / "a\nb" / "c.webp")
+    imgret("build", tmp_path / "library", "--out", tmp_path / "index", "--pixel-size", 16)
+    (line,) = imgret("search", tmp_path / "index", "--image", picture).stdout.splitlines()
+    assert "a\\nb/c.webp" in line
+
+
+@pytest.mark.skipif(not shutil.which("setpriv") or os.name != "posix", reason="needs setpriv")
+def test_a_home_that_cannot_be_written_is_no_error(index_folder, tmp_path):
+    if os.getuid() != 0:
+        pytest.skip("only root can become nobody")
+    index = shutil.copytree(index_folder, tmp_path / "index")
+    for path in [tmp_path, *tmp_path.parents]:
+        if not os.access(path, os.X_OK) or not path.stat().st_mode & 0o005:
+            path.chmod(path.stat().st_mode | 0o055)
+    names = {name: value for name, value in os.environ.items() if name != "IMGRET_CACHE"} | {"HOME": "/nonexistent"}
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m", "imgret.cli"]
+    command += ["search", str(index), "--text", "a tiger", "-k", "1"]
+    run = subprocess.run(command, env=names, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    assert "tiger" in run.stdout
+    names["IMGRET_CACHE"] = "/nonexistent/cache"
+    refused(subprocess.run(command, env=names, capture_output=True, text=True, timeout=120, cwd=ROOT), "IMGRET_CACHE")

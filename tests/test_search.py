@@ -1,9 +1,11 @@
 """Hits are what brute force gives, best first; a query that cannot be answered says why."""
 
+import warnings
+
 import numpy as np
 import pytest
 
-from imgret import Retriever, SearchError, load_image
+from imgret import Retriever, SearchError, SearchWarning, load_image
 from imgret.images import pixel_vector
 from imgret.metrics import METRICS, best_first
 from tests.conftest import QUERIES
@@ -115,3 +117,27 @@ def test_an_encoder_other_than_the_one_of_the_index_is_refused(retriever):
 
     with pytest.raises(SearchError, match="built with the encoder starter"):
         Retriever(retriever.index, Other())
+
+
+def test_notices_are_warnings_for_those_who_import(retriever):
+    with pytest.warns(SearchWarning, match="reads English only"):
+        retriever.by_clip(text="con hổ", k=1)
+    with pytest.warns(SearchWarning, match="text is longer than the encoder reads; it was cut after 75 tokens"):
+        retriever.by_clip(text="word " * 76, k=1)
+    with pytest.warns(SearchWarning, match="negative text is longer"):
+        retriever.by_clip(text="a tiger", negative="word " * 76, k=1)
+    with pytest.warns(SearchWarning, match=r"so k is \d+"):
+        retriever.by_pixels(TIGER, k=10**6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert retriever.find_by_clip(text="word " * 75, k=1).notice is None
+        assert "English only" in retriever.find_by_clip(text="chó", k=1).notice
+
+
+def test_a_folder_of_labels_is_a_label(retriever):
+    labels = [label for label in retriever.index.manifest.labels if label.startswith("animals/")]
+    assert len(labels) > 1
+    found = retriever.by_clip(text="a tiger", labels=["animals"], k=50)
+    assert found == retriever.by_clip(text="a tiger", labels=labels, k=50)
+    with pytest.raises(SearchError, match="no label 'anim'"):
+        retriever.by_clip(text="a tiger", labels=["anim"])

@@ -1,10 +1,12 @@
 """Which index a start takes, and what it says when it cannot have the one it was asked for."""
 
+import os
 import shutil
 import threading
 import time
 
 import pytest
+from PIL import Image
 
 from imgret import BuildError, ImageLibrary, LibraryError, build_index
 from imgret.settings import EXAMPLE_LIBRARY, SPACE_ENCODER, SPACE_LIBRARY, Settings, SettingsError
@@ -50,6 +52,29 @@ def test_a_library_that_changed_is_built_again(settings, small_library, tmp_path
     next(folder.rglob("*.webp")).unlink()
     ready = prepare(settings)
     assert (ready.origin, len(ready.retriever.index)) == ("built now", 39)
+
+
+def test_a_picture_replaced_by_one_of_the_same_size_is_seen_and_a_copy_is_not_built_again(settings, tmp_path):
+    folder = tmp_path / "library"
+    folder.mkdir()
+    for name, colour in (("0", "red"), ("1", "green")):
+        Image.new("RGB", (20, 20), colour).save(folder / f"{name}.bmp")
+    settings = settings.model_copy(update={"library": str(folder)})
+    prepare(settings).retriever.index.close()
+    os.utime(folder / "0.bmp", (1, 1))
+    again = prepare(settings)
+    assert again.origin == "built here before"
+    again.retriever.index.close()
+    assert len(list((settings.cache / "unchanged").iterdir())) == 1
+    Image.new("RGB", (20, 20), "blue").save(folder / "1.bmp")
+    ready = prepare(settings)
+    assert ready.origin == "built now"
+    assert ready.retriever.by_pixels(folder / "1.bmp", k=1)[0].score == 0
+    ready.retriever.index.close()
+    kept = settings.model_copy(update={"index": str(built_folder(settings)), "cache": tmp_path / "other"})
+    assert prepare(kept).origin == f"the folder {kept.index}"
+    Image.new("RGB", (20, 20), "white").save(folder / "1.bmp")
+    assert prepare(kept).origin == "built now"
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,14 @@ def test_chroma_s_client_has_no_time_out():
 
 
 def test_chroma_s_telemetry_is_on_unless_told_otherwise():
-    assert Settings().anonymized_telemetry is True
+    assert Settings.model_fields["anonymized_telemetry"].default is True
+
+
+def test_ray_asks_clouds_although_its_reports_are_turned_off():
+    from ray.dashboard.modules.usage_stats.usage_stats_head import UsageStatsHead
+
+    says = inspect.getsource(UsageStatsHead.run)
+    assert says.index("get_cluster_config_to_report") < says.index("if not self.usage_stats_enabled")
 
 
 def test_gradio_writes_type_stubs_while_it_is_imported():

@@ -5,12 +5,13 @@ import os
 import pickle
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 from PIL import Image
 
@@ -84,7 +85,8 @@ def _connected(address: str | None) -> Iterator[None]:
         options = {}
     try:
         try:
-            ray.init(address or "local", logging_level=logging.CRITICAL, log_to_driver=False, **options)
+            with _without_usage_report() if address is None else nullcontext():
+                ray.init(address or "local", logging_level=logging.CRITICAL, log_to_driver=False, **options)
         except Exception as error:  # Ray has no common class for the errors of joining a cluster
             if address is None:
                 raise ClusterError(
@@ -99,6 +101,13 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _without_usage_report() -> Any:
+    """Ray starts without the process that reports its use: turned off, it still asks three clouds if it is there."""
+    from ray._private.node import Node
+
+    return patch.object(Node, "start_api_server", lambda *_, **__: None)
 
 
 def _check(address: str) -> None:

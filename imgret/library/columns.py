@@ -16,6 +16,8 @@ CAPTION_NAMES = (
     "caption", "captions", "text", "description", "sentence", "sentences", "title", "prompt", "txt",
 )  # fmt: skip
 
+_TEXT_FIELDS = ("raw", "text", "caption")
+
 PICTURE, BINARY, CLASS, TEXT, TEXTS, VALUE, VALUES, OTHER = range(8)
 """Kinds of columns: pictures, bytes, class labels (one or several), a text, several texts, a number or a truth value,
 several of them, and what can be none of all that.
@@ -44,7 +46,8 @@ class Columns:
         return Words(
             tuple(dict.fromkeys(self._labels(row.get(self.label)))) if self.label else (),
             tuple(dict.fromkeys(text for column in self.captions for text in _texts(row.get(column)))),
-            {code: text for column, code in self.translations.items() for text in _texts(row.get(column))[:1]},
+            {code: text for column, code in self.translations.items() for text in _texts(row.get(column))[:1]}
+            | {code: text for column in self.captions[:1] for code, text in _by_language(row.get(column)).items()},
         )
 
     def _labels(self, value: Any) -> Iterable[str]:
@@ -98,7 +101,10 @@ def choose(
     captions: tuple[str, ...]
     if caption is not None:
         captions = (_there(caption, kinds),)
-    elif chosen := _first(CAPTION_NAMES, [c for c in free if kinds[c] in (TEXT, TEXTS)]):
+    elif chosen := (
+        _first(CAPTION_NAMES, [c for c in free if kinds[c] in (TEXT, TEXTS)])
+        or _first(CAPTION_NAMES, [c for c in free if kinds[c] == VALUE])  # of numbers only, such as house numbers
+    ):
         captions = (chosen,)
     else:
         captions = ()
@@ -119,9 +125,15 @@ def choose(
     return Columns(image, label, captions, translations, tuple(c for c in kinds if c not in used), tuple(warnings))
 
 
+def has_text(fields: Iterable[str]) -> bool:
+    """Whether fields with these names, in one cell, are a text: as in COCO, or by language."""
+    names = list(fields)
+    return not names or any(name in _TEXT_FIELDS for name in names) or all(map(_is_code, names))
+
+
 def _there(column: str, columns: Iterable[str]) -> str:
     names = list(columns)
-    found = column if column in names else _first([column.strip().lower()], names)
+    found = column if column in names else _first([composed(column).lower()], names)
     if found is None:
         raise LibraryError("There is no column {column!r}; there are {names}.", column=column, names=", ".join(names))
     return found
@@ -129,7 +141,7 @@ def _there(column: str, columns: Iterable[str]) -> str:
 
 def _first(wanted: Iterable[str], columns: Iterable[str]) -> str | None:
     """The first of the `wanted` names among the columns, whose names may be in any case."""
-    by_name = {column.strip().lower(): column for column in reversed(list(columns))}
+    by_name = {composed(column).lower(): column for column in reversed(list(columns))}
     return next((by_name[name] for name in wanted if name in by_name), None)
 
 
@@ -145,11 +157,24 @@ def _is_identifier(column: str) -> bool:
 
 def _language(column: str, caption: str) -> str | None:
     prefix, _, code = column.strip().rpartition("_")
-    alike = prefix.lower() == caption.strip().lower()
-    return code if alike and 2 <= len(code) <= 3 and code.isalpha() else None
+    return code.lower() if prefix.lower() == caption.strip().lower() and _is_code(code) else None
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """The texts that a cell holds: none, one or several."""
-    found = value if isinstance(value, list | tuple) else (value,)
-    return tuple(text for each in found if isinstance(each, str) and (text := composed(each)))
+    """The texts in a cell: none, one or several. Of a text by language it is the English one, else the first."""
+    if isinstance(value, list | tuple):
+        return tuple(text for each in value for text in _texts(each))
+    if isinstance(value, dict):
+        value = next((value[name] for name in (*_TEXT_FIELDS, "en", *value) if value.get(name)), None)
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+        value = str(value)
+    return (text,) if isinstance(value, str) and (text := composed(value)) else ()
+
+
+def _by_language(value: Any) -> dict[str, str]:
+    named = value if isinstance(value, dict) and all(map(_is_code, value)) else {}
+    return {code.lower(): text for code, each in named.items() for text in _texts(each)[:1]}
+
+
+def _is_code(name: str) -> bool:
+    return 2 <= len(name) <= 3 and name.isalpha()

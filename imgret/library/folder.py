@@ -27,6 +27,7 @@ from imgret.library.tree import ARCHIVES, Tree
 
 LABEL_LEVELS = 2
 _MAX_TEXT = 2**16
+_OUTSIDE = "links that lead outside are not followed: copy what they name, or load the folder that holds both"
 
 
 class FolderRows(Rows):
@@ -66,7 +67,7 @@ class FolderRows(Rows):
             self._strip = len(common_folder(self._names, chosen.at + 1))
         elif len(tree.metadata) == 1 and "/" in tree.metadata[0]:  # one folder around all of it is no class
             around = tree.metadata[0][: tree.metadata[0].rfind("/") + 1]
-            self._strip = len(around) if all(name.startswith(around) for name in self._names) else 0
+            self._strip = len(around) if all(name.startswith(around) for name in chosen.names) else 0
         self._label_column = next((c.label for c in columns if c.label is not None), None) if named_ones else None
         self._shards = self._are_shards(tree)
         shown = Counter(composed(printable(n)) for n in self._names if not n.isascii())
@@ -83,9 +84,9 @@ class FolderRows(Rows):
                     else ()
                 ),
                 *tree.left_out,
-                *(f"{table}, which holds no pictures" for table in tree.tables[:3]),
+                *(f"{table}, a table beside the pictures" for table in tree.tables[:3]),
             ),
-            warnings=(*self.description.warnings, *chosen.warnings),
+            warnings=(*self.description.warnings, *chosen.warnings, *([_OUTSIDE] if tree.outside else [])),
         )
 
     @property
@@ -168,7 +169,8 @@ class FolderRows(Rows):
         return len(names) - len(self._names) if isinstance(names, list) else 0
 
     def _described(self, tree: Tree, columns: list[Columns]) -> Description:
-        beside = self._words is None and any(_without_ending(name) in self._texts for name in self._names)
+        with_text = [name for name in self._names if _without_ending(name) in self._texts] if self._texts else []
+        beside = self._words is None and any(self._beside(name).captions for name in with_text[:20])
         tables = ", ".join(tree.metadata[:3]) + (" and others" if len(tree.metadata) > 3 else "")
         first = columns[0] if columns else None
         folders = any("/" in name[self._strip :] for name in self._names) and not self._shards
@@ -200,10 +202,7 @@ def _no_pictures(folder: Path, tree: Tree) -> LibraryError:
     archives = [ending for ending in ARCHIVES if tree.other[ending]]
     hints = [f"of its {', '.join(archives)} archives, unpack those with pictures"] if archives else []
     if tree.outside:
-        hints.append(
-            f"links that lead outside, such as {tree.outside[0]}, are not followed: copy what they name, or load the "
-            "folder that holds both"
-        )
+        hints.append(_OUTSIDE.replace("outside", f"outside, such as {tree.outside[0]},", 1))
     heif = [ending for ending in (".heic", ".heif") if tree.other[ending]]
     if heif:
         hints.append(f"{' and '.join(heif)} files are read where pi-heif is installed: pip install pi-heif")

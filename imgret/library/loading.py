@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgret.errors import one_line
 from imgret.images import ImageError, load_image
+from imgret.library.columns import IMAGE_NAMES
 from imgret.library.folder import FolderRows
 from imgret.library.hub import commit_of, splits_of
 from imgret.library.records import Description, Entry, LibraryError, Record, Rows, counted
@@ -184,10 +185,11 @@ def _of_folder(path: Path, config: str | None, split: str | None, columns: Colum
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _saved(path, split, columns)
     tree = scan(path)
-    if tree.tables and not tree.metadata and (not tree.pictures or _hold_pictures(tree)):
+    holding = bool(tree.tables) and not tree.metadata and _hold_pictures(tree)
+    if tree.tables and not tree.metadata and (holding or not tree.pictures):
         parquet = [name for name in tree.tables if name.lower().endswith(".parquet")]
         others = [name for name in tree.tables if not name.lower().endswith(".parquet")]
-        if others and not _hold_pictures(tree):
+        if others and not holding:
             found: Rows = _tables(path, others, split, columns, streaming=streaming)
         else:
             found = _of_layout(path, config, split, parquet, columns, streaming=streaming)
@@ -199,26 +201,30 @@ def _of_folder(path: Path, config: str | None, split: str | None, columns: Colum
 
 
 def _hold_pictures(tree: Tree) -> bool:
-    """Whether the parquet files in a folder are what its pictures are in, by the columns of the first of them."""
+    """Whether a folder's parquet files hold more pictures than lie beside them, by the columns of the first of them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for name in [name for name in tree.tables if name.lower().endswith(".parquet")][:TABLES_LOOKED_AT]:
+    rows = 0
+    parquet = [name for name in tree.tables if name.lower().endswith(".parquet")]
+    for name in parquet[:TABLES_LOOKED_AT]:
         try:
-            types = pq.read_schema(tree.root / name).types
+            with pq.ParquetFile(tree.root / name) as file:
+                if any(_is_picture(field) for field in file.schema_arrow):
+                    rows += file.metadata.num_rows
         except (OSError, ValueError, pa.ArrowException):
             continue
-        inner = [kind.value_type if pa.types.is_list(kind) else kind for kind in types]
-        structs = [kind for kind in inner if pa.types.is_struct(kind)]
-        if any(kind.get_field_index("bytes") >= 0 for kind in structs) or any(map(_is_binary, types)):
-            return True
-    return False
+    return rows * max(1, len(parquet) / TABLES_LOOKED_AT) > len(tree.pictures)
 
 
-def _is_binary(kind: Any) -> bool:
+def _is_picture(field: Any) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    kind = field.type.value_type if pa.types.is_list(field.type) else field.type
+    if pa.types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0)
+    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return is_binary and field.name.strip().lower() in IMAGE_NAMES
 
 
 def _saved(path: Path, split: str | None, columns: Columns) -> TableRows:
@@ -227,7 +233,7 @@ def _saved(path: Path, split: str | None, columns: Columns) -> TableRows:
     try:
         saved = datasets.load_from_disk(str(path))
     except Exception as error:  # datasets and pyarrow each have errors of their own
-        raise LibraryError("{path} cannot be loaded ({error}).", path=path, error=one_line(error)) from error
+        raise LibraryError("{path} cannot be loaded ({error}).", path=path, error=_reason(error)) from error
     files = [str(file.relative_to(path)) for file in path.rglob("*.arrow")]
     revision, stamp = _listing(path, files), _stamp(path, files)
     if isinstance(saved, datasets.DatasetDict):
@@ -255,7 +261,7 @@ def _tables(home: Path, names: list[str], split: str | None, columns: Columns, *
         files = [str(folder / name) for name in mine]
         table = datasets.load_dataset(kind, data_files=files, split="train", streaming=streaming)
     except Exception as error:  # datasets, pyarrow and tarfile each have errors of their own
-        raise LibraryError("{home} cannot be loaded ({error}).", home=home, error=one_line(error)) from error
+        raise LibraryError("{home} cannot be loaded ({error}).", home=home, error=_reason(error)) from error
     revision = _listing(folder, mine) if chosen else f"size-{home.stat().st_size}"
     its = chosen.split if chosen else split
     left_out = chosen.others if chosen else ()
@@ -286,7 +292,7 @@ def _of_hub(source: str, config: str | None, split: str | None, revision: str | 
     except LibraryError:
         raise
     except Exception as error:  # the Hub's clients have errors of their own
-        raise LibraryError("{source} cannot be loaded ({error}).", source=source, error=one_line(error)) from error
+        raise LibraryError("{source} cannot be loaded ({error}).", source=source, error=_reason(error)) from error
     table, split, others = _loaded(source, config, split, commit, streaming=True)
     return TableRows(table, *columns, split=split, revision=commit, left_out=others, remote=True)
 
@@ -309,7 +315,12 @@ def _loaded(
     except LibraryError:
         raise
     except Exception as error:  # datasets, pyarrow and the Hub's clients each have errors of their own
-        raise LibraryError("{source} cannot be loaded ({error}).", source=source, error=one_line(error)) from error
+        raise LibraryError("{source} cannot be loaded ({error}).", source=source, error=_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why `datasets` failed; its own errors often only say where."""
+    return one_line(error.__cause__ or error)
 
 
 def _listing(folder: Path, names: Iterable[str]) -> str:

@@ -4,13 +4,14 @@ import csv
 import json
 import os
 import posixpath
-from collections.abc import Callable, Collection, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from imgret.errors import one_line
-from imgret.library.columns import OTHER, TEXT, TEXTS, VALUE, VALUES, Columns, choose
+from imgret.library.columns import OTHER, TEXT, TEXTS, VALUE, VALUES, Columns, choose, has_text
 from imgret.library.records import LibraryError, Words, composed
 
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
@@ -30,7 +31,8 @@ def read_metadata(path: Path, label: str | None, caption: str | None) -> tuple[C
     Columns are found by their names, in any case, and by what the first thousand rows hold. Raises LibraryError.
     """
     rows = {".parquet": _parquet, ".jsonl": _json}.get(path.suffix.lower(), _csv)
-    kinds = _kinds(islice(_guarded(path, rows), _SAMPLE))
+    sample = list(islice(_guarded(path, rows), _SAMPLE))
+    kinds = _kinds(sample)
     by_name = {column.strip().lower(): column for column in reversed(kinds)}
     files = [name for name in _FILE_COLUMNS if name in by_name] or [n for n in by_name if n.endswith("_file_name")]
     if not files:
@@ -39,9 +41,13 @@ def read_metadata(path: Path, label: str | None, caption: str | None) -> tuple[C
         raise LibraryError("{path} has no column file_name; it has {columns}.", path=path, columns=", ".join(kinds))
     file = by_name[files[0]]
     columns = choose(kinds, None, label, caption, named=(file,))
+    label = columns.label
+    whole = rows is _csv and label is not None and _are_whole(row.get(label) for row in sample)
 
     def named() -> Iterator[tuple[str, Words]]:
         for row in _guarded(path, rows):
+            if whole and label is not None and label in row:
+                row = {**row, label: row[label].partition(".")[0]}
             words = columns.words(row)
             names = row.get(file)
             for name in names if isinstance(names, list) else [names]:
@@ -93,7 +99,10 @@ def _csv(path: Path) -> Iterator[Row]:
     encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     with path.open(encoding=encoding, newline="") as file:
         header = next((line for line in file if line.strip()), "")
-        found = {d: next(csv.reader([header], delimiter=d, skipinitialspace=True), []) for d in _DELIMITERS}
+        delimiters = _DELIMITERS
+        if told := re.fullmatch(r"sep=(.)", header.strip("\r\n"), re.IGNORECASE):  # as Excel writes it
+            header, delimiters = next(file, ""), told[1]
+        found = {d: next(csv.reader([header], delimiter=d, skipinitialspace=True), []) for d in delimiters}
         delimiter = max(
             found, key=lambda d: (any(name.strip().lower() in _FILE_COLUMNS for name in found[d]), len(found[d]))
         )
@@ -120,7 +129,7 @@ def _parquet(path: Path) -> Iterator[Row]:
             yield from batch.to_pylist()
 
 
-def _kinds(rows: Iterator[Row]) -> dict[str, int]:
+def _kinds(rows: Iterable[Row]) -> dict[str, int]:
     """What each column holds, in the order in which they come."""
     kinds: dict[str, int] = {}
     for row in rows:
@@ -138,8 +147,15 @@ def _kind(value: Any) -> int:
     if isinstance(value, str):
         return VALUE if _is_number(value) else TEXT
     if isinstance(value, list):
-        return TEXTS if any(isinstance(each, str) for each in value) else VALUES
+        return TEXTS if any(_kind(each) == TEXT for each in value) else VALUES
+    if isinstance(value, dict) and value and has_text(value):
+        return TEXT
     return VALUE if isinstance(value, bool | int | float) else OTHER
+
+
+def _are_whole(texts: Iterable[str | None]) -> bool:
+    """Whether all are whole numbers, of which a gap has made floats as 3.0."""
+    return all(re.fullmatch(r"-?\d+(\.0+)?", text) for text in texts if text)
 
 
 def _is_number(text: str) -> bool:

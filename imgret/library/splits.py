@@ -36,11 +36,13 @@ def split_of(name: str) -> str | None:
 
 def pick(splits: Collection[str], wanted: str | None, where: str) -> str:
     """`wanted` by any of its names, else train, else the first. Raises LibraryError if there is none."""
+    asked = "train" if wanted is None else wanted
+    for same in (str, str.lower, lambda name: _SPLIT_OF.get(name.lower(), name)):
+        found = next((name for name in splits if same(name) == same(asked)), None)
+        if found is not None:
+            return found
     if wanted is None:
-        return "train" if "train" in splits else next(iter(splits))
-    for name in (wanted, wanted.lower(), _SPLIT_OF.get(wanted.lower())):
-        if name in splits:
-            return str(name)
+        return next(iter(splits))
     raise LibraryError(
         "{where} has no split {wanted!r}; it has {splits}.", where=where, wanted=wanted, splits=", ".join(splits)
     )

@@ -16,6 +16,7 @@ from imgret.library.columns import (
     VALUE,
     VALUES,
     choose,
+    has_text,
 )
 from imgret.library.folder import LABEL_LEVELS
 from imgret.library.records import Description, Entry, LibraryError, Rows, composed, within
@@ -45,6 +46,7 @@ class TableRows(Rows):
     ) -> None:
         import datasets
 
+        table = table.with_format(None)  # rows of tensors, or what a transform makes of them, are for training
         if isinstance(table, datasets.IterableDataset):
             # A streamed one decodes ahead, in threads of its own, whatever its columns are cast to afterwards.
             table = table if table.features else table._resolve_features()
@@ -145,11 +147,13 @@ def _kind(feature: Any) -> int:
     several = inner is not feature
     if isinstance(inner, datasets.ClassLabel):
         return CLASS
+    if isinstance(inner, dict | datasets.Translation):
+        return (TEXTS if several else TEXT) if has_text(dict(inner)) else OTHER
     if not isinstance(inner, datasets.Value):
         return OTHER
     if inner.dtype in ("string", "large_string"):
         return TEXTS if several else TEXT
-    if inner.dtype in ("binary", "large_binary"):
+    if inner.dtype in ("binary", "large_binary") or inner.dtype.startswith("fixed_size_binary"):
         return OTHER if several else BINARY
     return VALUES if several else VALUE
 
@@ -163,7 +167,11 @@ def _no_pictures(features: Any) -> LibraryError:
             "(type Image), and here are {columns}.",
             column=nested, columns=found,
         )  # fmt: skip
-    return LibraryError("There is no column of single pictures (type Image); the columns are {columns}.", columns=found)
+    return LibraryError(
+        "There is no column of single pictures (type Image); the columns are {columns}. If one holds the bytes of "
+        "pictures, name it with --image-column (image_column in Python).",
+        columns=found,
+    )
 
 
 def _holds_pictures(feature: Any) -> bool:

@@ -41,7 +41,7 @@ class Tree:
         """What is in the folder and not read, in words."""
         found = [counted(number, what) for what, number in self.other.most_common(_SAID_AT_MOST)]
         rest = sum(number for _, number in self.other.most_common()[_SAID_AT_MOST:])
-        links = [f"{counted(len(self.outside), 'link that leads outside')} ({self.outside[0]})"] if self.outside else []
+        links = [f"{counted(len(self.outside), 'link to outside')} ({self.outside[0]})"] if self.outside else []
         return [*links, *found, *([counted(rest, "other file")] if rest else [])]
 
 
@@ -62,7 +62,7 @@ def scan(folder: Path) -> Tree:
                 is_folder = False
             hidden = entry.name.startswith(".") or entry.name.lower() in _OF_THE_SYSTEM
             if hidden or (is_folder and entry.name.startswith("__")):
-                tree.other["hidden file or folder"] += 1
+                tree.other["item hidden or of the system"] += 1
                 continue
             suffix = os.path.splitext(entry.name)[1].lower()
             target = path
