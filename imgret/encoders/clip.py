@@ -4,7 +4,7 @@ import ctypes
 import difflib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from imgret.encoders.base import Encoder, EncoderError, Pixels, Vectors
+from imgret.encoders.catalog import MANY_LANGUAGES, declared_languages
 from imgret.encoders.preprocess import Preprocess
 from imgret.errors import one_line
 from imgret.network import offline_unless_reachable
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 RANDOM_TAG = "random"
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-
-_MANY_LANGUAGES_VOCABULARY = 100_000
-"""English text towers know 30,000 to 65,000 word pieces; multilingual ones 120,000 (BERT) to 900,000 (MetaCLIP 2)."""
 
 
 class ClipEncoder(Encoder):
@@ -41,7 +39,7 @@ class ClipEncoder(Encoder):
         self.tokenizer = tokenizer
         self.model_config = model_config
         self.dim = int(model_config["embed_dim"])
-        self.languages = ("*",) if _vocabulary(model) > _MANY_LANGUAGES_VOCABULARY else ("en",)
+        self.languages = _languages(uri, tokenizer, model_config)
         self.transform = Preprocess.from_config(model.visual.preprocess_cfg)
         self.device = device
 
@@ -194,8 +192,31 @@ def _reason(error: BaseException, name: str) -> str:
     return one_line(error).rstrip(".")
 
 
-def _vocabulary(model: Any) -> int:
-    return int(getattr(model.text if hasattr(model, "text") else model, "vocab_size", 0))
+def _languages(uri: str, tokenizer: Any, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the model is declared to read: by the catalogue, by its card on the Hub, by the name of its architecture or
+    of its text tower, or by CLIP's own tokenizer, whose pieces are English; () where nothing is declared.
+    """
+    from open_clip.tokenizer import SimpleTokenizer
+
+    text = config.get("text_cfg", {})
+    for name in (uri, str(text.get("hf_model_name", "")), str(text.get("hf_tokenizer_name", ""))):
+        if (declared := declared_languages(name)) is not None:
+            return declared
+    if uri.startswith("hf-hub:") and (by_card := _languages_of_card(uri.removeprefix("hf-hub:"))):
+        return by_card
+    return ("en",) if isinstance(tokenizer, SimpleTokenizer) else ()
+
+
+def _languages_of_card(repo: str) -> tuple[str, ...]:
+    from huggingface_hub import ModelCard, hf_hub_download
+
+    try:
+        with quick_hub(needed=True):
+            said = ModelCard.load(hf_hub_download(repo, "README.md")).data.language
+    except Exception:  # no card, one that cannot be read, or no Hub: nothing is declared
+        return ()
+    codes = tuple([said] if isinstance(said, str) else said or ())
+    return MANY_LANGUAGES if "multilingual" in codes else codes
 
 
 def _did_you_mean(word: str, words: list[str]) -> str:
