@@ -27,11 +27,12 @@ install-dev: $(VENV)/installed-dev
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	sed -e '/^#/d' -e '/--hash/d' -e 's/ *\\$$//' requirements.lock > $(VENV)/constraints.txt
-	@echo "Installing into $(VENV): 6.5 GB on the disk, most of it torch."
-	$(BIN)/pip install --progress-bar on --editable '.[build]' $(CONSTRAINTS)
+	@echo "Installing into $(VENV): 1.2 GB on the disk."
+	$(BIN)/pip install --progress-bar on --editable . $(CONSTRAINTS)
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
+	@echo "Adding what the tests need: 7 GB on the disk, most of it torch."
 	$(BIN)/pip install --progress-bar on --editable '.[dev]' $(CONSTRAINTS)
 	touch $@
 

@@ -40,7 +40,7 @@ from imgret import Index
 from imgret import index as layout
 from imgret.build.features import ImageFeatures
 from imgret.build.pipeline import Row, assemble, write_search_structures
-from imgret.encoders import load_encoder, shared_export
+from imgret.encoders import load_encoder, ready_towers
 from imgret.images import thumbnail
 from imgret.index import EncoderInfo, LibraryInfo, Manifest, VectorLocation
 from imgret.library import Entry
@@ -70,7 +70,7 @@ class Made:
         self.pictures = list(pictures(data, False))
         tables = [table for table in sorted(data.rglob("*.parquet")) if "test" not in table.name]
         self.labels = [f"class {label}" for table in tables for label in pq.read_table(table)[1].to_pylist()]
-        self.exported = shared_export("starter", cache)
+        self.exported = ready_towers("starter")
         self.encoder = load_encoder("starter", cache=cache, exported=self.exported)
         self.base = self.embedded(self.pictures[:BASE])
         self.alike = {label: np.flatnonzero(np.array(self.labels[:BASE]) == label) for label in set(self.labels[:BASE])}

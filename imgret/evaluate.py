@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,8 @@ class Evaluation:
 
     `methods` holds precision@k and map by method, means over the queries, each from 0 to 1; `by_label` the same by
     label, then by method; `captions` recall@k from captions to pictures, None where no picture has a caption, by
-    `caption_queries` captions. A query
-    whose label no other picture has counts as 0 everywhere; there are `alone` of them.
+    `caption_queries` captions; `captions_by_language` the same by language code, where the library has captions in
+    several languages. A query whose label no other picture has counts as 0 everywhere; there are `alone` of them.
     """
 
     queries: int
@@ -38,6 +38,7 @@ class Evaluation:
     captions: dict[str, float] | None
     by_label: dict[str, dict[str, dict[str, float]]]
     caption_queries: int = 0
+    captions_by_language: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -75,12 +76,31 @@ def evaluate(
         for name, its_rows in rows_of.items():
             if (mine := np.isin(rows, its_rows)).any():
                 by_label[name][method] = _named_means(figures[mine])
-    asked, captions = _caption_recall(retriever, queries, progress)
+    pairs = [(row, text) for row, each in enumerate(index.words("caption", "all_captions")) for text in each]
+    asked, captions = _caption_recall(retriever, pairs, queries, progress)
     if not methods and captions is None:
         raise EvaluationError(
             "No picture of the index has a label or a caption, so there is nothing to measure answers against."
         )
-    return Evaluation(len(rows), alone, methods, captions, dict(by_label), asked)
+    by_language = {
+        language: _caption_recall(retriever, pairs, queries, progress)[1] or {}
+        for language, pairs in _captions_by_language(retriever).items()
+    }
+    return Evaluation(len(rows), alone, methods, captions, dict(by_label), asked, by_language)
+
+
+def _captions_by_language(retriever: Retriever) -> dict[str, list[tuple[int, str]]]:
+    """The captions (row, text) by language code; none where no picture has a caption of a named language. A caption
+    without a language beside those is English.
+    """
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    records = [retriever.index.record(row) for row in range(len(retriever.index))]
+    named = any(record.captions for record in records)
+    for row, record in enumerate(records):
+        plain = {"en": record.caption} if named and record.caption else {}
+        for language, text in (plain | dict(record.captions)).items():
+            found[language].append((row, text))
+    return dict(sorted(found.items()))
 
 
 def _sample(rows: Rows, queries: int | None) -> Rows:
@@ -124,11 +144,13 @@ def _named_means(figures: Figures) -> dict[str, float]:
 
 
 def _caption_recall(
-    retriever: Retriever, queries: int | None, progress: Callable[[str, int, int | None], None]
+    retriever: Retriever,
+    pairs: list[tuple[int, str]],
+    queries: int | None,
+    progress: Callable[[str, int, int | None], None],
 ) -> tuple[int, dict[str, float] | None]:
-    """How many captions were asked, and their recall."""
+    """How many of the captions (row, text) were asked, and their recall."""
     index = retriever.index
-    pairs = [(row, text) for row, each in enumerate(index.words("caption", "all_captions")) for text in each]
     chosen = _sample(np.arange(len(pairs)), queries)
     if not len(chosen):
         return 0, None

@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from imgret.encoders import fingerprint, uri_of
 from imgret.errors import ImgretError, one_line
 from imgret.files import durable
 from imgret.files.cache import cache_folder
@@ -114,14 +115,16 @@ class LibraryInfo:
 class EncoderInfo:
     """Which encoder made the embeddings.
 
-    `languages` are the codes of those its text tower reads, "*" for about a hundred; `export` says how the exported
-    encoder in the index compares with the original, None where there is none.
+    `languages` are the codes of those that its text tower is declared to read, "*" for about a hundred; `export` says
+    how the encoder in the index compares with the original, None where there is none; `fingerprint` is a hash of its
+    weights.
     """
 
     uri: str
     dim: int
     languages: tuple[str, ...]
     export: Mapping[str, Any] | None = None
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -188,9 +191,16 @@ class Manifest:
             return f"it was made from the revision {made.revision}, not {revision}."
         if made.limit != limit:
             return f"it was made with the limit {made.limit}, not {limit}."
-        if self.encoder.uri != encoder:
+        if self.encoder.uri != uri_of(encoder):
             return f"it was made with the encoder {self.encoder.uri}, not {encoder}."
+        if self.is_outdated:
+            return f"it was made by another release of the encoder {encoder}."
         return None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether its encoder comes with imgret, and this release brings another one."""
+        return fingerprint(self.encoder.uri) not in (None, self.encoder.fingerprint)
 
     def to_json(self) -> str:
         values = {name: value for name, value in asdict(self).items() if name != "vectors" or value is not None}
@@ -243,6 +253,7 @@ class _Figures(TypedDict):
     captions: dict[str, float] | None
     by_label: dict[str, dict[str, dict[str, float]]]
     caption_queries: NotRequired[int]
+    captions_by_language: NotRequired[dict[str, dict[str, float]]]
 
 
 class Index:

@@ -1,11 +1,13 @@
 """Searches an index by the four pixel metrics and by CLIP: `Retriever` answers queries with hits."""
 
 import threading
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -183,7 +185,7 @@ class Retriever:
         like: str | None = None,
     ) -> SearchResult:
         """`by_clip`, with a notice where that warns."""
-        notices = [self._k_notice(k), self._language_notice(text, negative)]
+        notices = [self._k_notice(k), self._language_notice(text, negative), self._release_notice]
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
         vector = self._clip_query(image, text, negative, text_weight, itself)
@@ -296,15 +298,28 @@ class Retriever:
         return Sentence("The library has {count} pictures, so k is {count}.", count=len(self.index))
 
     def _language_notice(self, *texts: str | None) -> Sentence | None:
-        """The notice for letters beyond ASCII in a text for an encoder that reads English only."""
-        foreign = any(
-            letter.isalpha() and not letter.isascii() for text in texts if isinstance(text, str) for letter in text
-        )
-        if foreign and self.index.manifest.encoder.languages == ("en",):
+        """The notice for letters that no language of the encoder has, if its languages are declared."""
+        languages = self.index.manifest.encoder.languages
+        letters = {letter for text in texts if isinstance(text, str) for letter in text if letter.isalpha()}
+        if languages == ("en",) and not all(map(str.isascii, letters)):
             return Sentence(
                 "The encoder of this library reads English only, so this text may find little; try it in English."
             )
+        if set(languages) == {"en", "vi"} and not all("LATIN" in unicodedata.name(letter, "") for letter in letters):
+            return Sentence(
+                "The encoder of this library reads English and Vietnamese only, so this text may find little."
+            )
         return None
+
+    @cached_property
+    def _release_notice(self) -> Sentence | None:
+        """The notice for an index by an encoder that this release brings anew; it is searched by its own towers."""
+        if not self.index.manifest.is_outdated:
+            return None
+        return Sentence(
+            "This index was built by another release of the encoder {uri}; build it again to search with this one.",
+            uri=self.index.manifest.encoder.uri,
+        )
 
     def _cut_notice(self, text: str | None) -> Sentence | None:
         tokens = None if text is None else self.encoder.cut_after(text)
@@ -332,7 +347,9 @@ class Retriever:
 
     def _checked(self, encoder: Encoder) -> Encoder:
         made_with = self.index.manifest.encoder
-        if encoder.uri != made_with.uri or encoder.dim != made_with.dim:
+        known = made_with.fingerprint is not None and encoder.fingerprint is not None
+        differs = known and encoder.fingerprint != made_with.fingerprint
+        if encoder.uri != made_with.uri or encoder.dim != made_with.dim or differs:
             raise SearchError(
                 "The index was built with the encoder {uri} ({dim} dimensions), not {other} ({its_dim}); "
                 "use that one or build the index anew.",

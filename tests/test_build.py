@@ -22,7 +22,9 @@ from imgret.projection import locate
 
 
 class CountingEncoder:
-    """The real starter, counting the pictures that go through its tower."""
+    """The real starter, counting the pictures that go through its tower; its towers are not for the index."""
+
+    folder = None
 
     def __init__(self, cache):
         self._encoder = load_encoder("starter", cache=cache)

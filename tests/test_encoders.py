@@ -1,12 +1,15 @@
 """What the encoders promise: unit vectors, close where pictures and words mean the same; otherwise one sentence."""
 
+import csv
 import http.server
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,8 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgret.encoders import EncoderError, load_encoder
+from imgret.encoders import CATALOG, EncoderError, fingerprint, load_encoder, uri_of
+from imgret.encoders.catalog import declared_languages
+from imgret.encoders.onnx import compute_fingerprint
 from imgret.encoders.preprocess import Preprocess
+from imgret.settings import SPACE_ENCODER
+from imgret.ui.i18n import WORDS
+from tests.conftest import LIBRARY
+from tests.models import small_model_folder
 
 QUERIES = Path(__file__).parent.parent / "examples" / "queries"
 
@@ -26,8 +35,11 @@ def starter(cache):
 
 
 @pytest.fixture(scope="module")
-def starter_folder(starter):
-    return Path(starter.model_config["text_cfg"]["hf_model_name"])
+def model_folder(tmp_path_factory):
+    """A small open_clip model in a folder."""
+    folder = tmp_path_factory.mktemp("model")
+    small_model_folder(folder, "clip", [])
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +66,7 @@ def test_pictures_and_texts_become_float32_unit_rows_of_one_length(starter, pict
     assert images.dtype == texts.dtype == np.float32
     assert (images.shape, texts.shape) == ((len(pictures), starter.dim), (2, starter.dim))
     np.testing.assert_allclose(np.linalg.norm(np.vstack([images, texts]), axis=1), 1, atol=1e-6)
-    assert (starter.uri, starter.dim, starter.languages) == ("starter", 512, ("en",))
+    assert (starter.uri, starter.dim, starter.languages) == ("starter", 512, ("en", "vi"))
 
 
 def test_no_pictures_and_no_texts_give_no_rows(starter):
@@ -88,19 +100,24 @@ def test_any_text_has_a_finite_unit_vector(starter, text):
     assert np.linalg.norm(starter.embed_texts([text])) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_picture_tower_is_the_classifier_that_it_was_taken_from(starter, pictures):
-    """The two packages' tensors are matched by position alone; a wrong match would know no class."""
-    from timm.data import ImageNetInfo
+def test_the_towers_give_the_vectors_of_the_original(starter):
+    """Those that torch computed from the parts in full precision when the starter was made."""
+    with np.load(Path(__file__).with_name("starter_reference.npz")) as reference:
+        files, images = reference["files"], reference["images"].astype(np.float32)
+        pictures = [Image.open(LIBRARY / name).convert("RGB") for name in files]
+        assert len(files) > 20
+        assert (starter.embed_images(pictures) * images).sum(axis=1).min() > 0.999
+        with (LIBRARY / "metadata.csv").open(encoding="utf-8") as file:
+            rows = {row["file_name"]: row for row in csv.DictReader(file)}
+        for language, column in (("en", "caption"), ("vi", "caption_vi")):
+            vectors = starter.embed_texts([rows[name][column] for name in files])
+            assert (vectors * reference[language].astype(np.float32)).sum(axis=1).min() > 0.999
 
-    from imgret.encoders.starter import classifier_weights
 
-    names = [p.stem for p in sorted(QUERIES.glob("*.webp"))]
-    projection = starter.model.visual.head.proj.weight.detach().numpy()
-    weights = classifier_weights()
-    classes = (weights - weights.mean(axis=0)) @ projection.T
-    scores = dict(zip(names, starter.embed_images(pictures) @ classes.T, strict=True))
-    for name, word in {"tiger": "tiger", "guitar_classical": "guitar", "monarchbutterfly": "monarch"}.items():
-        assert word in ImageNetInfo().index_to_description(int(scores[name].argmax()))
+def test_decomposed_and_composed_vietnamese_give_the_same_vector(starter):
+    text = "bông hoa màu đỏ, con voi, thuyền buồm"
+    vectors = starter.embed_texts([text, unicodedata.normalize("NFD", text), unicodedata.normalize("NFKD", text)])
+    np.testing.assert_allclose(vectors[1:], vectors[:1].repeat(2, axis=0), atol=1e-6)
 
 
 def test_a_sentence_is_closest_to_the_picture_it_describes(starter, pictures):
@@ -116,33 +133,71 @@ def test_a_sentence_is_closest_to_the_picture_it_describes(starter, pictures):
     assert [names[row.argmax()] for row in scores] == list(captions)
 
 
-def test_the_map_in_the_package_is_what_its_script_computes(starter):
-    from imgret.encoders import make_starter
-    from imgret.encoders.starter import classifier_weights
-
-    with np.load(Path(make_starter.__file__).with_name("starter.npz")) as maps:
-        np.testing.assert_allclose(maps["picture"], make_starter.picture_projection(classifier_weights()), atol=1e-3)
-        assert (maps["text"].shape, maps["text"].dtype) == ((512, 384), np.float16)
-    embeddings, targets = np.eye(384)[:5] * 3, np.arange(5 * 512).reshape(5, 512) / 1000.0
-    projection = make_starter.text_projection(embeddings, targets)
-    np.testing.assert_allclose(projection[:, 2], targets[2] * 3 / (9 + make_starter.RIDGE))
-
-
-def test_several_processes_may_make_the_starter_at_once(tmp_path):
-    code = "import sys, pathlib, imgret.encoders.starter as s; print(s.model_folder(pathlib.Path(sys.argv[1])))"
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    folders = {run.communicate()[0].strip() for run in runs}
-    assert [run.returncode for run in runs] == [0, 0, 0]
-    assert [str(path) for path in tmp_path.iterdir()] == list(folders)
+PAIRS = [  # English, Vietnamese, and a word of the caption or label of a right picture
+    ("a red flower", "bông hoa màu đỏ", "flower"),
+    ("an elephant", "con voi", "elephant"),
+    ("a sailing boat", "thuyền buồm", "sail|boat|ship|yacht"),
+    ("a musical instrument", "nhạc cụ", "hobbies/music"),
+    ("a tiger", "con hổ", "tiger"),
+    ("an insect", "côn trùng", "insects"),
+    ("a car", "xe ô tô", "car"),
+    ("a bird", "con chim", "birds"),
+    ("fruit", "trái cây", "fruit"),
+    ("a house", "ngôi nhà", "house"),
+]
 
 
-def test_the_starter_says_so_where_its_cache_cannot_be_written(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(EncoderError, match="set IMGRET_CACHE"):
-        load_encoder("starter", cache=tmp_path / "file")
+@pytest.mark.parametrize(("english", "vietnamese", "word"), PAIRS)
+def test_a_text_in_either_language_finds_a_right_picture_among_the_first_three(retriever, english, vietnamese, word):
+    for text in (english, vietnamese):
+        hits = retriever.by_clip(text=text, k=3)
+        assert any(re.search(word, f"{hit.label} {hit.caption} {hit.id}") for hit in hits), (text, hits)
+
+
+SUGGESTED = {
+    "en": ("flower", "tiger", "hobbies/music", "vehicles/ship", "elephant"),
+    "vi": ("tiger", "hobbies/music", "vehicles/ship", "elephant", "guitar"),
+}
+
+
+@pytest.mark.parametrize("language", SUGGESTED)
+def test_each_text_that_the_page_suggests_finds_a_right_picture_first(retriever, language):
+    for text, word in zip(WORDS[language].suggested, SUGGESTED[language], strict=True):
+        (hit,) = retriever.by_clip(text=text, k=1)
+        assert re.search(word, f"{hit.label} {hit.caption}"), (text, hit)
+
+
+def test_the_starter_needs_none_of_what_other_encoders_need_and_those_say_so():
+    code = """
+import sys
+for name in ("torch", "torchvision", "open_clip", "timm", "transformers", "onnx", "onnxscript"):
+    sys.modules[name] = None
+from imgret.encoders import CATALOG, EncoderError, fingerprint, load_encoder, uri_of
+from imgret.encoders.catalog import declared_languages
+from imgret.encoders.onnx import compute_fingerprint
+assert load_encoder("starter").embed_texts(["a dog"]).shape == (1, 512)
+try:
+    load_encoder("clip")
+except EncoderError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'imgret[build]'" in run.stdout
+    assert len(run.stdout.strip().splitlines()) == 1
+
+
+def test_short_names_stand_for_uris_and_languages_are_declared():
+    assert uri_of("clip") == SPACE_ENCODER
+    assert uri_of("starter") == "starter"
+    assert uri_of("org/other") == "org/other"
+    assert {known.name for known in CATALOG} == {"starter", "clip", "multilingual", "siglip2"}
+    assert declared_languages("xlm-roberta-base-ViT-B-32") == ("*",)
+    assert declared_languages("ViT-B-32") is None
+
+
+def test_the_fingerprint_of_the_starter_is_that_of_its_files(starter):
+    assert starter.fingerprint == fingerprint("starter") == compute_fingerprint(starter.folder, starter.config)
+    assert fingerprint("ViT-B-32/random") is None
 
 
 def test_random_weights_are_the_same_each_time_and_say_that_they_mean_nothing(no_hub):
@@ -159,7 +214,7 @@ def test_random_weights_are_the_same_each_time_and_say_that_they_mean_nothing(no
     ("uri", "reason"),
     [
         ("", "no architecture"),
-        ("clip", "no architecture"),
+        ("clap", "no architecture"),
         ("VIT-B-32/openai", "did you mean .*ViT-B-32"),
         ("ViT-B-32", "needs a pretrained tag"),
         ("ViT-B-32/laion2b", "laion2b_s34b_b79k"),
@@ -240,29 +295,26 @@ def test_what_the_hub_refuses_is_said_in_plain_words(monkeypatch, tmp_path, stat
 
 
 @pytest.mark.parametrize("by_variable", [False, True])
-def test_a_model_in_the_hub_cache_loads_without_the_hub(
-    no_hub, monkeypatch, tmp_path, starter, starter_folder, by_variable
-):
+def test_a_model_in_the_hub_cache_loads_without_the_hub(no_hub, monkeypatch, tmp_path, model_folder, by_variable):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", by_variable)
     repo = tmp_path / "models--org--name"
-    shutil.copytree(starter_folder, repo / "snapshots" / ("a" * 40))
+    shutil.copytree(model_folder, repo / "snapshots" / ("a" * 40))
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("a" * 40)
     cached = load_encoder("hf-hub:org/name")
     assert cached.uri == "hf-hub:org/name"
-    np.testing.assert_array_equal(cached.embed_texts(["a dog"]), starter.embed_texts(["a dog"]))
+    own = load_encoder(f"local-dir:{model_folder}")
+    np.testing.assert_array_equal(cached.embed_texts(["a dog"]), own.embed_texts(["a dog"]))
     assert by_variable == constants.HF_HUB_OFFLINE
 
 
-def test_a_local_folder_loads_and_a_damaged_one_says_so(starter, starter_folder, tmp_path):
-    np.testing.assert_array_equal(
-        load_encoder(f"local-dir:{starter_folder}").embed_texts(["x"]), starter.embed_texts(["x"])
-    )
+def test_a_local_folder_loads_and_a_damaged_one_says_so(model_folder, tmp_path):
+    assert load_encoder(f"local-dir:{model_folder}").embed_texts(["x"]).shape == (1, 48)
     damaged = tmp_path / "damaged"
-    shutil.copytree(starter_folder, damaged)
+    shutil.copytree(model_folder, damaged)
     weights = damaged / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(EncoderError, match="local-dir"):
@@ -272,11 +324,13 @@ def test_a_local_folder_loads_and_a_damaged_one_says_so(starter, starter_folder,
         load_encoder(f"local-dir:{damaged}")
 
 
-def test_a_gpu_that_is_not_there_is_said(monkeypatch):
+def test_a_gpu_that_is_not_there_is_said(model_folder, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EncoderError, match="no GPU"):
+        load_encoder(f"local-dir:{model_folder}", device="cuda")
+    with pytest.raises(EncoderError, match="runs on the CPU only"):
         load_encoder("starter", device="cuda")
 
 

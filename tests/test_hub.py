@@ -541,7 +541,8 @@ def test_a_space_is_deployed_from_a_library_and_a_second_run_changes_nothing(hub
         name: ours[name] for name in ("sdk", "sdk_version", "python_version", "app_file")
     }
     assert hub.read("spaces", "org/space", "requirements.txt").decode() == space_requirements()
-    for name in ("app.py", "imgret/startup.py", "imgret/encoders/starter.npz", "examples/CREDITS.md"):
+    towers = "imgret/encoders/starter_towers/text.int4-blocks.onnx"
+    for name in ("app.py", "imgret/startup.py", towers, "examples/CREDITS.md"):
         if (ROOT / name).exists():
             assert hub.read("spaces", "org/space", name) == (ROOT / name).read_bytes()
     assert not [name for name in space.files if "__pycache__" in name or name.startswith((".", "tests/"))]

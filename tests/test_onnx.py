@@ -19,6 +19,7 @@ from imgret.encoders.clip import ClipEncoder
 from imgret.encoders.export import export_encoder
 from imgret.encoders.onnx import OnnxEncoder, without_padding
 from imgret.encoders.tokens import load_tokenizer
+from tests.models import SMALL_MODELS, small_model_folder, train_tokenizer
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TEXTS = ["a dog", "Con mèo đen nằm trên ghế.", "", "🐈‍⬛ 🇻🇳", "word " * 300, "a" * 500, "Schr&ouml;dinger&#39;s cat"]
@@ -55,98 +56,22 @@ def many_texts(captions):
 
 
 @pytest.fixture(scope="module")
-def starter(cache):
-    return load_encoder("starter", cache=cache)
-
-
-@pytest.fixture(scope="module")
-def exported_starter(starter, pictures, captions, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported") / "starter"
-    return folder, export_encoder(starter, folder, pictures, captions[:80:2])
-
-
-VISION = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
-SMALL_TEXT = {"context_length": 20, "width": 64, "heads": 2, "layers": 2}
-SMALL_MODELS = {
-    # CLIP: its own tokenizer, causal attention, the end token is the answer.
-    "clip": {"text_cfg": {**SMALL_TEXT, "vocab_size": 49408}},
-    # SigLIP: a sentence-piece tokenizer, attention to everything, the last position is the answer, padding or not.
-    "siglip": {
-        "custom_text": True,
-        "text_cfg": {
-            **SMALL_TEXT,
-            "vocab_size": 1000,
-            "hf_tokenizer_name": "here",
-            "tokenizer_kwargs": {"clean": "canonicalize"},
-            "no_causal_mask": True,
-            "proj_bias": True,
-            "pool_type": "last",
-        },
-    },
-    # A Hugging Face text tower, masked mean of all positions.
-    "xlm-roberta": {
-        "text_cfg": {
-            "hf_model_name": "here",
-            "hf_tokenizer_name": "here",
-            "hf_pooler_type": "mean_pooler",
-            "context_length": 20,
-        }
-    },
-}
-
-
-@pytest.fixture(scope="module")
 def small_model(tmp_path_factory, captions):
-    """A function from a name in SMALL_MODELS to an encoder of that kind, small, with seeded random weights."""
-
-    def make(name):
-        import open_clip
-        import torch
-        from safetensors.torch import save_file
-        from transformers import XLMRobertaConfig
-
-        folder = tmp_path_factory.mktemp(name)
-        if name != "clip":
-            _train_tokenizer(folder, captions)
-        if name == "xlm-roberta":
-            size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
-            XLMRobertaConfig(vocab_size=1000, max_position_embeddings=40, pad_token_id=1, **size).save_pretrained(
-                folder
-            )
-        preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
-        config = {
-            "model_cfg": {"embed_dim": 48, "vision_cfg": VISION, **SMALL_MODELS[name]},
-            "preprocess_cfg": preprocess,
-        }
-        (folder / "open_clip_config.json").write_text(json.dumps(config).replace('"here"', json.dumps(str(folder))))
-        torch.manual_seed(len(name))  # another model for each name
-        model = open_clip.create_model(f"local-dir:{folder}", pretrained_text=False)
-        save_file(
-            {key: tensor.contiguous() for key, tensor in model.state_dict().items()},
-            folder / "open_clip_model.safetensors",
-        )
-        return ClipEncoder.load(f"local-dir:{folder}")
-
-    return make
+    """A function from a name in SMALL_MODELS to an encoder of that kind."""
+    return lambda name: ClipEncoder.load(small_model_folder(tmp_path_factory.mktemp(name), name, captions))
 
 
-def _train_tokenizer(folder, texts):
-    """A sentence-piece tokenizer of the kind that T5, Gemma and XLM-RoBERTa have, learned from the captions."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
+@pytest.fixture(scope="module")
+def original(small_model):
+    return small_model("xlm-roberta")
 
-    library = Tokenizer(models.Unigram())
-    library.normalizer = normalizers.NFKC()
-    library.pre_tokenizer, library.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    specials = ["<s>", "<pad>", "</s>", "<unk>"]
-    library.train_from_iterator(
-        texts, trainers.UnigramTrainer(vocab_size=900, special_tokens=specials, unk_token="<unk>")
-    )
-    library.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    named = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "sep_token": "</s>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=library, **named).save_pretrained(folder)
+
+@pytest.fixture(scope="module")
+def exported(original, pictures, captions, tmp_path_factory):
+    """The folder of the exported `original`."""
+    folder = tmp_path_factory.mktemp("exported") / "small"
+    export_encoder(original, folder, pictures, captions[:80:2], int8=False)
+    return folder
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
@@ -170,31 +95,29 @@ def test_an_export_of_any_kind_of_model_gives_the_originals_vectors(small_model,
     assert (report["pictures"], report["texts"]) == (64, 64)
 
 
-def test_the_starter_is_exported_into_five_files_and_its_figures_are_reported(exported_starter, starter, pictures):
-    folder, report = exported_starter
-    exported = OnnxEncoder(folder)
-    assert exported.config["report"] == report
-    assert len(list(folder.iterdir())) == 5  # the vocabulary's table lies beside its tower, to be mapped
-    np.testing.assert_allclose(exported.embed_images(pictures), starter.embed_images(pictures), atol=1e-5)
-    np.testing.assert_allclose(exported.embed_texts(TEXTS), starter.embed_texts(TEXTS), atol=1e-5)
-    # The picture tower is nearly all convolutions; the sentence encoder is known to drift in int8: the gate sees it.
-    assert list(report["image"]["tried"]) == ["fp32"]
-    assert report["text"]["precision"] == "fp32"
-    assert report["text"]["tried"]["int8"]["cosine"] < 0.99
-
-
-def test_serving_imports_neither_torch_nor_what_brings_it(exported_starter):
+def test_serving_imports_neither_torch_nor_what_brings_it(exported):
     code = """
 import sys
 from pathlib import Path
 from PIL import Image
 from imgret.encoders import load_encoder
-encoder = load_encoder("starter", exported=Path(sys.argv[1]))
-assert encoder.embed_images([Image.new("RGB", (50, 40))]).shape == encoder.embed_texts(["a dog"]).shape == (1, 512)
+for uri, towers in ((sys.argv[1], Path(sys.argv[2])), ("starter", None)):
+    encoder = load_encoder(uri, exported=towers)
+    assert encoder.embed_images([Image.new("RGB", (50, 40))]).shape == encoder.embed_texts(["a dog"]).shape
 print(*sys.modules)
 """
-    run = subprocess.run([sys.executable, "-c", code, exported_starter[0]], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, OnnxEncoder(exported).uri, exported]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not {"torch", "torchvision", "open_clip", "transformers", "timm", "onnx"} & set(run.stdout.split())
+
+
+def test_an_export_has_a_fingerprint_that_tells_of_other_weights(exported, small_model, pictures, tmp_path):
+    export_encoder(small_model("siglip"), tmp_path / "other", pictures, [])
+    fingerprints = [OnnxEncoder(folder).fingerprint for folder in (exported, tmp_path / "other")]
+    assert len(set(fingerprints)) == 2
+    assert all(len(fingerprint) == 16 for fingerprint in fingerprints)
+    config = OnnxEncoder(exported).config
+    assert onnx.compute_fingerprint(exported, config) == config["fingerprint"]
 
 
 @pytest.fixture(scope="module")
@@ -295,17 +218,12 @@ def test_clips_tokenizer_gives_open_clips_ids(many_texts, clean, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"clean": "canonicalize"}, {"clean": "lower", "strip_sep_token": True}])
-@pytest.mark.parametrize("kind", ["word-piece", "sentence-piece"])
-def test_library_tokenizers_give_open_clips_ids(starter, captions, many_texts, tmp_path, kind, options):
+def test_library_tokenizers_give_open_clips_ids(original, captions, many_texts, tmp_path, options):
     from open_clip.tokenizer import HFTokenizer
 
-    if kind == "sentence-piece":
-        _train_tokenizer(tmp_path, captions)
-        source = tmp_path
-    else:
-        source = Path(starter.model_config["text_cfg"]["hf_tokenizer_name"])
-    theirs = HFTokenizer(str(source), context_length=20, **options)
-    encoder = ClipEncoder("test", starter.model, theirs, starter.model_config, "cpu")
+    train_tokenizer(tmp_path, captions)
+    theirs = HFTokenizer(str(tmp_path), context_length=20, **options)
+    encoder = ClipEncoder("test", original.model, theirs, original.model_config, "cpu")
     ours = load_tokenizer(tmp_path, export._write_tokenizer(encoder, tmp_path))
     np.testing.assert_array_equal(ours(many_texts), theirs(many_texts).numpy())
 
@@ -327,13 +245,13 @@ def test_agreement_counts_ties_as_agreement():
     assert export._top10_agreement(worse[:, :4], -worse[:, :4]) == 1, "four pictures have no tenth"
 
 
-def test_a_tower_is_opened_once_and_threads_share_it(exported_starter, pictures, monkeypatch):
+def test_a_tower_is_opened_once_and_threads_share_it(exported, pictures, monkeypatch):
     opened = []
     open_session = onnx.open_session
     monkeypatch.setattr(
         onnx, "open_session", lambda path, threads: opened.append(threads) or open_session(path, threads)
     )
-    encoder = OnnxEncoder(exported_starter[0], threads=1)
+    encoder = OnnxEncoder(exported, threads=1)
     assert opened == []
     with ThreadPoolExecutor(8) as pool:
         vectors = list(
@@ -350,16 +268,16 @@ def test_a_tower_is_opened_once_and_threads_share_it(exported_starter, pictures,
     )
 
 
-def test_an_export_of_another_encoder_is_not_taken_for_this_one(exported_starter, cache, tmp_path):
+def test_an_export_of_another_encoder_is_not_taken_for_this_one(exported, original, tmp_path):
     with pytest.raises(EncoderError, match="another encoder"):
-        load_encoder("ViT-B-32/random", exported=exported_starter[0])
-    assert isinstance(load_encoder("starter", cache=cache, exported=tmp_path / "none"), ClipEncoder)
+        load_encoder("ViT-B-32/random", exported=exported)
+    assert isinstance(load_encoder(original.uri, exported=tmp_path / "none"), ClipEncoder)
 
 
 @pytest.fixture
-def damaged(exported_starter, tmp_path):
+def damaged(exported, tmp_path):
     """A copy of the export that a test may spoil; its towers are links, replaced rather than written to."""
-    shutil.copytree(exported_starter[0], tmp_path / "damaged", copy_function=os.link)
+    shutil.copytree(exported, tmp_path / "damaged", copy_function=os.link)
     return tmp_path / "damaged"
 
 
@@ -391,10 +309,10 @@ def test_what_is_no_export_or_a_newer_one_is_refused(damaged, content):
         OnnxEncoder(damaged)
 
 
-def test_an_export_never_writes_over_a_folder(starter, pictures, tmp_path):
+def test_an_export_never_writes_over_a_folder(original, pictures, tmp_path):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(FileExistsError, match="there already"):
-        export_encoder(starter, tmp_path, pictures, [])
+        export_encoder(original, tmp_path, pictures, [])
     with pytest.raises(ValueError, match=r"^An export is compared with the original on real pictures"):
-        export_encoder(starter, tmp_path / "new", [], [])
+        export_encoder(original, tmp_path / "new", [], [])
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

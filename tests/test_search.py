@@ -113,7 +113,7 @@ def test_an_unknown_metric_and_an_unknown_picture_are_named(retriever):
 
 def test_an_encoder_other_than_the_one_of_the_index_is_refused(retriever):
     class Other:
-        uri, dim = "ViT-B-32/random", 512
+        uri, dim, fingerprint = "ViT-B-32/random", 512, None
 
     with pytest.raises(SearchError, match="built with the encoder starter"):
         Retriever(retriever.index, Other())

@@ -43,8 +43,10 @@ from imgret.encoders import (
     EncoderError,
     can_export,
     export_encoder,
+    fingerprint,
     load_encoder,
-    shared_export,
+    ready_towers,
+    uri_of,
 )
 from imgret.errors import ImgretError, one_line
 from imgret.evaluate import EvaluationError, evaluate
@@ -178,10 +180,11 @@ def _build(
     engine: Engine,
     chroma: ChromaServer | None,
 ) -> None:
-    uri = encoder if isinstance(encoder, str) else encoder.uri
-    kind = hashlib.sha256(f"{uri}\0{pixel_size}".encode()).hexdigest()[:12]
+    uri = uri_of(encoder) if isinstance(encoder, str) else encoder.uri
+    made_by = (fingerprint(uri) if isinstance(encoder, str) else encoder.fingerprint) or uri
+    kind = hashlib.sha256(f"{made_by}\0{pixel_size}".encode()).hexdigest()[:12]
     with ExitStack() as stack:
-        old = _open_if_alike(folder, uri, pixel_size, cache)
+        old = _open_if_alike(folder, uri, made_by, pixel_size, cache)
         if old is not None:
             stack.enter_context(closing(old))
         compiling = None
@@ -208,7 +211,7 @@ def _build(
                 count=len(skipped),
                 reason=skipped[0][1],
             )
-        content, draft = _identity(rows, uri, pixel_size), work / "data"
+        content, draft = _identity(rows, made_by, pixel_size), work / "data"
         data = f"data-{content}{layout.SERVED if chroma else ''}"
         labels = [row.entry.label for row in rows]
         write: Write = partial(VectorStore.create, draft / layout.VECTORS)
@@ -385,9 +388,9 @@ def write_evaluation(retriever: Retriever, draft: Path, progress: Progress) -> N
 class _BuildEncoder:
     """The encoder of a build, loaded for the first new picture.
 
-    It is the exported encoder that the index will contain, so that queries and pictures go through the same towers:
-    that of the old index, that of a build that was cut off, or a new export in `folder`. On a GPU torch embeds the
-    pictures. An encoder that is not from open_clip is used as it is.
+    It is the encoder in ONNX that the index will contain, so that queries and pictures go through the same towers: one
+    that comes with its towers, that of the old index, that of a build that was cut off, or a new export in `folder`. On
+    a GPU torch embeds the pictures. Another kind of encoder is used as it is.
     """
 
     def __init__(
@@ -404,7 +407,12 @@ class _BuildEncoder:
     @property
     def _runs_exported(self) -> bool:
         given = self._given
-        return isinstance(given, str) or (can_export(given) and given.device == "cpu")
+        return isinstance(given, str) or self._ready is not None or (can_export(given) and given.device == "cpu")
+
+    @property
+    def _ready(self) -> Path | None:
+        """The folder of the towers that the encoder comes with, if it does."""
+        return ready_towers(self._given) if isinstance(self._given, str) else self._given.folder
 
     @property
     def encoder(self) -> Encoder:
@@ -421,7 +429,9 @@ class _BuildEncoder:
 
     @property
     def exported(self) -> Path | None:
-        """The folder of the exported encoder, if there is one."""
+        """The folder of the encoder in ONNX, if there is one."""
+        if self._ready is not None:
+            return self._ready
         if not self._folder.exists() and self._old is not None and self._old.encoder_folder is not None:
             _link_tree(self._old.encoder_folder, self._folder)
         return self._folder if self._folder.exists() else None
@@ -431,7 +441,8 @@ class _BuildEncoder:
             return self._old.manifest.encoder
         encoder = self.encoder
         report = encoder.report if self.exported is None else self._open_exported().report
-        return EncoderInfo(encoder.uri, encoder.dim, tuple(encoder.languages), report)
+        made_by = encoder.fingerprint if self.exported is None else self._open_exported().fingerprint
+        return EncoderInfo(encoder.uri, encoder.dim, tuple(encoder.languages), report, made_by)
 
     def _make(self) -> Encoder:
         if not isinstance(self._given, str):
@@ -440,19 +451,13 @@ class _BuildEncoder:
                 export_encoder(encoder, self._folder, *_samples(self._library))
             return self._open_exported() if self._runs_exported else encoder
         if self.exported is None:
-            shared = shared_export(self._given, self._cache)
-            if shared is not None and shared.exists():
-                _link_tree(shared, self._folder)
-            else:
-                encoder = load_encoder(self._given, cache=self._cache)
-                export_encoder(encoder, self._folder, *_samples(self._library))
-                if shared is not None:
-                    _link_tree(self._folder, shared)
+            encoder = load_encoder(self._given, cache=self._cache)
+            export_encoder(encoder, self._folder, *_samples(self._library))
         return self._open_exported()
 
     def _open_exported(self) -> Encoder:
         uri = self._given if isinstance(self._given, str) else self._given.uri
-        return load_encoder(uri, exported=self._folder, threads=1)
+        return load_encoder(uri, exported=self.exported, threads=1)
 
 
 def _if_several(words: tuple[str, ...]) -> list[str] | None:
@@ -500,13 +505,14 @@ def _identity(rows: list[Row], encoder: str, pixel_size: int) -> str:
     return identity.hexdigest()[:16]
 
 
-def _open_if_alike(folder: Path, encoder: str, pixel_size: int, cache: Path | None) -> Index | None:
+def _open_if_alike(folder: Path, uri: str, made_by: str, pixel_size: int, cache: Path | None) -> Index | None:
     """The old index, if its rows can be reused."""
     try:
         index = Index.open(folder, cache=cache)
     except InvalidIndexError:
         return None
-    alike = index.manifest.encoder.uri == encoder and index.manifest.pixel_size == pixel_size
+    encoder = index.manifest.encoder
+    alike = encoder.uri == uri and made_by in (uri, encoder.fingerprint) and index.manifest.pixel_size == pixel_size
     return index if alike else None
 
 

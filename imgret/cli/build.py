@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
         "--encoder",
         metavar="URI",
         default="starter",
-        help='such as "starter" (the default), "hf-hub:org/name", "ViT-B-32/laion2b_s34b_b79k"',
+        help="a short name, see imgret encoders (starter by default), or hf-hub:org/name, ViT-B-32/laion2b_s34b_b79k",
     )
     command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the encoder runs")
     command.add_argument(

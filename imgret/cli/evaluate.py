@@ -37,3 +37,6 @@ def run(options: argparse.Namespace) -> None:
     if found.captions:
         recalls = ", ".join(f"{name} {value:.4f}" for name, value in found.captions.items())
         print(f"caption to picture: {recalls}, by {found.caption_queries} captions")
+    for language, figures in found.captions_by_language.items():
+        recalls = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        print(f"caption in {language} to picture: {recalls}")

@@ -46,7 +46,9 @@ def open_retriever(folder: str, encoder: str | None = None) -> Any:
     settings = Settings.read()
     index = Index.open(folder, ChromaServer.of(settings), cache=settings.cache)
     made_with = index.manifest.encoder.uri
-    if encoder is not None and encoder != made_with:
+    from imgret.encoders import uri_of
+
+    if encoder is not None and uri_of(encoder) != made_with:
         raise ImgretError(
             "The index in {folder} was built with the encoder {made_with}, not {encoder}; leave --encoder out or build "
             "one with it.",

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,7 +45,10 @@ class Encoder(ABC):
         dim: d, the length of a vector.
         device: where it runs, "cpu" or "cuda".
         report: how an exported encoder compares with its original; None for an original.
-        languages: codes of the languages that the text tower reads; ("*",) for a tower trained on about a hundred.
+        languages: codes of the languages that the text tower is declared to read; ("*",) for one trained on about a
+            hundred, () where nothing is declared.
+        fingerprint: a hash of all that decides its vectors; None where that is not known, as for what torch runs.
+        folder: where its towers lie in a form that an index may carry; None where they do not.
     """
 
     uri: str
@@ -52,6 +56,11 @@ class Encoder(ABC):
     languages: tuple[str, ...]
     device: str = "cpu"
     report: Mapping[str, Any] | None = None
+    folder: Path | None = None
+
+    @property
+    def fingerprint(self) -> str | None:
+        return None
 
     @property
     def exact_in_batches(self) -> bool:

@@ -4,7 +4,7 @@ import ctypes
 import difflib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from imgret.encoders.base import Encoder, EncoderError, Pixels, Vectors
+from imgret.encoders.catalog import MANY_LANGUAGES, declared_languages
 from imgret.encoders.preprocess import Preprocess
-from imgret.errors import one_line
+from imgret.errors import Sentence, one_line
 from imgret.network import offline_unless_reachable
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 RANDOM_TAG = "random"
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-
-_MANY_LANGUAGES_VOCABULARY = 100_000
-"""English text towers know 30,000 to 65,000 word pieces; multilingual ones 120,000 (BERT) to 900,000 (MetaCLIP 2)."""
 
 
 class ClipEncoder(Encoder):
@@ -41,7 +39,7 @@ class ClipEncoder(Encoder):
         self.tokenizer = tokenizer
         self.model_config = model_config
         self.dim = int(model_config["embed_dim"])
-        self.languages = ("*",) if _vocabulary(model) > _MANY_LANGUAGES_VOCABULARY else ("en",)
+        self.languages = _languages(uri, tokenizer, model_config)
         self.transform = Preprocess.from_config(model.visual.preprocess_cfg)
         self.device = device
 
@@ -57,7 +55,7 @@ class ClipEncoder(Encoder):
 
         _keep_memory()
         if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-            raise EncoderError(uri, f'the device "{device}" was asked for, but torch finds no GPU')
+            raise EncoderError(uri, 'the device "{device}" was asked for, but torch finds no GPU', device=device)
         try:
             name, tag = _model_and_tag(uri, name or uri)
             with offline_unless_reachable(needed=_needs_hub(name, tag)):
@@ -130,7 +128,7 @@ def _model_and_tag(uri: str, name: str) -> tuple[str, str | None]:
         return name, None
     if scheme == "local-dir":
         if not place or not Path(place).is_dir():
-            raise EncoderError(uri, f'there is no folder "{place}"')
+            raise EncoderError(uri, 'there is no folder "{place}"', place=place)
         if not (Path(place) / "open_clip_config.json").is_file():
             raise EncoderError(uri, "the folder has no open_clip_config.json, so it is not an open_clip model")
         return name, None
@@ -138,12 +136,20 @@ def _model_and_tag(uri: str, name: str) -> tuple[str, str | None]:
     architectures = open_clip.list_models()
     if architecture not in architectures:
         hint = _did_you_mean(architecture, architectures)
-        raise EncoderError(uri, f'open_clip knows no architecture "{architecture}"{hint}')
+        raise EncoderError(
+            uri, 'open_clip knows no architecture "{architecture}"{hint}', architecture=architecture, hint=hint
+        )
     tags = [*open_clip.list_pretrained_tags_by_model(architecture), RANDOM_TAG]
     # open_clip itself takes either spelling of a tag.
     if tag.lower().replace("-", "_") not in tags:
-        problem = f'has no pretrained tag "{tag}"' if tag else "needs a pretrained tag"
-        raise EncoderError(uri, f"{architecture} {problem}: write {architecture}/TAG with one of {', '.join(tags)}")
+        problem = Sentence('has no pretrained tag "{tag}"', tag=tag) if tag else Sentence("needs a pretrained tag")
+        raise EncoderError(
+            uri,
+            "{architecture} {problem}: write {architecture}/TAG with one of {tags}",
+            architecture=architecture,
+            problem=problem,
+            tags=", ".join(tags),
+        )
     return architecture, tag
 
 
@@ -194,8 +200,31 @@ def _reason(error: BaseException, name: str) -> str:
     return one_line(error).rstrip(".")
 
 
-def _vocabulary(model: Any) -> int:
-    return int(getattr(model.text if hasattr(model, "text") else model, "vocab_size", 0))
+def _languages(uri: str, tokenizer: Any, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the model is declared to read: by the catalogue, by its card on the Hub, by the name of its architecture or
+    of its text tower, or by CLIP's own tokenizer, whose pieces are English; () where nothing is declared.
+    """
+    from open_clip.tokenizer import SimpleTokenizer
+
+    text = config.get("text_cfg", {})
+    for name in (uri, str(text.get("hf_model_name", "")), str(text.get("hf_tokenizer_name", ""))):
+        if (declared := declared_languages(name)) is not None:
+            return declared
+    if uri.startswith("hf-hub:") and (by_card := _languages_of_card(uri.removeprefix("hf-hub:"))):
+        return by_card
+    return ("en",) if isinstance(tokenizer, SimpleTokenizer) else ()
+
+
+def _languages_of_card(repo: str) -> tuple[str, ...]:
+    from huggingface_hub import ModelCard, hf_hub_download
+
+    try:
+        with offline_unless_reachable(needed=True):
+            said = ModelCard.load(hf_hub_download(repo, "README.md")).data.language
+    except Exception:  # no card, one that cannot be read, or no Hub: nothing is declared
+        return ()
+    codes = tuple([said] if isinstance(said, str) else said or ())
+    return MANY_LANGUAGES if "multilingual" in codes else codes
 
 
 def _did_you_mean(word: str, words: list[str]) -> str:

@@ -19,7 +19,15 @@ from PIL import Image, ImageOps
 
 from imgret.encoders.base import EncoderError, Vectors
 from imgret.encoders.clip import ClipEncoder
-from imgret.encoders.onnx import CHECK_TEXT, CONFIG_FILE, FORMAT, MIN_COSINE, OnnxEncoder, check_pixels
+from imgret.encoders.onnx import (
+    CHECK_TEXT,
+    CONFIG_FILE,
+    FORMAT,
+    MIN_COSINE,
+    OnnxEncoder,
+    check_pixels,
+    compute_fingerprint,
+)
 from imgret.encoders.towers import export_tower, ignores_padding, put_tables_beside, quantise_tower
 from imgret.errors import one_line
 
@@ -74,7 +82,7 @@ def export_encoder(
         raise
     # torch.export, onnxscript and ONNX Runtime have no common error, and a model they cannot take is no bug of ours.
     except Exception as error:
-        raise EncoderError(encoder.uri, f"it cannot be exported to ONNX ({one_line(error)})") from error
+        raise EncoderError(encoder.uri, "it cannot be exported to ONNX ({reason})", reason=one_line(error)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return report
@@ -113,7 +121,9 @@ class _Export:
                 report["text"] = self.keep("text", text) | figures["text"] | {"tried": tried["text"]}
                 self.finish(report)
                 return report
-        raise EncoderError(self.encoder.uri, f"its ONNX export gives other vectors than the original ({tried})")
+        raise EncoderError(
+            self.encoder.uri, "its ONNX export gives other vectors than the original ({tried})", tried=tried
+        )
 
     def image_variants(self, int8: bool) -> dict[str, Vectors]:
         import torch
@@ -151,9 +161,7 @@ class _Export:
         return exported.embed_images(self.images) if kind == "image" else exported.embed_texts(self.texts)
 
     def compared(self, kind: Kind, vectors: Vectors, pictures: Vectors) -> Figures:
-        reference = self.reference[kind]
-        agreement = _top10_agreement(reference @ self.reference["image"].T, vectors @ pictures.T)
-        return {"cosine": round(_least_cosine(vectors, reference), 6), "top10": round(agreement, 4)}
+        return compare_vectors(self.reference[kind], vectors, self.reference["image"], pictures)
 
     def keep(self, kind: Kind, precision: str) -> dict[str, Any]:
         """Delete the tower's other files; what the report says of the kept one."""
@@ -175,6 +183,7 @@ class _Export:
         ):
             self.config[kind]["check"] = [round(float(value), 4) for value in vectors[0]]
         self.config["report"] = report
+        self.config["fingerprint"] = compute_fingerprint(self.folder, self.config)
         self.write_config()
 
     def file(self, kind: Kind, precision: str) -> Path:
@@ -182,6 +191,14 @@ class _Export:
 
     def write_config(self) -> None:
         (self.folder / CONFIG_FILE).write_text(json.dumps(self.config), encoding="utf-8")
+
+
+def compare_vectors(reference: Vectors, vectors: Vectors, reference_pictures: Vectors, pictures: Vectors) -> Figures:
+    """How a tower's `vectors` compare with the original's, `reference`: "cosine" (the least) and "top10" (the share of
+    the ten nearest of `reference_pictures` that are found among `pictures`, the same ones by the other picture tower).
+    """
+    agreement = _top10_agreement(reference @ reference_pictures.T, vectors @ pictures.T)
+    return {"cosine": round(_least_cosine(vectors, reference), 6), "top10": round(agreement, 4)}
 
 
 def _write_tokenizer(encoder: ClipEncoder, folder: Path) -> dict[str, Any]:
@@ -215,7 +232,7 @@ def _write_tokenizer(encoder: ClipEncoder, folder: Path) -> dict[str, Any]:
         backend.save(str(folder / file))
         zeroed = library.sep_token_id if getattr(tokenizer, "strip_sep_token", False) else None
         return {"kind": "library", "file": file, "clean": clean, "pad_id": library.pad_token_id, "zeroed_id": zeroed}
-    raise EncoderError(encoder.uri, f"its tokenizer, {type(tokenizer).__name__}, cannot be exported")
+    raise EncoderError(encoder.uri, "its tokenizer, {name}, cannot be exported", name=type(tokenizer).__name__)
 
 
 def _enough_pictures(images: Sequence[Image.Image]) -> list[Image.Image]:

@@ -1,19 +1,22 @@
-"""An exported encoder at work: ONNX Runtime, Pillow, numpy and a tokenizer; no torch, no open_clip, no transformers.
+"""An encoder in ONNX at work: ONNX Runtime, Pillow, numpy and a tokenizer; no torch, no open_clip, no transformers.
 
-`export.py` wrote the folder and held it against the original. Its files (a tower over 2 GB has a second one, and so has
-one with a large vocabulary, for it to be mapped):
+`export.py`, or `make_starter.py` for the starter, wrote the folder and held it against the original. Its files (a tower
+over 2 GB has a second one, and so has an exported one with a large vocabulary, for it to be mapped):
 
-    encoder.json      read first: URI, dimension, languages, preprocessing, tokenizer, report
-    image.int8.onnx   pixels (n, 3, H, W) float32 to vectors (n, d) float32 of norm 1; or int8-blocks, or fp32
-    text.int8.onnx    ids (n, length) int64 to vectors (n, d) float32 of norm 1; or int8-blocks, or fp32
+    encoder.json      read first: URI, dimension, languages, preprocessing, tokenizer, report, fingerprint
+    image.int8.onnx   pixels (n, 3, H, W) float32 to vectors (n, d) float32 of norm 1
+    text.int8.onnx    ids (n, length) int64 to vectors (n, d) float32 of norm 1
     tokenizer.json    or merges.txt.gz, for CLIP's own tokenizer
+
+Instead of "int8" a tower's name may say another of the precisions in `MIN_COSINE`.
 """
 
 import ctypes
+import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -30,20 +33,27 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CONFIG_FILE = "encoder.json"
-FORMAT = 1
+FORMAT = 2
+"""1 had no 4-bit and no fp16 towers."""
 CHECK_TEXT = "a photo of a dog"
 
 MAX_SIDE, MAX_TOKENS = 1024, 4096
 """More than any encoder takes, and no more memory than there is: what encoder.json says may be wrong, or a lie."""
 
-MIN_COSINE = {"int8": 0.99, "int8-blocks": 0.999, "fp32": 0.9999}
-"""By precision, the least cosine of a vector to what it should be: at export the original's, later the export's own."""
+MIN_COSINE = {"int8": 0.99, "int8-blocks": 0.999, "int4-blocks": 0.999, "fp16": 0.9995, "fp32": 0.9999}
+"""By precision, the least cosine of a vector to what it should be: at export the original's, later the export's own.
+
+"int8" multiplies in 8 bits; the others multiply in float32 what the file keeps in fewer bits.
+"""
+
+_NO_PART_OF_FINGERPRINT = ("fingerprint", "report")
 
 
 class OnnxEncoder(Encoder):
-    """The encoder that an export made; its towers are opened on first use and held.
+    """The encoder in a folder of towers; they are opened on first use and held.
 
     Attributes:
+        folder: where its towers are.
         config: what encoder.json says; `config["report"]` has the figures of the comparison with the original.
     """
 
@@ -56,13 +66,18 @@ class OnnxEncoder(Encoder):
         try:
             self.config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             if self.config["format"] > FORMAT:
-                raise EncoderError(self.config["uri"], f"{folder} was exported by a newer release of imgret")
+                raise EncoderError(
+                    self.config["uri"], "{folder} was exported by a newer release of imgret", folder=folder
+                )
             self.uri, self.dim = self.config["uri"], self.config["dim"]
             self.languages = tuple(self.config["languages"])
             self.report = self.config.get("report")
             self._transform = Preprocess.from_config(self.config["preprocess"])
             if not all(1 <= side <= MAX_SIDE for side in self._transform.size):
                 raise ValueError(f"its pictures are {self._transform.size}")
+            for kind in {"image", "text"} & self.config.keys():
+                if self.config[kind]["precision"] not in MIN_COSINE:
+                    raise ValueError(f"its {kind} tower has the precision {self.config[kind]['precision']!r:.40}")
             for part in {"image", "text", "tokenizer"} & self.config.keys():  # at export, a tower may come later
                 if Path(self.config[part]["file"]).name != self.config[part]["file"]:
                     raise ValueError(f"{self.config[part]['file']} lies outside of its folder")
@@ -71,10 +86,17 @@ class OnnxEncoder(Encoder):
         except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             if isinstance(error, EncoderError):
                 raise
-            raise EncoderError(str(folder), f"its {CONFIG_FILE} cannot be read ({error})") from error
-        self._folder = folder
+            raise EncoderError(
+                str(folder), "its {name} cannot be read ({error})", name=CONFIG_FILE, error=error
+            ) from error
+        self.folder: Path = folder
         self._threads = threads or _cores()
         self._opening = threading.Lock()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the towers, the tokenizer and the preprocessing; read from encoder.json where that has one."""
+        return str(self.config.get("fingerprint") or compute_fingerprint(self.folder, self.config))
 
     @property
     def exact_in_batches(self) -> bool:
@@ -84,7 +106,7 @@ class OnnxEncoder(Encoder):
     @property
     def picture_files(self) -> list[Path]:
         """The files that embedding pictures takes, in a folder of the same kind elsewhere."""
-        return [self._folder / CONFIG_FILE, *self._folder.glob("image.*")]
+        return [self.folder / CONFIG_FILE, *self.folder.glob("image.*")]
 
     def preprocess(self, image: Image.Image) -> Pixels:
         return self._transform(image)
@@ -122,24 +144,43 @@ class OnnxEncoder(Encoder):
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         try:
-            return load_tokenizer(self._folder, self.config["tokenizer"])
+            return load_tokenizer(self.folder, self.config["tokenizer"])
         except Exception as error:  # the tokenizers library raises plain Exception
-            raise EncoderError(self.uri, f"its tokenizer in {self._folder} cannot be read ({error})") from error
+            raise EncoderError(
+                self.uri, "its tokenizer in {folder} cannot be read ({error})", folder=self.folder, error=error
+            ) from error
 
     def _session(self, kind: str, known: Pixels | Ids) -> "onnxruntime.InferenceSession":
         """A tower, once it has answered a known question as it did where it was exported."""
         tower = self.config[kind]
         try:
-            session = open_session(self._folder / tower["file"], self._threads)
+            session = open_session(self.folder / tower["file"], self._threads)
             (answer,) = _run(session, known)
             _give_back_memory()
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this
-            raise EncoderError(self.uri, f"its tower in {self._folder} cannot be opened ({error})") from error
+            raise EncoderError(
+                self.uri, "its tower in {folder} cannot be opened ({error})", folder=self.folder, error=error
+            ) from error
         # Processors differ: without VNNI, int8 products can saturate, and nothing but the vectors would tell.
         if "check" in tower and not float(answer @ np.asarray(tower["check"])) >= MIN_COSINE[tower["precision"]]:
-            reason = f"its {tower['precision']} {kind} tower gives other vectors here than where it was exported"
-            raise EncoderError(self.uri, reason)
+            raise EncoderError(
+                self.uri,
+                "its {precision} {kind} tower gives other vectors here than where it was exported",
+                precision=tower["precision"],
+                kind=kind,
+            )
         return session
+
+
+def compute_fingerprint(folder: Path, config: Mapping[str, Any]) -> str:
+    """A hash of all that decides the vectors of the encoder in `folder`, whose encoder.json says `config`."""
+    said = {key: value for key, value in config.items() if key not in _NO_PART_OF_FINGERPRINT}
+    found = hashlib.sha256(json.dumps(said, sort_keys=True, default=list).encode())
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".onnx", ".data", ".json", ".gz") and path.name != CONFIG_FILE:
+            with path.open("rb") as file:
+                found.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()[:16]
 
 
 def open_session(path: Path, threads: int) -> "onnxruntime.InferenceSession":

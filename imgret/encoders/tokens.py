@@ -151,4 +151,13 @@ def _canonical(text: str) -> str:
     return " ".join(bare.lower().split())
 
 
-_CLEANERS: dict[str, Callable[[str], str]] = {"whitespace": _whitespace, "lower": _lower, "canonicalize": _canonical}
+def _unchanged(text: str) -> str:
+    return text
+
+
+_CLEANERS: dict[str, Callable[[str], str]] = {
+    "none": _unchanged,
+    "whitespace": _whitespace,
+    "lower": _lower,
+    "canonicalize": _canonical,
+}

@@ -113,6 +113,9 @@ def _figures(figures: Mapping[str, Any] | None) -> str:
         found = ", ".join(f"{name} {value:.2f}" for name, value in figures["captions"].items())
         asked = f", by {figures['caption_queries']} captions" if "caption_queries" in figures else ""
         lines.append(f"\nFrom a caption to its picture{asked}: {found}.")
+    for language, values in figures.get("captions_by_language", {}).items():
+        found = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+        lines.append(f"From a caption in {language}: {found}.")
     return "\n".join(lines) + "\n"
 
 

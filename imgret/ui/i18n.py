@@ -96,7 +96,7 @@ EN = Words(
     about="**{count}** pictures from `{library}` · encoder `{encoder}`, reads {languages} · the vector index finds "
     "{recall:.2%} of the true {k} nearest (ef_search {ef_search})",
     about_languages=_EN_LANGUAGES,
-    starter="`starter` is the small encoder that comes along: it knows what a picture shows, and short English. The "
+    starter="`starter` is the small encoder that comes along: it knows what a picture shows, and short English and Vietnamese. The "
     "full CLIP, trained on two billion pictures with their texts, also follows whole sentences, style and setting.",
     wait="The library is being made ready …",
     stage="Making the library ready: {stage}",
@@ -157,7 +157,7 @@ EN = Words(
     labels="Only these labels",
     search="Search",
     suggestions="Texts to try",
-    suggested=("a red flower", "a bird with long legs", "something to eat", "a musical instrument", "a ship at sea"),
+    suggested=("a red flower", "a big cat with stripes", "a musical instrument", "a ship at sea", "an elephant"),
     compare="One query, all five methods.",
     compare_agrees="● also found by CLIP",
     compare_label="✓ of the query's label, {label}",
@@ -206,7 +206,7 @@ VI = Words(
     about="**{count}** hình ảnh từ `{library}` · mô hình `{encoder}`, đọc được {languages} · chỉ mục vector tìm ra "
     "{recall:.2%} trong {k} hình gần nhất thật sự (ef_search {ef_search})",
     about_languages=_VI_LANGUAGES,
-    starter="`starter` là mô hình nhỏ đi kèm: nó biết trong hình có gì, và đọc tiếng Anh ngắn. CLIP đầy đủ, học từ hai "
+    starter="`starter` là mô hình nhỏ đi kèm: nó biết trong hình có gì, và đọc lời ngắn bằng tiếng Việt và tiếng Anh. CLIP đầy đủ, học từ hai "
     "tỉ hình ảnh có lời, còn hiểu cả câu dài, phong cách và bối cảnh.",
     wait="Đang chuẩn bị thư viện …",
     stage="Đang chuẩn bị thư viện: {stage}",
@@ -260,14 +260,14 @@ VI = Words(
     why_clip="Che khuất: lần lượt che từng phần của kết quả. Nóng: thiếu nó, độ giống {score:.3f} giảm, nhiều nhất "
     "{drop:.3f}. Lạnh: độ giống tăng.",
     text="Lời",
-    text_example="a red flower",
+    text_example="bông hoa màu đỏ",
     negative="Nhưng không có",
-    negative_example="a tree",
+    negative_example="cái cây",
     weight="Trọng số của lời, khi có cả hình",
     labels="Chỉ những nhãn này",
     search="Tìm",
     suggestions="Lời để thử",
-    suggested=EN.suggested,
+    suggested=("con mèo lớn có vằn", "nhạc cụ", "thuyền buồm", "con voi", "đàn ghi-ta"),
     compare="Một hình truy vấn, cả năm cách.",
     compare_agrees="● CLIP cũng tìm ra",
     compare_label="✓ cùng nhãn với hình truy vấn, {label}",
