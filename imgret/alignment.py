@@ -105,7 +105,11 @@ def _windows() -> tuple[tuple[float, float, float, float], ...]:
     """Top, left, height and width of the windows that are tried, as fractions."""
     centred = [((1 - h) / 2, (1 - w) / 2, h, w) for h in CENTRED for w in CENTRED if abs(h - w) < 0.17]
     edges = [
-        ((1 - s) * y / 2, (1 - s) * x / 2, s, s) for s in SHIFTED for y in range(3) for x in range(3) if (y, x) != (1, 1)
+        ((1 - s) * y / 2, (1 - s) * x / 2, s, s)
+        for s in SHIFTED
+        for y in range(3)
+        for x in range(3)
+        if (y, x) != (1, 1)
     ]
     return (*centred, *edges)
 

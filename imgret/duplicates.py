@@ -15,12 +15,12 @@ import numpy.typing as npt
 from imgret.alignment import Array, coarse_likeness, likeness, squares_of
 from imgret.index import Index
 
-NEAREST, LEAST_COSINE = 16, 0.3
+NEAREST, LEAST_COSINE = 8, 0.3
 """How many of the nearest of each picture are its candidates, and how near they must be. Both are generous, so that
 they do not depend on the encoder: the pixels decide.
 """
 
-LEAST_COARSE, LEAST_COLOURS, LEAST_DETAILS = 0.75, 0.9, 0.6
+LEAST_COARSE, LEAST_COLOURS, LEAST_DETAILS = 0.75, 0.88, 0.6
 """What confirms a pair, as `imgret.alignment` measures it. `python -m benchmarks.duplicates` chose them on one half of
 the photographs and measures them on the other half.
 """
@@ -28,8 +28,8 @@ the photographs and measures them on the other half.
 BLOCK_BYTES, PAIRS = 64 * 2**20, 512
 """How much of the cosines is in memory at a time, and how many pairs of pictures."""
 
-MAX_PICTURES = 100_000
-"""Above, a build does not look for groups: its time grows with the square of the number of pictures."""
+MAX_PICTURES = 20_000
+"""Above, a build does not look for groups, nor does the page: the time grows with the square of the number."""
 
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
@@ -65,34 +65,42 @@ def find_duplicates(
 ) -> tuple[DuplicateGroup, ...]:
     """The groups of (nearly) equal pictures of `index`, by their first rows.
 
-    Two pictures are in a group if a chain of confirmed pairs leads from one to the other. `mirrored` takes a picture and
-    its mirror image for the same, too, which takes about twice as long.
+    Two pictures are in a group if a chain of confirmed pairs leads from one to the other. `mirrored` takes a picture
+    and its mirror image for the same, too, which takes about twice as long.
     """
     return grouped(index.column("id"), *_pairs_of(index, mirrored, progress))
 
 
 def grouped(ids: list[str], equal: Rows, near: Rows) -> tuple[DuplicateGroup, ...]:
     """The connected components of pairs of rows (n, 2), of which `equal` are the exact ones."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    def components(pairs: Rows) -> Rows:
-        graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(ids), len(ids)))
-        return np.asarray(connected_components(graph, directed=False)[1], np.int64)
-
-    exact, component = components(equal), components(np.concatenate([equal, near]))
+    exact, component = _components(len(ids), equal), _components(len(ids), np.concatenate([equal, near]))
     members: dict[int, list[int]] = {}
-    rows = np.unique(np.concatenate([equal.ravel(), near.ravel()]))
-    for row in map(int, rows):
-        members.setdefault(int(component[row]), []).append(row)
+    for row in map(int, np.unique(np.concatenate([equal.ravel(), near.ravel()]))):
+        members.setdefault(component[row], []).append(row)
     return tuple(
         DuplicateGroup(
-            "exact" if len({exact[row] for row in group}) == 1 else "near",
-            tuple(ids[row] for row in group),
-            tuple(group),
+            "exact" if len({exact[row] for row in rows}) == 1 else "near",
+            tuple(ids[row] for row in rows),
+            tuple(rows),
         )
-        for group in members.values()
+        for rows in members.values()
     )
+
+
+def _components(count: int, pairs: Rows) -> list[int]:
+    """The first row of the component of each row."""
+    first = list(range(count))
+
+    def root(row: int) -> int:
+        while first[row] != row:
+            first[row] = first[first[row]]
+            row = first[row]
+        return row
+
+    for a, b in pairs.tolist():
+        low, high = sorted((root(a), root(b)))
+        first[high] = low
+    return [root(row) for row in range(count)]
 
 
 def near_pairs(

@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from imgret.duplicates import duplicates_of
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.shared import SharedEncoder
 from imgret.errors import ImgretError, repr_short
@@ -25,6 +27,9 @@ METHODS = (*METRICS, "clip")
 
 MAX_TEXT = 2000
 
+_Rows = npt.NDArray[np.int64]
+_Scores = npt.NDArray[np.float64]
+
 
 class SearchError(ImgretError):
     """A query that cannot be answered; the text says why and what would work."""
@@ -33,7 +38,8 @@ class SearchError(ImgretError):
 @dataclass(frozen=True)
 class Hit:
     """One nearest. `rank` counts from 1; `score` is the metric's value, for CLIP the cosine similarity; `row` is where
-    the index keeps the picture.
+    the index keeps the picture. `duplicates`: how many other pictures of the library are (nearly) equal to it, where a
+    search folds them into this hit; else None.
     """
 
     rank: int
@@ -43,10 +49,12 @@ class Hit:
     score: float
     captions: Mapping[str, str] = field(default_factory=dict, repr=False)
     row: int = field(default=-1, repr=False, compare=False)
+    duplicates: int | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The hit as the command line and the endpoints give it."""
-        return {"rank": self.rank, "id": self.id, "label": self.label, "caption": self.caption, "score": self.score}
+        values = {"rank": self.rank, "id": self.id, "label": self.label, "caption": self.caption, "score": self.score}
+        return values if self.duplicates is None else values | {"duplicates": self.duplicates}
 
 
 @dataclass(frozen=True)
@@ -106,24 +114,43 @@ class Retriever:
         self.index.vectors.query(self._queries.text("a picture"), 1)
 
     def by_pixels(
-        self, image: ImageSource | None = None, metric: str = "l2", k: int = 10, *, like: str | None = None
+        self,
+        image: ImageSource | None = None,
+        metric: str = "l2",
+        k: int = 10,
+        *,
+        like: str | None = None,
+        fold: bool = False,
     ) -> list[Hit]:
         """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
 
         `like` is the id of a picture of the library: it is left out of the hits, and is the query if there is no
-        `image`. Raises SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad picture.
+        `image`. `fold` gives one hit for (nearly) equal pictures, the best of them, which says how many others there
+        are. Raises SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad picture.
         """
-        return self.find_by_pixels(image, metric, k, like=like).hits
+        return self.find_by_pixels(image, metric, k, like=like, fold=fold).hits
 
     def find_by_pixels(
-        self, image: ImageSource | None = None, metric: str = "l2", k: int = 10, *, like: str | None = None
+        self,
+        image: ImageSource | None = None,
+        metric: str = "l2",
+        k: int = 10,
+        *,
+        like: str | None = None,
+        fold: bool = False,
     ) -> SearchResult:
         """`by_pixels`, with the number of rows scanned."""
         metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
         query = self._pixel_query(image, itself)
-        nearest = self.index.pixels.nearest(query, metric, k + (itself is not None))
-        others = nearest.rows != itself
-        return SearchResult(self.hits(nearest.rows[others][:k], nearest.scores[others][:k]), nearest.rows_scanned)
+        scanned = 0
+
+        def ask(k: int) -> tuple[_Rows, _Scores]:
+            nonlocal scanned
+            nearest = self.index.pixels.nearest(query, metric, k)
+            scanned = nearest.rows_scanned
+            return nearest.rows, nearest.scores
+
+        return SearchResult(self._best(ask, k, itself, fold), scanned)
 
     def pixel_query(self, image: ImageSource | None, like: str | None = None) -> PixelVector:
         """The pixel vector (D,) of the query that `by_pixels` searches for."""
@@ -139,27 +166,53 @@ class Retriever:
         k: int = 10,
         *,
         like: str | None = None,
+        fold: bool = False,
     ) -> list[Hit]:
         """The `k` pictures whose embeddings are nearest to that of the query, best first.
 
         The query vector is the unit vector of the picture or of the text; for both it is (1 - text_weight) * picture +
         text_weight * text, normalised. The unit vector of `negative` is subtracted, and the result normalised again.
         `like` is the id of a picture of the library: it is left out of the hits, and is the query picture if there is
-        no `image`. `labels` keeps only pictures with one of these labels. Raises SearchError, ImageError, EncoderError,
-        VectorError.
+        no `image`. `labels` keeps only pictures with one of these labels. `fold` is as for `by_pixels`. Raises
+        SearchError, ImageError, EncoderError, VectorError.
         """
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
         vector = self._clip_query(image, text, negative, text_weight, itself)
-        rows = self.index.vectors.query(vector, min(k + (itself is not None), len(self.index)), wanted)
-        # Chroma's own distances are float32 of an approximate order; the hits get the exact cosine and its order.
-        found = self.index.embeddings[rows].astype(np.float64)
-        if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
-            raise SearchError("The embeddings of the index are corrupt (no unit vectors); build it anew.")
-        scores = found @ vector.astype(np.float64)
-        order = np.lexsort((rows, -scores))
-        order = order[rows[order] != itself][:k]
-        return self.hits(rows[order], scores[order])
+
+        def ask(k: int) -> tuple[_Rows, _Scores]:
+            rows = self.index.vectors.query(vector, min(k, len(self.index)), wanted)
+            # Chroma's own distances are float32 of an approximate order; the hits get the exact cosine and its order.
+            found = self.index.embeddings[rows].astype(np.float64)
+            if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
+                raise SearchError("The embeddings of the index are corrupt (no unit vectors); build it anew.")
+            scores = found @ vector.astype(np.float64)
+            order = np.lexsort((rows, -scores))
+            return rows[order], scores[order]
+
+        return self._best(ask, k, itself, fold)
+
+    def _best(self, ask: Callable[[int], tuple[_Rows, _Scores]], k: int, itself: int | None, fold: bool) -> list[Hit]:
+        """The `k` best hits but `itself`, of which `ask` says the rows and scores; folded, one hit a group."""
+        asked = k + (itself is not None)
+        while True:
+            rows, scores = ask(asked)
+            others = rows != itself
+            rows, scores = rows[others], scores[others]
+            if fold:
+                groups = [self._groups.get(int(row), (int(row), 1))[0] for row in rows]
+                first = np.sort(np.unique(groups, return_index=True)[1])
+                if len(first) < k and len(rows) + (itself is not None) >= asked and asked < len(self.index):
+                    asked *= 2
+                    continue
+                rows, scores = rows[first], scores[first]
+            hits = self.hits(rows[:k], scores[:k])
+            return [replace(hit, duplicates=self._groups.get(hit.row, (0, 1))[1] - 1) for hit in hits] if fold else hits
+
+    @cached_property
+    def _groups(self) -> dict[int, tuple[int, int]]:
+        """The first row and the size of the group of equal pictures that a row is in, where it is in one."""
+        return {row: (group.rows[0], len(group.rows)) for group in duplicates_of(self.index) for row in group.rows}
 
     def embed_query(
         self,

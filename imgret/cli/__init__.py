@@ -10,10 +10,10 @@ from typing import Any
 from uuid import uuid4
 
 import imgret
-from imgret.cli import build, cache, deploy, evaluate, info, publish, search, serve
+from imgret.cli import build, cache, deploy, duplicates, evaluate, info, publish, search, serve
 from imgret.errors import ImgretError
 
-COMMANDS = (build, search, info, evaluate, serve, publish, deploy, cache)
+COMMANDS = (build, search, info, duplicates, evaluate, serve, publish, deploy, cache)
 """Each has `add(commands)`, which adds its parser, with the function that runs it as the default of `run`."""
 
 
