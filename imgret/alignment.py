@@ -141,13 +141,13 @@ def _within(start: float, length: float) -> npt.NDArray[np.bool_]:
 
 
 def _resampled(squares: Array, rows: Array, columns: Array | None = None) -> Array:
-    return rows @ squares @ (rows if columns is None else columns).T
+    return np.asarray(rows @ squares @ (rows if columns is None else columns).T, np.float32)
 
 
 def _details(grey: Array) -> Array:
     """Grey levels without what is coarser than a twentieth of a side."""
     blur_rows, blur_columns = (_blur(n) for n in grey.shape)
-    return grey - blur_rows @ grey @ blur_columns.T
+    return np.asarray(grey - blur_rows @ grey @ blur_columns.T, np.float32)
 
 
 @cache

@@ -20,9 +20,9 @@ NEAREST, LEAST_COSINE = 8, 0.3
 they do not depend on the encoder: the pixels decide.
 """
 
-LEAST_COARSE, LEAST_COLOURS, LEAST_DETAILS = 0.75, 0.88, 0.6
-"""What confirms a pair, as `imgret.alignment` measures it. `python -m benchmarks.duplicates` chose them on one half of
-the photographs and measures them on the other half.
+LEAST_COARSE, LEAST_COLOURS, LEAST_DETAILS = 0.75, 0.88, 0.75
+"""What confirms a pair, as `imgret.alignment` measures it. The last two lie halfway between the right and the wrong
+pairs of one half of the photographs of `python -m benchmarks.duplicates`, which measures them on the other half.
 """
 
 BLOCK_BYTES, PAIRS = 64 * 2**20, 512
@@ -168,7 +168,8 @@ def _candidates(embeddings: npt.NDArray[np.float32]) -> Iterator[tuple[int, Rows
 
 def _pairs_of(index: Index, mirrored: bool, progress: Progress) -> tuple[Rows, Rows]:
     """The equal and the near pairs of an index; of equal pictures, the first stands for all of them."""
-    contents, first, equal = index.column("content"), {}, []
+    contents, equal = index.column("content"), []
+    first: dict[Any, int] = {}
     sizes = list(zip(index.column("width"), index.column("height"), strict=True))
     for row, content in enumerate(contents):
         # A thumbnail depends on nothing but the decoded pixels; a lossless copy in another format has the same.

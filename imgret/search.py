@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from imgret.duplicates import duplicates_of
+from imgret.duplicates import DuplicateGroup, duplicates_of
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.shared import SharedEncoder
 from imgret.errors import ImgretError, repr_short
@@ -86,6 +86,8 @@ class Retriever:
         self._encoder = None if encoder is None or callable(encoder) else self._checked(encoder)
         self._shared: SharedEncoder | None = None
         self._lock = threading.RLock()
+        self._duplicates: tuple[DuplicateGroup, ...] | None = None
+        self._finding = threading.Lock()
 
     @property
     def encoder(self) -> Encoder:
@@ -209,10 +211,18 @@ class Retriever:
             hits = self.hits(rows[:k], scores[:k])
             return [replace(hit, duplicates=self._groups.get(hit.row, (0, 1))[1] - 1) for hit in hits] if fold else hits
 
+    @property
+    def duplicates(self) -> tuple[DuplicateGroup, ...]:
+        """The groups of (nearly) equal pictures, found when first asked for where the build did not."""
+        with self._finding:
+            if self._duplicates is None:
+                self._duplicates = duplicates_of(self.index)
+            return self._duplicates
+
     @cached_property
     def _groups(self) -> dict[int, tuple[int, int]]:
         """The first row and the size of the group of equal pictures that a row is in, where it is in one."""
-        return {row: (group.rows[0], len(group.rows)) for group in duplicates_of(self.index) for row in group.rows}
+        return {row: (group.rows[0], len(group.rows)) for group in self.duplicates for row in group.rows}
 
     def embed_query(
         self,

@@ -79,6 +79,10 @@ class Words:
     by_label: str
     map: str
     map_lead: str
+    duplicates: str
+    duplicates_lead: str
+    duplicates_none: str
+    duplicates_kinds: Mapping[str, str]
     course: str
     course_text: str
     privacy: str
@@ -177,6 +181,10 @@ EN = Words(
     map="Map of the library",
     map_lead="Pictures that CLIP takes for similar lie close to each other. Click one to search for more like it; the "
     "ring is where the query belongs.",
+    duplicates="Near duplicates",
+    duplicates_lead="**{groups}** groups of pictures that are the same, or nearly: {pictures} pictures in all.",
+    duplicates_none="No two pictures of this library are the same, or nearly.",
+    duplicates_kinds={"exact": "equal", "near": "nearly equal"},
     course="The course in short",
     course_text="""**1. The task.** *Image retrieval*: from a query picture (**input**: a query image and an image
 library) to the pictures that are similar to it (**output**: a list, best first).
@@ -287,6 +295,10 @@ VI = Words(
     map="Bản đồ thư viện",
     map_lead="Những hình mà CLIP cho là giống nhau nằm gần nhau. Bấm vào một hình để tìm những hình giống nó; vòng tròn "
     "là chỗ của hình truy vấn.",
+    duplicates="Hình trùng nhau",
+    duplicates_lead="**{groups}** nhóm hình giống hệt hoặc gần như giống hệt nhau, gồm {pictures} hình.",
+    duplicates_none="Thư viện này không có hai hình nào giống hệt hoặc gần như giống hệt nhau.",
+    duplicates_kinds={"exact": "giống hệt", "near": "gần giống hệt"},
     course="Tóm tắt khoá học",
     course_text="""**1. Giới thiệu bài toán.** *Truy vấn hình ảnh (Images Retrieval)*: từ hình ảnh truy vấn (**Input**:
 hình ảnh truy vấn Query Image và bộ dữ liệu Images Library) đến những hình tương tự (**Output**: danh sách hình ảnh, giống

@@ -12,6 +12,7 @@ VIETNAMESE = {
     "The encoder of this library reads English only, so this text may find little; try it in English.": "Mô hình của thư viện này chỉ đọc tiếng Anh, nên lời này có thể tìm được ít; hãy thử tiếng Anh.",
     "The embeddings of the index are corrupt (no unit vectors); build it anew.": "Các vector của chỉ mục bị hỏng (không có độ dài 1); hãy lập lại chỉ mục.",
     "The embeddings cannot be searched (rows are missing or unknown); build it anew.": "Không tìm được trong các vector (thiếu hàng hoặc có hàng lạ); hãy lập lại chỉ mục.",
+    "The library has {count} pictures, too many to look for duplicates while somebody waits; imgret duplicates does.": "Thư viện có {count} hình, quá nhiều để tìm hình trùng trong lúc có người chờ; hãy dùng lệnh imgret duplicates.",
     "The grid is {grid}; it must be at least 1.": "Lưới là {grid}; lưới phải từ 1 trở lên.",
     "The query has {query} values and the data {data}; both must be real numbers.": "Truy vấn có giá trị kiểu {query}, dữ liệu có kiểu {data}; cả hai phải là số thực.",
     "The query has shape {query} and the data {data}; the data must have the query's shape with a leading N, and at least one value a row.": "Truy vấn có hình dạng {query}, dữ liệu có hình dạng {data}; dữ liệu phải có hình dạng của truy vấn với N đứng đầu, và mỗi hàng có ít nhất một giá trị.",
