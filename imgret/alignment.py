@@ -10,8 +10,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-SIDE, COARSE = 64, 16
-"""The sides of the squares that are compared, and of those that the grid of windows is tried on."""
+SIDE, FINE, COARSE = 64, 48, 16
+"""The sides of the squares that are given, of those that are compared in the end, as a window of a picture is less sharp
+than a whole one, and of those that the grid of windows is tried on."""
 
 CENTRED = (1.0, 0.91, 0.83, 0.75)
 SHIFTED = (0.95, 0.9)
@@ -19,11 +20,16 @@ SHIFTED = (0.95, 0.9)
 differ, and those that touch an edge.
 """
 
+SIGMA, NOISE = 1.9, 4.0
+"""How far around a point its details are compared, in points of the last squares; and how many grey levels are no detail
+but what a recompressed copy may differ in.
+"""
+
 ROUNDS = {32: 6, 64: 5}
 """How often a window is moved, on squares of which side."""
 
-SMALLEST, FLAT = 0.6, 3.0
-"""The smallest window that is believed, as a fraction of a side; and the standard deviation of grey levels below which
+SMALLEST, LARGEST, FLAT = 0.6, 1.04, 3.0
+"""The smallest and the largest window that is believed, as fractions of a side; and the standard deviation of grey levels below which
 a square shows nothing that could be compared.
 """
 
@@ -33,7 +39,7 @@ Array = npt.NDArray[np.float32]
 @dataclass(frozen=True)
 class Likeness:
     """How alike two squares are, 1 for equal ones: `colours` is the correlation of all values of the squares, `details`
-    that of their grey levels without what is coarser than a twentieth of a side.
+    that of their grey levels without what is coarser than a twenty-fifth of a side, and as strong everywhere.
     """
 
     colours: float
@@ -67,12 +73,13 @@ def likeness(whole: Array, part: Array, window: int) -> Likeness:
         shrink = _interval(0, 1, SIDE, side)
         target, source = (_resampled(square.mean(axis=0), shrink) for square in (whole, part))
         top, left, height, width = _fitted(target, source, (top, left, height, width), rounds)
-    seen = _resampled(part, _points(top, height, SIDE), _points(left, width, SIDE))
+    shown = _resampled(whole, _interval(0, 1, SIDE, FINE))
+    seen = _resampled(part, _points(top, height, SIDE, FINE), _points(left, width, SIDE, FINE))
     # A window that leaves the picture repeats its edge, which says nothing.
     rows, columns = _within(top, height), _within(left, width)
-    if min(height, width) < SMALLEST or min(rows.sum(), columns.sum()) < SMALLEST * SIDE:
+    if min(height, width) < SMALLEST or max(height, width) > LARGEST:
         return Likeness(-1, -1)
-    a, b = whole[:, rows][:, :, columns], seen[:, rows][:, :, columns]
+    a, b = shown[:, rows][:, :, columns], seen[:, rows][:, :, columns]
     if min(a.mean(axis=0).std(), b.mean(axis=0).std()) < FLAT:
         return Likeness(-1, -1)
     fine_a, fine_b = (_details(x.mean(axis=0)) for x in (a, b))
@@ -136,8 +143,8 @@ def _points(start: float, length: float, old: int, new: int | None = None) -> Ar
 
 def _within(start: float, length: float) -> npt.NDArray[np.bool_]:
     """Which of the points of an interval lie in the picture."""
-    places = start + length * (np.arange(SIDE) + 0.5) / SIDE
-    return (places > -0.5 / SIDE) & (places < 1 + 0.5 / SIDE)
+    places = start + length * (np.arange(FINE) + 0.5) / FINE
+    return (places > -0.5 / FINE) & (places < 1 + 0.5 / FINE)
 
 
 def _resampled(squares: Array, rows: Array, columns: Array | None = None) -> Array:
@@ -145,16 +152,19 @@ def _resampled(squares: Array, rows: Array, columns: Array | None = None) -> Arr
 
 
 def _details(grey: Array) -> Array:
-    """Grey levels without what is coarser than a twentieth of a side."""
-    blur_rows, blur_columns = (_blur(n) for n in grey.shape)
-    return np.asarray(grey - blur_rows @ grey @ blur_columns.T, np.float32)
+    """Grey levels without what is coarser than a twenty-fifth of a side, over how much they vary around: the texture
+    within a shape counts as much as its outline, which many shapes share.
+    """
+    rows, columns = (_blur(n) for n in grey.shape)
+    fine = grey - rows @ grey @ columns.T
+    return np.asarray(fine / np.sqrt(rows @ fine**2 @ columns.T + NOISE**2), np.float32)
 
 
 @cache
 def _blur(side: int) -> Array:
-    """A matrix (side, side) that averages around each value, by a Gaussian of 2.5."""
+    """A matrix (side, side) that averages around each value, by a Gaussian of `SIGMA`."""
     at = np.arange(side)
-    weights = np.exp(-((at[:, None] - at) ** 2) / (2 * 2.5**2))
+    weights = np.exp(-((at[:, None] - at) ** 2) / (2 * SIGMA**2))
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 

@@ -20,9 +20,9 @@ NEAREST, LEAST_COSINE = 8, 0.3
 they do not depend on the encoder: the pixels decide.
 """
 
-LEAST_COARSE, LEAST_COLOURS, LEAST_DETAILS = 0.75, 0.88, 0.75
-"""What confirms a pair, as `imgret.alignment` measures it. The last two lie halfway between the right and the wrong
-pairs of one half of the photographs of `python -m benchmarks.duplicates`, which measures them on the other half.
+LEAST_COARSE, LEAST_COLOURS, LEAST_DETAILS = 0.75, 0.9, 0.8
+"""What confirms a pair, as `imgret.alignment` measures it. The last two lie between the right and the wrong pairs of
+one half of the photographs of `python -m benchmarks.duplicates`, which measures them on the other half.
 """
 
 BLOCK_BYTES, PAIRS = 64 * 2**20, 512
