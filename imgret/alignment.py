@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 SIDE, FINE, COARSE = 64, 48, 16
-"""The sides of the squares that are given, of those that are compared in the end, as a window of a picture is less sharp
-than a whole one, and of those that the grid of windows is tried on."""
+"""The sides of the squares that are given, of those that are compared in the end, as a window of a picture is less
+sharp than a whole one, and of those that the grid of windows is tried on.
+"""
 
 CENTRED = (1.0, 0.91, 0.83, 0.75)
 SHIFTED = (0.95, 0.9)
@@ -21,16 +22,16 @@ differ, and those that touch an edge.
 """
 
 SIGMA, NOISE = 1.9, 4.0
-"""How far around a point its details are compared, in points of the last squares; and how many grey levels are no detail
-but what a recompressed copy may differ in.
+"""How far around a point its details are compared, in points of the last squares; and how many grey levels are no
+detail but what a recompressed copy may differ in.
 """
 
 ROUNDS = {32: 6, 64: 5}
 """How often a window is moved, on squares of which side."""
 
 SMALLEST, LARGEST, FLAT = 0.6, 1.04, 3.0
-"""The smallest and the largest window that is believed, as fractions of a side; and the standard deviation of grey levels below which
-a square shows nothing that could be compared.
+"""The smallest and the largest window that is believed, as fractions of a side; and the standard deviation of grey levels
+below which a square shows nothing that could be compared.
 """
 
 Array = npt.NDArray[np.float32]
@@ -74,8 +75,8 @@ def likeness(whole: Array, part: Array, window: int) -> Likeness:
         target, source = (_resampled(square.mean(axis=0), shrink) for square in (whole, part))
         top, left, height, width = _fitted(target, source, (top, left, height, width), rounds)
     shown = _resampled(whole, _interval(0, 1, SIDE, FINE))
-    seen = _resampled(part, _points(top, height, SIDE, FINE), _points(left, width, SIDE, FINE))
-    # A window that leaves the picture repeats its edge, which says nothing.
+    seen = _resampled(part, _averages(top, height, SIDE, FINE), _averages(left, width, SIDE, FINE))
+    # What of a window lies outside of the picture says nothing.
     rows, columns = _within(top, height), _within(left, width)
     if min(height, width) < SMALLEST or max(height, width) > LARGEST:
         return Likeness(-1, -1)
@@ -123,14 +124,18 @@ def _windows() -> tuple[tuple[float, float, float, float], ...]:
 
 @cache
 def _interval(start: float, length: float, old: int, new: int) -> Array:
+    """`_averages`, for intervals that are asked for again and again."""
+    return _averages(start, length, old, new)
+
+
+def _averages(start: float, length: float, old: int, new: int) -> Array:
     """A matrix (new, old) that averages `old` values over `new` equal parts of an interval, given as fractions."""
-    edges = (start + length * np.arange(new + 1) / new) * old
-    low, high = edges[:-1, None], edges[1:, None]
-    cell = np.arange(old)
     if length * old < new:  # an enlargement interpolates
         return _points(start, length, old, new)
-    shares = np.clip(np.minimum(high, cell + 1) - np.maximum(low, cell), 0, None)
-    return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+    edges = np.clip((start + length * np.arange(new + 1) / new) * old, 0, old)
+    cell = np.arange(old)
+    shares = np.clip(np.minimum(edges[1:, None], cell + 1) - np.maximum(edges[:-1, None], cell), 0, None)
+    return np.asarray(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-6), np.float32)
 
 
 def _points(start: float, length: float, old: int, new: int | None = None) -> Array:
