@@ -30,8 +30,8 @@ ROUNDS = {32: 6, 64: 5}
 """How often a window is moved, on squares of which side."""
 
 SMALLEST, LARGEST, FLAT = 0.6, 1.04, 3.0
-"""The smallest and the largest window that is believed, as fractions of a side; and the standard deviation of grey levels
-below which a square shows nothing that could be compared.
+"""The smallest and the largest window that is believed, as fractions of a side; and the standard deviation of grey
+levels below which a square shows nothing that could be compared.
 """
 
 Array = npt.NDArray[np.float32]
