@@ -68,8 +68,15 @@ def coarse_likeness(wholes: Array, parts: Array) -> tuple[Array, npt.NDArray[np.
 
 
 def likeness(whole: Array, part: Array, window: int) -> Likeness:
-    """How alike `whole` (3, SIDE, SIDE) is to the best window of `part`, which is near the one of that number."""
-    top, left, height, width = _windows()[window]
+    """How alike `whole` (3, SIDE, SIDE) is to the best window of `part`, near the one of that number or near all of it.
+
+    Where brightness was cut off at white, the grid's best window can be one from which the right one is not reached.
+    """
+    return max((_likeness(whole, part, _windows()[number]) for number in {0, window}), key=lambda found: found.details)
+
+
+def _likeness(whole: Array, part: Array, window: tuple[float, float, float, float]) -> Likeness:
+    top, left, height, width = window
     for side, rounds in ROUNDS.items():
         shrink = _interval(0, 1, SIDE, side)
         target, source = (_resampled(square.mean(axis=0), shrink) for square in (whole, part))

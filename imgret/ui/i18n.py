@@ -200,8 +200,8 @@ All are in the package `imgret`, under these names.
 **3.2 Advanced retrieval.** 3.2.1 A *pretrained deep learning model*, CLIP, turns each picture into an embedding,
 `get_single_image_embedding()`; *Chroma*, a vector database, finds the nearest.""",
     privacy="An uploaded picture is used for your search and deleted within two hours. Nothing is sent anywhere else.",
-    programs="""Four endpoints answer JSON: `/search_pixels`, `/search_clip`, `/compare` and `/library`. *Use via API*, at
-the foot of the page, says what each takes. These programs run as they stand.""",
+    programs="""Five endpoints answer JSON: `/search_pixels`, `/search_clip`, `/compare`, `/library` and `/duplicates`. *Use
+via API*, at the foot of the page, says what each takes. These programs run as they stand.""",
     programs_mcp="""A language model asks by MCP, with the tools `search_text`, `search_picture`, `search_pixels`,
 `compare` and `library`. It gives a picture as a public URL, as a `data:` URL, as the path that an upload answered, or as
 the id of a hit.""",
@@ -315,8 +315,8 @@ Tất cả có trong gói `imgret`, dưới đúng những tên này.
 **3.2 Chương trình truy vấn ảnh nâng cao.** 3.2.1 Một *pretrained deep learning model*, CLIP, biến mỗi hình thành vector đặc
 trưng, `get_single_image_embedding()`; *chromadb*, một vector database, tìm những vector gần nhất.""",
     privacy="Hình bạn đưa vào chỉ dùng để tìm và bị xoá trong vòng hai giờ. Không có gì được gửi đi nơi khác.",
-    programs="""Bốn endpoint trả về JSON: `/search_pixels`, `/search_clip`, `/compare` và `/library`. *Use via API*, ở cuối
-trang, cho biết mỗi endpoint nhận gì. Những chương trình này chạy được y như đã in.""",
+    programs="""Năm endpoint trả về JSON: `/search_pixels`, `/search_clip`, `/compare`, `/library` và `/duplicates`. *Use via
+API*, ở cuối trang, cho biết mỗi endpoint nhận gì. Những chương trình này chạy được y như đã in.""",
     programs_mcp="""Mô hình ngôn ngữ hỏi qua MCP, với các công cụ `search_text`, `search_picture`, `search_pixels`,
 `compare` và `library`. Nó đưa một hình bằng URL công khai, bằng URL `data:`, bằng đường dẫn mà máy chủ trả về khi tải lên,
 hoặc bằng id của một kết quả.""",
