@@ -28,6 +28,7 @@ _HOMES = {
     "index": ("Index", "InvalidIndexError"),
     "build": ("BuildError", "build_index"),
     "search": ("Hit", "Retriever", "SearchError", "SearchWarning"),
+    "duplicates": ("DuplicateGroup", "find_duplicates"),
     "evaluate": ("Evaluation", "EvaluationError"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

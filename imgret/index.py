@@ -9,6 +9,7 @@ data-<content hash>/   read-only from the moment the manifest names it
     chroma/            the Chroma collection, if it is not on a Chroma server
     map.npy            (N, 2) float32, the point of each picture on the map of the library; NaN if it has none
     evaluation.json    precision, mAP and recall, if the pictures have labels or captions
+    duplicates.json        the groups of equal and nearly equal pictures, unless there are too many pictures to look
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,7 @@ SERVED = "-served"
 ENCODER = "encoder"
 MAP = "map.npy"
 EVALUATION = "evaluation.json"
+DUPLICATES = "duplicates.json"
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -256,6 +258,17 @@ class _Figures(TypedDict):
     captions_by_language: NotRequired[dict[str, dict[str, float]]]
 
 
+class _Group(TypedDict):
+    kind: Literal["exact", "near"]
+    rows: list[int]
+
+
+class _Groups(TypedDict):
+    """What duplicates.json holds."""
+
+    groups: list[_Group]
+
+
 class Index:
     """An index opened for search: `len(index)` pictures, described by `index.manifest`; its folder is never written.
 
@@ -266,6 +279,8 @@ class Index:
         pixels: the pixel index.
         evaluation: the figures of the build, as `imgret evaluate --json` prints them; None where the pictures have
             neither labels nor captions, and in an index of a release that did not evaluate.
+        duplicates: the kind and the rows of each group of equal or nearly equal pictures; None where the build did not
+            look for them. `imgret.duplicates` finds them, and names their pictures.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, cache: Path, chroma: ChromaServer | None = None) -> None:
@@ -280,6 +295,7 @@ class Index:
         self.pixels = PixelIndex.load(self._data / PIXELS)
         self._points = open_array(self._data / MAP) if (self._data / MAP).exists() else None
         self.evaluation = _read_figures(self._data / EVALUATION)
+        self.duplicates = _read_groups(self._data / DUPLICATES, count)
         if not (len(self._records) == len(self.pixels) == count and self.embeddings.shape[:1] == (count,)):
             raise InvalidIndexError(
                 "The parts of the index in {folder} do not agree on the number of pictures; build it anew.",
@@ -617,3 +633,15 @@ def _counted(records: pa.Table) -> dict[str, int]:
 
 def _several(values: Sequence[str] | None, single: str | None) -> tuple[str, ...]:
     return tuple(values) if values is not None else () if single is None else (single,)
+
+
+def _read_groups(path: Path, count: int) -> tuple[tuple[Literal["exact", "near"], tuple[int, ...]], ...] | None:
+    """The groups of equal pictures, by their rows. Raises ValueError for rows out of order or in two groups."""
+    if not path.exists():
+        return None
+    found = TypeAdapter(_Groups).validate_json(_read_text(path), strict=True)["groups"]
+    rows = [row for group in found for row in group["rows"]]
+    ordered = all(len(group["rows"]) > 1 and group["rows"] == sorted(group["rows"]) for group in found)
+    if not ordered or len(set(rows)) < len(rows) or any(not 0 <= row < count for row in rows):
+        raise ValueError(f"{path.name} does not hold groups of its pictures")
+    return tuple((group["kind"], tuple(group["rows"])) for group in found)

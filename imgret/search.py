@@ -5,7 +5,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from numbers import Integral
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from imgret.duplicates import DuplicateGroup, duplicates_of
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.shared import SharedEncoder
 from imgret.errors import ImgretError, Sentence, repr_short
@@ -31,6 +32,8 @@ MAX_TEXT = 2000
 
 _SPARE, _TIE = 8, 1e-6
 """How many more neighbours than asked for are fetched, and how far apart scores are that Chroma can tell apart."""
+_Rows = npt.NDArray[np.int64]
+_Scores = npt.NDArray[np.float64]
 
 
 class SearchError(ImgretError):
@@ -44,7 +47,8 @@ class SearchWarning(UserWarning):
 @dataclass(frozen=True)
 class Hit:
     """One nearest. `rank` counts from 1; `score` is the metric's value, for CLIP the cosine similarity; `row` is where
-    the index keeps the picture. A picture may have several `labels`: `label` is the text that joins them.
+    the index keeps the picture. A picture may have several `labels`: `label` is the text that joins them. `duplicates`:
+    how many other pictures of the library are (nearly) equal to it, where a search folds them into this hit; else None.
     """
 
     rank: int
@@ -55,10 +59,11 @@ class Hit:
     captions: Mapping[str, str] = field(default_factory=dict, repr=False)
     row: int = field(default=-1, repr=False, compare=False)
     labels: tuple[str, ...] = field(default=(), repr=False)
+    duplicates: int | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The hit as the command line and the endpoints give it."""
-        return {
+        values = {
             "rank": self.rank,
             "id": self.id,
             "label": self.label,
@@ -66,6 +71,7 @@ class Hit:
             "caption": self.caption,
             "score": self.score,
         }
+        return values if self.duplicates is None else values | {"duplicates": self.duplicates}
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,8 @@ class Retriever:
         self._encoder = None if encoder is None or callable(encoder) else self._checked(encoder)
         self._shared: SharedEncoder | None = None
         self._lock = threading.RLock()
+        self._duplicates: tuple[DuplicateGroup, ...] | None = None
+        self._finding = threading.Lock()
 
     @property
     def encoder(self) -> Encoder:
@@ -127,26 +135,44 @@ class Retriever:
         self.index.vectors.query(self._queries.text("a picture"), 1)
 
     def by_pixels(
-        self, image: ImageSource | None = None, metric: str = "l2", k: int = 10, *, like: str | None = None
+        self,
+        image: ImageSource | None = None,
+        metric: str = "l2",
+        k: int = 10,
+        *,
+        like: str | None = None,
+        fold: bool = False,
     ) -> list[Hit]:
         """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
 
         `like` is the id of a picture of the library: it is left out of the hits, and is the query if there is no
-        `image`. Raises SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad picture.
+        `image`. `fold` gives one hit for (nearly) equal pictures, the best of them, which says how many others there
+        are. Raises SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad picture.
         """
-        return _warned(self.find_by_pixels(image, metric, k, like=like))
+        return _warned(self.find_by_pixels(image, metric, k, like=like, fold=fold))
 
     def find_by_pixels(
-        self, image: ImageSource | None = None, metric: str = "l2", k: int = 10, *, like: str | None = None
+        self,
+        image: ImageSource | None = None,
+        metric: str = "l2",
+        k: int = 10,
+        *,
+        like: str | None = None,
+        fold: bool = False,
     ) -> SearchResult:
         """`by_pixels`, with the number of rows scanned, and with a notice where that warns."""
         notice = self._k_notice(k)
         metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
         query = self._pixel_query(image, itself)
-        nearest = self.index.pixels.nearest(query, metric, k + (itself is not None))
-        others = nearest.rows != itself
-        hits = self.hits(nearest.rows[others][:k], nearest.scores[others][:k])
-        return SearchResult(hits, nearest.rows_scanned, notice)
+        scanned = 0
+
+        def ask(k: int) -> tuple[_Rows, _Scores]:
+            nonlocal scanned
+            nearest = self.index.pixels.nearest(query, metric, k)
+            scanned = nearest.rows_scanned
+            return nearest.rows, nearest.scores
+
+        return SearchResult(self._best(ask, k, itself, fold), scanned, notice)
 
     def pixel_query(self, image: ImageSource | None, like: str | None = None) -> PixelVector:
         """The pixel vector (D,) of the query that `by_pixels` searches for."""
@@ -162,16 +188,17 @@ class Retriever:
         k: int = 10,
         *,
         like: str | None = None,
+        fold: bool = False,
     ) -> list[Hit]:
         """The `k` pictures whose embeddings are nearest to that of the query, best first.
 
         The query vector is the unit vector of the picture or of the text; for both it is (1 - text_weight) * picture +
         text_weight * text, normalised. The unit vector of `negative` is subtracted, and the result normalised again.
         `like` is the id of a picture of the library: it is left out of the hits, and is the query picture if there is
-        no `image`. `labels` keeps only pictures with one of these labels. Equal scores come by row. Raises SearchError,
-        ImageError, EncoderError, VectorError.
+        no `image`. `labels` keeps only pictures with one of these labels. `fold` is as for `by_pixels`. Equal scores
+        come by row. Raises SearchError, ImageError, EncoderError, VectorError.
         """
-        return _warned(self.find_by_clip(image, text, negative, text_weight, labels, k, like=like))
+        return _warned(self.find_by_clip(image, text, negative, text_weight, labels, k, like=like, fold=fold))
 
     def find_by_clip(
         self,
@@ -183,16 +210,19 @@ class Retriever:
         k: int = 10,
         *,
         like: str | None = None,
+        fold: bool = False,
     ) -> SearchResult:
         """`by_clip`, with a notice where that warns."""
         notices = [self._k_notice(k), self._language_notice(text, negative), self._release_notice]
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
         vector = self._clip_query(image, text, negative, text_weight, itself)
-        rows, scores = self._nearest(vector, k + (itself is not None), wanted)
         notices += [self._cut_notice(text), self._cut_notice(negative)]
-        others = rows != itself
-        return SearchResult(self.hits(rows[others][:k], scores[others][:k]), notice=Sentence.joined(*notices))
+
+        def ask(k: int) -> tuple[_Rows, _Scores]:
+            return self._nearest(vector, k, wanted)
+
+        return SearchResult(self._best(ask, k, itself, fold), notice=Sentence.joined(*notices))
 
     def _nearest(
         self, vector: npt.NDArray[np.float32], k: int, labels: list[str] | None
@@ -216,6 +246,36 @@ class Retriever:
             if len(rows) < asked or asked == count or scores[order[k - 1]] - scores[order[-1]] > _TIE:
                 return rows[order[:k]], scores[order[:k]]
             asked *= 2
+
+    def _best(self, ask: Callable[[int], tuple[_Rows, _Scores]], k: int, itself: int | None, fold: bool) -> list[Hit]:
+        """The `k` best hits but `itself`, of which `ask` says the rows and scores; folded, one hit a group."""
+        asked = k + (itself is not None)
+        while True:
+            rows, scores = ask(asked)
+            others = rows != itself
+            rows, scores = rows[others], scores[others]
+            if fold:
+                groups = [self._groups.get(int(row), (int(row), 1))[0] for row in rows]
+                first = np.sort(np.unique(groups, return_index=True)[1])
+                if len(first) < k and len(rows) + (itself is not None) >= asked and asked < len(self.index):
+                    asked *= 2
+                    continue
+                rows, scores = rows[first], scores[first]
+            hits = self.hits(rows[:k], scores[:k])
+            return [replace(hit, duplicates=self._groups.get(hit.row, (0, 1))[1] - 1) for hit in hits] if fold else hits
+
+    @property
+    def duplicates(self) -> tuple[DuplicateGroup, ...]:
+        """The groups of (nearly) equal pictures, found when first asked for where the build did not."""
+        with self._finding:
+            if self._duplicates is None:
+                self._duplicates = duplicates_of(self.index)
+            return self._duplicates
+
+    @cached_property
+    def _groups(self) -> dict[int, tuple[int, int]]:
+        """The first row and the size of the group of equal pictures that a row is in, where it is in one."""
+        return {row: (group.rows[0], len(group.rows)) for group in self.duplicates for row in group.rows}
 
     def embed_query(
         self,

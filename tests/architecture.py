@@ -20,11 +20,13 @@ ROWS = {
     "Building": {"imgret.build"},
     "Measuring": {"imgret.evaluate", "imgret.course"},
     "Searching and fetching": {"imgret.search", "imgret.explain", "imgret.projection", "imgret.hub"},
+    "Near duplicates": {"imgret.duplicates"},
     "The index, where both roads meet": {"imgret.index"},
     "The two stores": {"imgret.pixels", "imgret.vectors"},
     "Libraries and metrics": {"imgret.library", "imgret.metrics", "imgret.pixels.sketches"},
     "Pictures, encoders and settings": {
         "imgret.images",
+        "imgret.alignment",
         "imgret.encoders",
         "imgret.settings",
         "imgret.pixels.sketch_layout",

@@ -136,7 +136,7 @@ def test_a_file_of_the_server_cannot_be_named_in_a_request(server):
 
 def test_events_of_the_page_are_no_public_endpoints(client):
     named = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(named) == {"/search_pixels", "/search_clip", "/compare", "/library"}
+    assert set(named) == {"/search_pixels", "/search_clip", "/compare", "/library", "/duplicates"}
 
 
 def test_the_page_for_programs_says_what_each_parameter_is_and_what_is_answered(server):

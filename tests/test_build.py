@@ -110,13 +110,15 @@ def test_building_again_adds_what_the_index_of_an_earlier_release_lacks(library,
     with monkeypatch.context() as earlier:
         earlier.setattr("imgret.index.MAP", "not-yet.npy")
         earlier.setattr("imgret.index.EVALUATION", "not-yet.json")
+        earlier.setattr("imgret.index.DUPLICATES", "neither.json")
         build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
     old = Index.open(tmp_path / "index", cache=cache)
-    assert (old.map, old.evaluation) == (None, None)
+    assert (old.map, old.evaluation, old.duplicates) == (None, None, None)
     assert locate(old, old.embeddings[0]) is None
     old.close()
     new = build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache)
     assert new.evaluation["queries"] == 40
+    assert new.duplicates == ()
     assert (new.map[0] == np.arange(40)).all()
     assert encoder.pictures == 40
 

@@ -1,5 +1,6 @@
 """Errors: a user's are sentences in both languages, and a bug is logged, numbered and never taken for one of theirs."""
 
+import ast
 import pickle
 import re
 import subprocess
@@ -12,7 +13,9 @@ from imgret.encoders import EncoderError
 from imgret.errors import ImgretError, Sentence
 from imgret.search import SearchError
 from imgret.ui.i18n import translated
+from imgret.ui.vietnamese import VIETNAMESE
 from tests.conftest import QUERIES, ROOT, serving
+from tests.sentences import fields, made_sentences, template_of, templates
 
 TIGER = QUERIES / "tiger.webp"
 BUGS = """
@@ -26,6 +29,20 @@ imgret.pixels.exact.PixelIndex.nearest = broken
 imgret.vectors.store.VectorStore.query = broken
 """
 IN_A_HANDLER = BUGS + "imgret.ui.endpoints.Endpoints.by_all = broken\n"
+
+
+def test_every_error_gives_its_template_and_not_a_finished_text():
+    finished = [where for where, call in made_sentences() if isinstance(template_of(call), ast.JoinedStr)]
+    assert finished == []
+
+
+def test_every_sentence_has_its_vietnamese_with_the_same_values():
+    used = templates()
+    assert len(used) > 100
+    assert [f"{where}: {template}" for template, where in used.items() if template not in VIETNAMESE] == []
+    assert [template for template in VIETNAMESE if template not in used] == []
+    for template, vietnamese in VIETNAMESE.items():
+        assert fields(vietnamese) <= fields(template), template
 
 
 def test_a_sentence_is_translated_with_the_sentences_in_it():

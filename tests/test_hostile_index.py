@@ -191,6 +191,25 @@ def test_figures_that_are_none_are_refused(folder, content):
     refused(folder)
 
 
+@pytest.mark.parametrize(
+    "groups",
+    [
+        "[]",
+        '{"groups": [{"kind": "near", "rows": [0]}]}',
+        '{"groups": [{"kind": "near", "rows": [1, 0]}]}',
+        '{"groups": [{"kind": "near", "rows": [0, 100000]}]}',
+        '{"groups": [{"kind": "near", "rows": [-1, 0]}]}',
+        '{"groups": [{"kind": "near", "rows": [0, 1]}, {"kind": "near", "rows": [1, 2]}]}',
+        '{"groups": [{"kind": "alike", "rows": [0, 1]}]}',
+        '{"groups": [{"kind": "near", "rows": [0, true]}]}',
+    ],
+)
+def test_groups_of_duplicates_that_are_none_are_refused(folder, groups):
+    (data_of(folder) / "duplicates.json").write_text(groups)
+    signed(folder)
+    refused(folder)
+
+
 def rewritten(folder, change):
     path = data_of(folder) / "records.arrow"
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()

@@ -1,9 +1,10 @@
-"""The build road: `build_index` turns a library into an index in four stages.
+"""The build road: `build_index` turns a library into an index in five stages.
 
     extract_features           pixel vector, thumbnail and embedding of each new picture, into the feature cache
     assemble                   matrices, thumbnails and records, in the order of the library
     write_search_structures    pixel index, Chroma collection with its recall audit, map, exported encoder
     write_evaluation           precision, mAP and recall of all five methods
+    write_duplicates           the groups of equal and nearly equal pictures
 
 An engine runs the first stage: threads of this process, or Ray (ray.py). All stages write below `.building` in the
 index folder. At the end the new manifest replaces the old one. A process that is killed leaves either the old index or
@@ -38,6 +39,7 @@ from PIL import Image
 
 from imgret import index as layout
 from imgret.build.features import FeatureCache, FeatureExtractor, ImageFeatures, Outcome
+from imgret.duplicates import MAX_PICTURES, find_duplicates
 from imgret.encoders import (
     Encoder,
     EncoderError,
@@ -249,7 +251,7 @@ def _build(
             )
             if compiling is not None:
                 compiling.wait()
-            _evaluate_draft(work, manifest, for_build, draft, progress)
+            _finish_draft(work, manifest, for_build, draft, progress)
             shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
             os.rename(draft, folder / data)
             manifest = replace(manifest, data=data, files=layout.list_files(folder, data))
@@ -271,12 +273,14 @@ def _collection_before(folder: Path) -> list[str]:
     return [location.collection] if location else []
 
 
-def _evaluate_draft(
-    work: Path, manifest: Manifest, for_build: "_BuildEncoder", draft: Path, progress: Progress
-) -> None:
-    """Adds the results of `imgret evaluate` to the draft. Then nothing of it is open: Windows would not move it."""
+def _finish_draft(work: Path, manifest: Manifest, for_build: "_BuildEncoder", draft: Path, progress: Progress) -> None:
+    """Adds the results of `imgret evaluate` and the duplicates to the draft.
+
+    Then nothing of it is open: Windows would not move it.
+    """
     with closing(Index(work, manifest, work)) as unfinished:
         write_evaluation(Retriever(unfinished, lambda: for_build.encoder), draft, progress)
+        write_duplicates(unfinished, draft, progress)
 
 
 def in_threads(library: ImageLibrary, extractor: FeatureExtractor) -> Generator[Outcome]:
@@ -383,6 +387,15 @@ def write_evaluation(retriever: Retriever, draft: Path, progress: Progress) -> N
     except EvaluationError:
         return
     (draft / layout.EVALUATION).write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
+
+
+def write_duplicates(index: Index, draft: Path, progress: Progress) -> None:
+    """Adds the groups of equal and nearly equal pictures to the folder, unless there are too many to look for them."""
+    if len(index) > MAX_PICTURES:
+        return
+    groups = find_duplicates(index, progress=lambda done, total: progress("duplicates", done, total))
+    found = {"groups": [{"kind": group.kind, "rows": group.rows} for group in groups]}
+    (draft / layout.DUPLICATES).write_text(json.dumps(found), encoding="utf-8")
 
 
 class _BuildEncoder:
@@ -499,7 +512,8 @@ def _finder(features: FeatureCache, old: Index | None) -> Callable[[str], ImageF
 def _identity(rows: list[Row], encoder: str, pixel_size: int) -> str:
     """A hash of all that the data of an index depends on."""
     # It includes the names of files that earlier releases did not write, so that a rebuild adds them.
-    identity = hashlib.sha256(repr((layout.FORMAT, layout.MAP, layout.EVALUATION, encoder, pixel_size)).encode())
+    kind = (layout.FORMAT, layout.MAP, layout.EVALUATION, layout.DUPLICATES, encoder, pixel_size)
+    identity = hashlib.sha256(repr(kind).encode())
     for row in rows:
         identity.update(repr((row.entry, row.content)).encode("utf-8", "surrogateescape"))
     return identity.hexdigest()[:16]

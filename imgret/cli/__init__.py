@@ -10,10 +10,22 @@ from typing import Any
 from uuid import uuid4
 
 import imgret
-from imgret.cli import build, cache, compare_encoders, deploy, encoders, evaluate, info, publish, search, serve
+from imgret.cli import (
+    build,
+    cache,
+    compare_encoders,
+    deploy,
+    duplicates,
+    encoders,
+    evaluate,
+    info,
+    publish,
+    search,
+    serve,
+)
 from imgret.errors import ImgretError
 
-COMMANDS = (build, search, info, evaluate, serve, publish, deploy, encoders, compare_encoders, cache)
+COMMANDS = (build, search, info, duplicates, evaluate, serve, publish, deploy, encoders, compare_encoders, cache)
 """Each has `add(commands)`, which adds its parser, with the function that runs it as the default of `run`."""
 
 

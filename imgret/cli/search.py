@@ -39,6 +39,9 @@ def add(commands: Commands) -> None:
     command.add_argument("--part", metavar="L,T,R,B", default="", help="a part of --image: four fractions from 0 to 1")
     command.add_argument("--metric", choices=[*METRICS, "clip"], help="l2 by default for a picture alone, else clip")
     command.add_argument("-k", metavar="K", type=int, default=10, help="how many, 10 by default")
+    command.add_argument(
+        "--fold", action="store_true", help="one hit for equal and nearly equal pictures, with a number"
+    )
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help='print {"hits": [...]}, as the endpoints answer')
     form.add_argument("--csv", action="store_true", help="print comma-separated values with a header")
@@ -63,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
         answer: dict[str, Any] = {"queries": answers} if several else {"hits": answers[0]["hits"]}
         print(json.dumps(answer, ensure_ascii=False))
     elif options.csv:
-        print(_as_csv(found, several), end="")
+        print(_as_csv(found, several, options.fold), end="")
     else:
         for query, hits in found:
             _print_table(hits, f"{query}:" if several else None)
@@ -113,7 +116,14 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
         image = crop(load_image(path), options.part)
     if metric == "clip":
         return retriever.find_by_clip(
-            image, options.text, options.negative, options.weight, options.labels, options.k, like=options.like
+            image,
+            options.text,
+            options.negative,
+            options.weight,
+            options.labels,
+            options.k,
+            like=options.like,
+            fold=options.fold,
         )
     if not pictured:
         raise ImgretError(
@@ -126,25 +136,27 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
             "The metric {metric} compares pictures alone; leave --text, --not and --label out, or take --metric clip.",
             metric=metric,
         )
-    return retriever.find_by_pixels(image, metric, options.k, like=options.like)
+    return retriever.find_by_pixels(image, metric, options.k, like=options.like, fold=options.fold)
 
 
 def _print_table(hits: "list[Hit]", title: str | None) -> None:
     if title is not None:
         print(title)
     for hit in hits:
-        texts = "  ".join(map(printable, (hit.id, hit.label, hit.caption)))
+        same = f"(+{hit.duplicates})" if hit.duplicates else ""
+        texts = "  ".join(map(printable, (hit.id, hit.label, hit.caption, same)))
         print(f"{hit.rank:>3}  {hit.score:>14.6f}  {texts}".rstrip())
 
 
-def _as_csv(found: "list[tuple[str | None, list[Hit]]]", several: bool) -> str:
+def _as_csv(found: "list[tuple[str | None, list[Hit]]]", several: bool, fold: bool) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*(("query",) if several else ()), *COLUMNS])
+    columns = (*COLUMNS, "duplicates") if fold else COLUMNS
+    writer.writerow([*(("query",) if several else ()), *columns])
     for query, hits in found:
         for hit in hits:
             values = hit.as_dict()
-            writer.writerow([*((query,) if several else ()), *(values[column] for column in COLUMNS)])
+            writer.writerow([*((query,) if several else ()), *(values[column] for column in columns)])
     return text.getvalue()
 
 

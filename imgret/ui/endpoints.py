@@ -12,9 +12,10 @@ from gradio.data_classes import FileData
 from gradio.utils import get_function_description, get_function_params
 from PIL import Image
 
+from imgret.duplicates import MAX_PICTURES, DuplicateGroup
 from imgret.encoders import EncoderError
 from imgret.images import load_image
-from imgret.search import METHODS, SearchResult
+from imgret.search import METHODS, SearchError, SearchResult
 from imgret.startup import ReadyIndex, Startup
 from imgret.ui.crop import FULL_IMAGE, crop
 from imgret.ui.examples import QUERIES
@@ -50,7 +51,7 @@ class Endpoints:
 
     def publish(self) -> None:
         """Makes the endpoints of the Blocks that are being built."""
-        for function in (self.search_pixels, self.search_clip, self.compare, self.library):
+        for function in (self.search_pixels, self.search_clip, self.compare, self.library, self.duplicates):
             says, _, answers = get_function_description(function)
             described = f"{says} Answers {' '.join(answers)}"
             endpoint = gr.events.api(
@@ -141,6 +142,33 @@ class Endpoints:
             "origin": ready.origin,
             "notice": ready.notice,
         }
+
+    def duplicates(self) -> dict[str, Any]:
+        """Says which pictures of the library are equal or nearly equal: resized, recompressed, cropped a little,
+        brighter, or in a frame.
+
+        Returns:
+            {"groups": [{"kind", "ids"}], "library", "notice"}; kind is "exact" where all have the same content or the
+            same decoded pixels, else "near".
+        """
+        ready = self.start.wait()
+        groups = self.duplicate_groups(ready)
+        return {
+            "groups": [group.as_dict() for group in groups],
+            "library": ready.retriever.index.manifest.library.name,
+            "notice": ready.notice,
+        }
+
+    def duplicate_groups(self, ready: ReadyIndex) -> tuple[DuplicateGroup, ...]:
+        """The groups of equal pictures. Raises SearchError where nobody could wait until they are found."""
+        index = ready.retriever.index
+        if index.duplicates is None and len(index) > MAX_PICTURES:
+            raise SearchError(
+                "The library has {count} pictures, too many to look for duplicates while somebody waits; imgret "
+                "duplicates does.",
+                count=len(index),
+            )
+        return ready.retriever.duplicates
 
     def query(self, ready: ReadyIndex, value: Any, part: Any = FULL_IMAGE) -> Query | None:
         """What the page's picture field holds; a thumbnail that the page showed is that picture of the library. `part`

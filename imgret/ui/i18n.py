@@ -79,6 +79,10 @@ class Words:
     by_label: str
     map: str
     map_lead: str
+    duplicates: str
+    duplicates_lead: str
+    duplicates_none: str
+    duplicates_kinds: Mapping[str, str]
     course: str
     course_text: str
     privacy: str
@@ -177,6 +181,10 @@ EN = Words(
     map="Map of the library",
     map_lead="Pictures that CLIP takes for similar lie close to each other. Click one to search for more like it; the "
     "ring is where the query belongs.",
+    duplicates="Near duplicates",
+    duplicates_lead="**{groups}** groups of pictures that are the same, or nearly: {pictures} pictures in all.",
+    duplicates_none="No two pictures of this library are the same, or nearly.",
+    duplicates_kinds={"exact": "equal", "near": "nearly equal"},
     course="The course in short",
     course_text="""**1. The task.** *Image retrieval*: from a query picture (**input**: a query image and an image
 library) to the pictures that are similar to it (**output**: a list, best first).
@@ -192,8 +200,8 @@ All are in the package `imgret`, under these names.
 **3.2 Advanced retrieval.** 3.2.1 A *pretrained deep learning model*, CLIP, turns each picture into an embedding,
 `get_single_image_embedding()`; *Chroma*, a vector database, finds the nearest.""",
     privacy="An uploaded picture is used for your search and deleted within two hours. Nothing is sent anywhere else.",
-    programs="""Four endpoints answer JSON: `/search_pixels`, `/search_clip`, `/compare` and `/library`. *Use via API*, at
-the foot of the page, says what each takes. These programs run as they stand.""",
+    programs="""Five endpoints answer JSON: `/search_pixels`, `/search_clip`, `/compare`, `/library` and `/duplicates`. *Use
+via API*, at the foot of the page, says what each takes. These programs run as they stand.""",
     programs_mcp="""A language model asks by MCP, with the tools `search_text`, `search_picture`, `search_pixels`,
 `compare` and `library`. It gives a picture as a public URL, as a `data:` URL, as the path that an upload answered, or as
 the id of a hit.""",
@@ -287,6 +295,10 @@ VI = Words(
     map="Bản đồ thư viện",
     map_lead="Những hình mà CLIP cho là giống nhau nằm gần nhau. Bấm vào một hình để tìm những hình giống nó; vòng tròn "
     "là chỗ của hình truy vấn.",
+    duplicates="Hình trùng nhau",
+    duplicates_lead="**{groups}** nhóm hình giống hệt hoặc gần như giống hệt nhau, gồm {pictures} hình.",
+    duplicates_none="Thư viện này không có hai hình nào giống hệt hoặc gần như giống hệt nhau.",
+    duplicates_kinds={"exact": "giống hệt", "near": "gần giống hệt"},
     course="Tóm tắt khoá học",
     course_text="""**1. Giới thiệu bài toán.** *Truy vấn hình ảnh (Images Retrieval)*: từ hình ảnh truy vấn (**Input**:
 hình ảnh truy vấn Query Image và bộ dữ liệu Images Library) đến những hình tương tự (**Output**: danh sách hình ảnh, giống
@@ -303,8 +315,8 @@ Tất cả có trong gói `imgret`, dưới đúng những tên này.
 **3.2 Chương trình truy vấn ảnh nâng cao.** 3.2.1 Một *pretrained deep learning model*, CLIP, biến mỗi hình thành vector đặc
 trưng, `get_single_image_embedding()`; *chromadb*, một vector database, tìm những vector gần nhất.""",
     privacy="Hình bạn đưa vào chỉ dùng để tìm và bị xoá trong vòng hai giờ. Không có gì được gửi đi nơi khác.",
-    programs="""Bốn endpoint trả về JSON: `/search_pixels`, `/search_clip`, `/compare` và `/library`. *Use via API*, ở cuối
-trang, cho biết mỗi endpoint nhận gì. Những chương trình này chạy được y như đã in.""",
+    programs="""Năm endpoint trả về JSON: `/search_pixels`, `/search_clip`, `/compare`, `/library` và `/duplicates`. *Use via
+API*, ở cuối trang, cho biết mỗi endpoint nhận gì. Những chương trình này chạy được y như đã in.""",
     programs_mcp="""Mô hình ngôn ngữ hỏi qua MCP, với các công cụ `search_text`, `search_picture`, `search_pixels`,
 `compare` và `library`. Nó đưa một hình bằng URL công khai, bằng URL `data:`, bằng đường dẫn mà máy chủ trả về khi tải lên,
 hoặc bằng id của một kết quả.""",

@@ -10,6 +10,7 @@ from gradio.blocks import Block
 from imgret.index import Index
 from imgret.projection import locate
 from imgret.search import METHODS, SearchError
+from imgret.ui.duplicates_section import DuplicatesSection
 from imgret.ui.endpoints import Endpoints
 from imgret.ui.handlers import gradio_handler
 from imgret.ui.i18n import WORDS
@@ -69,6 +70,7 @@ class LibraryTab:
                 buttons=["fullscreen"],
                 elem_id="library-map",
             )
+            duplicates = DuplicatesSection(endpoints, localized)
             localized(gr.Markdown, {"value": lambda words: f"## {words.evaluation}"})
             lead = gr.Markdown("", elem_classes="small")
             with gr.Row():
@@ -98,6 +100,7 @@ class LibraryTab:
                 buttons=[],
                 elem_id="evaluation-by-label",
             )
+        duplicates.wire(self.tab, language)
         where: list[Block] = [language, label, number]
         browsed: list[Block] = [number, status, self.pictures]
         figures: list[Block] = [lead, plot, table]

@@ -1,0 +1,191 @@
+"""Says how alike two small pictures are, if one of them may be a part of the other, as after a crop or in a frame.
+
+A picture is compared with windows of the other one: a coarse grid of windows first, and where one of them is close,
+the window is moved and scaled until it fits best (Lucas and Kanade, 1981; here four parameters and brightness).
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+SIDE, FINE, COARSE = 64, 48, 16
+"""The sides of the squares that are given, of those that are compared in the end, as a window of a picture is less
+sharp than a whole one, and of those that the grid of windows is tried on.
+"""
+
+CENTRED = (1.0, 0.91, 0.83, 0.75)
+SHIFTED = (0.95, 0.9)
+"""The sides of the windows that are tried, as fractions: those in the middle of the picture, whose height and width may
+differ, and those that touch an edge.
+"""
+
+SIGMA, NOISE = 1.9, 4.0
+"""How far around a point its details are compared, in points of the last squares; and how many grey levels are no
+detail but what a recompressed copy may differ in.
+"""
+
+ROUNDS = {32: 6, 64: 5}
+"""How often a window is moved, on squares of which side."""
+
+SMALLEST, LARGEST, FLAT = 0.6, 1.04, 3.0
+"""The smallest and the largest window that is believed, as fractions of a side; and the standard deviation of grey
+levels below which a square shows nothing that could be compared.
+"""
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike two squares are, 1 for equal ones: `colours` is the correlation of all values of the squares, `details`
+    that of their grey levels without what is coarser than a twenty-fifth of a side, and as strong everywhere.
+    """
+
+    colours: float
+    details: float
+
+
+def squares_of(vectors: npt.NDArray[np.uint8], side: int) -> Array:
+    """Pixel vectors (n, 3 side^2) as squares (n, 3, SIDE, SIDE)."""
+    squares = vectors.reshape(-1, side, side, 3).transpose(0, 3, 1, 2).astype(np.float32)
+    return squares if side == SIDE else _resampled(squares, _interval(0, 1, side, SIDE))
+
+
+def coarse_likeness(wholes: Array, parts: Array) -> tuple[Array, npt.NDArray[np.int64]]:
+    """The correlation of each of `wholes` (n, 3, SIDE, SIDE) with the best window of the one of `parts` beside it, and
+    the number of that window.
+    """
+    whole = _unit(_resampled(wholes, _interval(0, 1, SIDE, COARSE)))
+    best, found = np.full(len(wholes), -1, np.float32), np.zeros(len(wholes), np.int64)
+    for number, (top, left, height, width) in enumerate(_windows()):
+        rows, columns = _interval(top, height, SIDE, COARSE), _interval(left, width, SIDE, COARSE)
+        said = np.einsum("nd,nd->n", whole, _unit(_resampled(parts, rows, columns)))
+        better = said > best
+        best[better], found[better] = said[better], number
+    return best, found
+
+
+def likeness(whole: Array, part: Array, window: int) -> Likeness:
+    """How alike `whole` (3, SIDE, SIDE) is to the best window of `part`, near the one of that number or near all of it.
+
+    Where brightness was cut off at white, the grid's best window can be one from which the right one is not reached.
+    """
+    return max((_likeness(whole, part, _windows()[number]) for number in {0, window}), key=lambda found: found.details)
+
+
+def _likeness(whole: Array, part: Array, window: tuple[float, float, float, float]) -> Likeness:
+    top, left, height, width = window
+    for side, rounds in ROUNDS.items():
+        shrink = _interval(0, 1, SIDE, side)
+        target, source = (_resampled(square.mean(axis=0), shrink) for square in (whole, part))
+        top, left, height, width = _fitted(target, source, (top, left, height, width), rounds)
+    shown = _resampled(whole, _interval(0, 1, SIDE, FINE))
+    seen = _resampled(part, _averages(top, height, SIDE, FINE), _averages(left, width, SIDE, FINE))
+    # What of a window lies outside of the picture says nothing.
+    rows, columns = _within(top, height), _within(left, width)
+    if min(height, width) < SMALLEST or max(height, width) > LARGEST:
+        return Likeness(-1, -1)
+    a, b = shown[:, rows][:, :, columns], seen[:, rows][:, :, columns]
+    if min(a.mean(axis=0).std(), b.mean(axis=0).std()) < FLAT:
+        return Likeness(-1, -1)
+    fine_a, fine_b = (_details(x.mean(axis=0)) for x in (a, b))
+    return Likeness(_correlation(a, b), _correlation(fine_a, fine_b))
+
+
+def _fitted(
+    target: Array, source: Array, window: tuple[float, float, float, float], rounds: int
+) -> tuple[float, float, float, float]:
+    """The window of `source` (s, s), near the given one, that shows `target` (s, s) best."""
+    side = len(target)
+    at = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
+    down, across = np.gradient(source)
+    top, left, height, width = window
+    y, x, h, w = top + height / 2, left + width / 2, height, width
+    for _ in range(rounds):
+        rows, columns = _points(y - h / 2, h, side), _points(x - w / 2, w, side)
+        seen, dy, dx = (rows @ values @ columns.T for values in (source, down, across))
+        terms = np.stack([dy, dy * at[:, None], dx, dx * at, -target, -np.ones_like(target)]).reshape(6, -1)
+        step = np.linalg.lstsq(terms @ terms.T + 1e-3 * np.eye(6), -terms @ seen.ravel(), rcond=None)[0]
+        moved = np.clip(step[:4] / side, -0.1, 0.1)
+        y, h, x, w = y + moved[0], h + moved[1], x + moved[2], w + moved[3]
+        h, w = float(np.clip(h, 0.5, 1.2)), float(np.clip(w, 0.5, 1.2))
+        y, x = float(np.clip(y, 0.2, 0.8)), float(np.clip(x, 0.2, 0.8))
+    return y - h / 2, x - w / 2, h, w
+
+
+@cache
+def _windows() -> tuple[tuple[float, float, float, float], ...]:
+    """Top, left, height and width of the windows that are tried, as fractions."""
+    centred = [((1 - h) / 2, (1 - w) / 2, h, w) for h in CENTRED for w in CENTRED if abs(h - w) < 0.17]
+    edges = [
+        ((1 - s) * y / 2, (1 - s) * x / 2, s, s)
+        for s in SHIFTED
+        for y in range(3)
+        for x in range(3)
+        if (y, x) != (1, 1)
+    ]
+    return (*centred, *edges)
+
+
+@cache
+def _interval(start: float, length: float, old: int, new: int) -> Array:
+    """`_averages`, for intervals that are asked for again and again."""
+    return _averages(start, length, old, new)
+
+
+def _averages(start: float, length: float, old: int, new: int) -> Array:
+    """A matrix (new, old) that averages `old` values over `new` equal parts of an interval, given as fractions."""
+    if length * old < new:  # an enlargement interpolates
+        return _points(start, length, old, new)
+    edges = np.clip((start + length * np.arange(new + 1) / new) * old, 0, old)
+    cell = np.arange(old)
+    shares = np.clip(np.minimum(edges[1:, None], cell + 1) - np.maximum(edges[:-1, None], cell), 0, None)
+    return np.asarray(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-6), np.float32)
+
+
+def _points(start: float, length: float, old: int, new: int | None = None) -> Array:
+    """A matrix (new, old) that interpolates `old` values at the middles of `new` parts of an interval."""
+    new = new or old
+    places = (start + length * (np.arange(new) + 0.5) / new) * old - 0.5
+    distances = np.abs(np.clip(places, 0, old - 1)[:, None] - np.arange(old))
+    return np.clip(1 - distances, 0, None).astype(np.float32)
+
+
+def _within(start: float, length: float) -> npt.NDArray[np.bool_]:
+    """Which of the points of an interval lie in the picture."""
+    places = start + length * (np.arange(FINE) + 0.5) / FINE
+    return (places > -0.5 / FINE) & (places < 1 + 0.5 / FINE)
+
+
+def _resampled(squares: Array, rows: Array, columns: Array | None = None) -> Array:
+    return np.asarray(rows @ squares @ (rows if columns is None else columns).T, np.float32)
+
+
+def _details(grey: Array) -> Array:
+    """Grey levels without what is coarser than a twenty-fifth of a side, over how much they vary around: the texture
+    within a shape counts as much as its outline, which many shapes share.
+    """
+    rows, columns = (_blur(n) for n in grey.shape)
+    fine = grey - rows @ grey @ columns.T
+    return np.asarray(fine / np.sqrt(rows @ fine**2 @ columns.T + NOISE**2), np.float32)
+
+
+@cache
+def _blur(side: int) -> Array:
+    """A matrix (side, side) that averages around each value, by a Gaussian of `SIGMA`."""
+    at = np.arange(side)
+    weights = np.exp(-((at[:, None] - at) ** 2) / (2 * SIGMA**2))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _unit(values: Array) -> Array:
+    """Each row without its mean, and of norm 1."""
+    rows = values.reshape(len(values), -1)
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+
+def _correlation(a: Array, b: Array) -> float:
+    return float((_unit(a[None]) @ _unit(b[None]).T)[0, 0])

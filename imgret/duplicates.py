@@ -1,0 +1,190 @@
+"""Groups the equal and the nearly equal pictures of an index: candidates by their embeddings, confirmed by pixels.
+
+Each picture is compared with its `NEAREST` nearest by the embeddings. Their cosines are made a block of rows at a time
+and not kept, so N pictures of d dimensions take N^2 d multiplications, but memory for one block only.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from imgret.alignment import Array, coarse_likeness, likeness, squares_of
+from imgret.index import Index
+
+NEAREST, LEAST_COSINE = 8, 0.3
+"""How many of the nearest of each picture are its candidates, and how near they must be. Both are generous, so that
+they do not depend on the encoder: the pixels decide.
+"""
+
+LEAST_COARSE, LEAST_COLOURS, LEAST_DETAILS = 0.75, 0.9, 0.8
+"""What confirms a pair, as `imgret.alignment` measures it. The last two lie between the right and the wrong pairs of
+one half of the photographs of `python -m benchmarks.duplicates`, which measures them on the other half.
+"""
+
+BLOCK_BYTES, PAIRS = 64 * 2**20, 512
+"""How much of the cosines is in memory at a time, and how many pairs of pictures."""
+
+MAX_PICTURES = 20_000
+"""Above, a build does not look for groups, nor does the page: the time grows with the square of the number."""
+
+Rows = npt.NDArray[np.int64]
+Progress = Callable[[int, int], None]
+"""Called with (done, total) rows."""
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Pictures that are the same, two at least, in the order of the index.
+
+    `kind` is "exact" where all have equal content or equal decoded pixels, else "near". `rows` are those of the index.
+    """
+
+    kind: Literal["exact", "near"]
+    ids: tuple[str, ...]
+    rows: tuple[int, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The group as the command line and the endpoint give it."""
+        return {"kind": self.kind, "ids": list(self.ids)}
+
+
+def duplicates_of(index: Index) -> tuple[DuplicateGroup, ...]:
+    """The groups that the build found, or else those that `find_duplicates` finds."""
+    if index.duplicates is None:
+        return find_duplicates(index)
+    ids = index.column("id")
+    return tuple(DuplicateGroup(kind, tuple(ids[row] for row in rows), rows) for kind, rows in index.duplicates)
+
+
+def find_duplicates(
+    index: Index, *, mirrored: bool = False, progress: Progress = lambda done, total: None
+) -> tuple[DuplicateGroup, ...]:
+    """The groups of (nearly) equal pictures of `index`, by their first rows.
+
+    Two pictures are in a group if a chain of confirmed pairs leads from one to the other. `mirrored` takes a picture
+    and its mirror image for the same, too, which takes about twice as long.
+    """
+    return grouped(index.column("id"), *_pairs_of(index, mirrored, progress))
+
+
+def grouped(ids: list[str], equal: Rows, near: Rows) -> tuple[DuplicateGroup, ...]:
+    """The connected components of pairs of rows (n, 2), of which `equal` are the exact ones."""
+    exact, component = _components(len(ids), equal), _components(len(ids), np.concatenate([equal, near]))
+    members: dict[int, list[int]] = {}
+    for row in map(int, np.unique(np.concatenate([equal.ravel(), near.ravel()]))):
+        members.setdefault(component[row], []).append(row)
+    return tuple(
+        DuplicateGroup(
+            "exact" if len({exact[row] for row in rows}) == 1 else "near",
+            tuple(ids[row] for row in rows),
+            tuple(rows),
+        )
+        for rows in members.values()
+    )
+
+
+def _components(count: int, pairs: Rows) -> list[int]:
+    """The first row of the component of each row."""
+    first = list(range(count))
+
+    def root(row: int) -> int:
+        while first[row] != row:
+            first[row] = first[first[row]]
+            row = first[row]
+        return row
+
+    for a, b in pairs.tolist():
+        low, high = sorted((root(a), root(b)))
+        first[high] = low
+    return [root(row) for row in range(count)]
+
+
+def near_pairs(
+    embeddings: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.uint8],
+    side: int,
+    *,
+    mirrored: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Rows:
+    """The confirmed pairs of rows (n, 2), the smaller row first, in order; `vectors` are squares of `side` pixels."""
+    found: set[tuple[int, int]] = set()
+    for a, b, _ in measured_pairs(embeddings, vectors, side, mirrored=mirrored, progress=progress):
+        found.add((a, b))
+    return np.array(sorted(found), np.int64).reshape(-1, 2)
+
+
+def measured_pairs(
+    embeddings: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.uint8],
+    side: int,
+    *,
+    mirrored: bool = False,
+    least: tuple[float, float] = (LEAST_COLOURS, LEAST_DETAILS),
+    progress: Progress = lambda done, total: None,
+) -> Iterator[tuple[int, int, tuple[float, float]]]:
+    """The pairs of rows whose colours and details are alike at least as `least` says, and how much they are."""
+    for start, candidates in _candidates(embeddings):
+        for first in range(0, len(candidates), PAIRS):
+            pairs = candidates[first : first + PAIRS]
+            a, b = (squares_of(np.asarray(vectors[pairs[:, column]]), side) for column in (0, 1))
+            for flipped in (b, b[..., ::-1]) if mirrored else (b,):
+                yield from _confirmed(pairs, a, flipped, least)
+        progress(start, len(embeddings))
+
+
+def _confirmed(
+    pairs: Rows, a: Array, b: Array, least: tuple[float, float]
+) -> Iterator[tuple[int, int, tuple[float, float]]]:
+    """Those of `pairs` of which one is like a part of the other."""
+    (in_b, windows_b), (in_a, windows_a) = coarse_likeness(a, b), coarse_likeness(b, a)
+    for i in np.flatnonzero(np.maximum(in_a, in_b) >= LEAST_COARSE):
+        found = likeness(a[i], b[i], windows_b[i]) if in_b[i] >= in_a[i] else likeness(b[i], a[i], windows_a[i])
+        if found.colours >= least[0] and found.details >= least[1]:
+            yield int(pairs[i, 0]), int(pairs[i, 1]), (found.colours, found.details)
+
+
+def _candidates(embeddings: npt.NDArray[np.float32]) -> Iterator[tuple[int, Rows]]:
+    """Pairs of rows (n, 2), the smaller one first, that are near by their embeddings: for each block of rows, where it
+    ends, and its pairs that were not in an earlier one.
+    """
+    count = len(embeddings)
+    nearest, step = min(NEAREST, count - 1), max(1, BLOCK_BYTES // (4 * count))
+    if nearest < 1:
+        return
+    for start in range(0, count, step):
+        cosines = embeddings[start : start + step] @ embeddings.T
+        rows = np.arange(len(cosines))
+        cosines[rows, rows + start] = -2
+        best = np.argpartition(-cosines, nearest - 1, axis=1)[:, :nearest]
+        near = np.take_along_axis(cosines, best, axis=1) >= LEAST_COSINE
+        pairs = np.stack([np.repeat(rows + start, nearest), best.ravel()], axis=1)[near.ravel()]
+        yield start + len(rows), np.unique(np.sort(pairs, axis=1), axis=0)
+
+
+def _pairs_of(index: Index, mirrored: bool, progress: Progress) -> tuple[Rows, Rows]:
+    """The equal and the near pairs of an index; of equal pictures, the first stands for all of them."""
+    contents, equal = index.column("content"), []
+    first: dict[Any, int] = {}
+    sizes = list(zip(index.column("width"), index.column("height"), strict=True))
+    for row, content in enumerate(contents):
+        # A thumbnail depends on nothing but the decoded pixels; a lossless copy in another format has the same.
+        decoded = (sizes[row], hashlib.sha256(index.thumbnail(row) + index.pixels.vectors[row].tobytes()).digest())
+        same = first.get(content, first.get(decoded, row))
+        first.setdefault(content, same)
+        first.setdefault(decoded, same)
+        if same != row:
+            equal.append((same, row))
+    kept = np.setdiff1d(np.arange(len(index)), [row for _, row in equal])
+    near = near_pairs(
+        np.asarray(index.embeddings[kept]) if equal else index.embeddings,
+        np.asarray(index.pixels.vectors[kept]) if equal else index.pixels.vectors,
+        index.manifest.pixel_size,
+        mirrored=mirrored,
+        progress=progress,
+    )
+    return np.array(equal, np.int64).reshape(-1, 2), kept[near]
