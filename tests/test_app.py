@@ -74,17 +74,17 @@ def test_library_says_what_is_searched(client, retriever):
     manifest = retriever.index.manifest
     assert answer["count"] == len(retriever.index)
     assert answer["labels"] == dict(manifest.labels)
-    assert (answer["encoder"], answer["languages"], answer["pixel_size"]) == ("starter", ["en"], 64)
+    assert (answer["encoder"], answer["languages"], answer["pixel_size"]) == ("starter", ["en", "vi"], 64)
     assert answer["recall"]["recall"] == manifest.recall.recall
     assert "the folder" in answer["origin"]
 
 
 def test_a_clamped_k_and_a_foreign_text_are_noticed(server, retriever):
     count = len(retriever.index)
-    _, answer = ask(server, "/search_clip", [None, "một con mèo", None, 0.5, None, 9999])  # no pictures are fetched
+    _, answer = ask(server, "/search_clip", [None, "кошка", None, 0.5, None, 9999])  # no pictures are fetched
     assert len(answer["hits"]) == count
     assert f"k is {count}" in answer["notice"]
-    assert "English only" in answer["notice"]
+    assert "English and Vietnamese only" in answer["notice"]
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_a_build_says_first_what_it_took_and_left_out(imgret, small_library, tmp
 
 
 def test_notices_reach_the_command_line(imgret, index_folder):
-    for text, says in [("con hổ", "reads English only"), ("word " * 100, "cut after 75 tokens")]:
+    for text, says in [("тигр", "reads English and Vietnamese only"), ("word " * 200, "cut after 126 tokens")]:
         found = imgret("search", index_folder, "--text", text, "-k", 1, "--json")
         assert len(json.loads(found.stdout)["hits"]) == 1
         assert re.search(says, found.stderr)

@@ -120,18 +120,19 @@ def test_an_encoder_other_than_the_one_of_the_index_is_refused(retriever):
 
 
 def test_notices_are_warnings_for_those_who_import(retriever):
-    with pytest.warns(SearchWarning, match="reads English only"):
-        retriever.by_clip(text="con hổ", k=1)
-    with pytest.warns(SearchWarning, match="text is longer than the encoder reads; it was cut after 75 tokens"):
-        retriever.by_clip(text="word " * 76, k=1)
-    with pytest.warns(SearchWarning, match="negative text is longer"):
-        retriever.by_clip(text="a tiger", negative="word " * 76, k=1)
+    with pytest.warns(SearchWarning, match="reads English and Vietnamese only"):
+        retriever.by_clip(text="тигр", k=1)
+    with pytest.warns(SearchWarning, match="text is longer than the encoder reads; it was cut after 126 tokens"):
+        retriever.by_clip(text="word " * 127, k=1)
+    with pytest.warns(SearchWarning, match="text is longer"):
+        retriever.by_clip(text="a tiger", negative="word " * 127, k=1)
     with pytest.warns(SearchWarning, match=r"so k is \d+"):
         retriever.by_pixels(TIGER, k=10**6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert retriever.find_by_clip(text="word " * 75, k=1).notice is None
-        assert "English only" in retriever.find_by_clip(text="chó", k=1).notice
+        assert retriever.find_by_clip(text="word " * 126, k=1).notice is None
+        assert retriever.find_by_clip(text="con hổ", k=1).notice is None
+        assert "English and Vietnamese only" in retriever.find_by_clip(text="虎", k=1).notice
 
 
 def test_a_folder_of_labels_is_a_label(retriever):
