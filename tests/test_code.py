@@ -60,7 +60,7 @@ def test_the_javascript_snippet_runs_as_printed(server, tmp_path, expected):
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize(
     ("language", "tab", "scheme", "width"),
-    [("en", "From a program", "light", 1280), ("vi", "Từ chương trình", "dark", 800)],
+    [("en", "Code", "light", 1280), ("vi", "Mã", "dark", 800)],
 )
 def test_the_page_prints_the_snippets_with_the_address_at_which_it_is_seen(server, language, tab, scheme, width):
     seen = server.replace("127.0.0.1", "localhost")

@@ -13,6 +13,7 @@ from imgret.images import load_image
 from imgret.metrics import LARGER_IS_CLOSER
 from imgret.search import METHODS, Retriever
 from imgret.ui.examples import read_examples
+from imgret.ui.i18n import WORDS
 from imgret.ui.map_picture import BORDER, SIDE
 from tests.browser import CHROMIUM, open_browser
 from tests.conftest import QUERIES, ROOT, serving
@@ -134,8 +135,8 @@ def test_an_uploaded_picture_is_searched_and_one_that_is_none_is_an_error(page, 
     assert page.get_by_text("There is nothing to search for").count() == 0
 
 
-def test_a_text_is_searched_among_some_labels_and_an_empty_form_is_an_error(page, retriever):
-    tab(page, 1)
+def test_a_text_is_searched_among_some_labels_and_an_empty_form_is_an_error(visit, retriever):
+    page = visit("/?tab=clip")
     page.locator("#clip-search").click()
     page.get_by_text("There is nothing to search for").wait_for()
     page.locator("#clip-text textarea, #clip-text input").fill("a red flower")
@@ -308,7 +309,6 @@ def test_the_link_of_a_search_is_copied_at_the_space_s_own_host_also_from_within
 def test_the_page_speaks_vietnamese_where_the_browser_asks_for_it_and_switches(visit, retriever, tmp_path):
     page = visit(locale="vi-VN")
     page.get_by_text("Truy vấn hình ảnh dùng các toán cơ bản").wait_for()
-    page.get_by_text("những hình giống nhất sẽ hiện ra ở đây").wait_for()
     page.get_by_text("545 hình ảnh từ").wait_for()
     page.wait_for_function("document.documentElement.lang === 'vi'")
     page.get_by_text("Bình phương từng chênh lệch").wait_for()
@@ -320,10 +320,10 @@ def test_the_page_speaks_vietnamese_where_the_browser_asks_for_it_and_switches(v
     page.locator("#clip-query input[type=file]").set_input_files(tmp_path / "page.png")
     page.get_by_text("không phải là hình đọc được").first.wait_for()
     page.locator("#language").get_by_text("English").click()
-    page.get_by_role("tab", name="Basic metrics").click()
+    page.get_by_role("tab", name="Pixels").click()
     page.get_by_text("Squares each difference first").wait_for()
     page.get_by_text("10 best of 545 pictures").first.wait_for()
-    visit("/?lang=vi").get_by_role("tab", name="Truy vấn cơ bản").wait_for()
+    visit("/?lang=vi").get_by_role("tab", name="Điểm ảnh").wait_for()
 
 
 def test_an_address_that_somebody_else_wrote_puts_nothing_but_words_on_the_page(visit):
@@ -454,3 +454,53 @@ def test_on_a_phone_the_results_of_a_click_are_on_the_screen(visit, scheme):
     page.screenshot(path=SCREENSHOTS / f"phone-{scheme}.png")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("#pixel-hits .thumbnail-item img").first.bounding_box()["y"] < 744
+
+
+SHARED = {
+    "a text": "?tab=clip&text=an+elephant",
+    "all of a form": "?tab=clip&text=an+elephant&negative=a+bird&label=animals%2Fmammals&k=3&weight=0.3",
+    "a picture of the library": "?tab=pixels&method=l1&id=animals%2Fbirds%2Fostrich.webp&k=4",
+}
+
+
+@pytest.mark.parametrize("address", SHARED.values(), ids=SHARED.keys())
+def test_a_shared_search_stays_as_it_is_for_seconds_and_over_a_reload(visit, address):
+    page = visit("/" + address)
+    hits = "#clip-hits img" if "tab=clip" in address else "#pixel-hits img"
+    seen = []
+    for again in range(2):
+        if again:
+            page.reload()
+        page.locator(hits).first.wait_for(timeout=20_000)
+        page.wait_for_timeout(5000)
+        seen.append((page.locator(hits).count(), parse_qs(urlsplit(page.url).query)))
+        if "text" in address:
+            assert page.locator("#clip-text textarea, #clip-text input").first.input_value() == "an elephant"
+    wanted = parse_qs(address.removeprefix("?"))
+    assert seen[0] == seen[1]
+    assert seen[0][0] == int(wanted.get("k", ["10"])[0])
+    assert {name: value for name, value in seen[0][1].items() if name in wanted} == wanted
+
+
+def test_hits_are_there_at_first_sight_in_each_tab_and_the_address_stays_bare(visit):
+    page = visit("/")
+    page.locator("#pixel-hits img").first.wait_for(timeout=20_000)
+    page.wait_for_timeout(3000)
+    assert page.locator("#pixel-hits img").count() == 10
+    assert "example" not in page.url
+    page.get_by_role("tab", name="CLIP").click()
+    page.locator("#clip-hits img").first.wait_for(timeout=20_000)
+
+
+@pytest.mark.parametrize("width", [390, 320])
+@pytest.mark.parametrize("language", ["vi", "en"])
+def test_a_phone_shows_all_five_tabs_without_a_menu(visit, width, language):
+    page = visit(f"/?lang={language}", width=width, height=844)
+    page.locator("#pixel-hits img").first.wait_for(timeout=20_000)
+    tabs = page.get_by_role("tab").filter(visible=True)
+    assert [tab.inner_text() for tab in tabs.all()] == [
+        getattr(WORDS[language], f"{name}_tab") for name in ("pixels", "clip", "compare", "library", "code")
+    ]
+    assert not page.locator(".overflow-menu button").first.is_visible()
+    assert all(0 <= tab.bounding_box()["x"] < width for tab in tabs.all())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -61,7 +61,7 @@ class ClipTab(Tab):
             [text, self.picture],
             **INTERNAL_EVENT,
         ).then(None, js="() => document.querySelector('#clip-search').click()", api_visibility="private")
-        self.form = [text, negative, weight, self.labels, k]
+        self.form, self.text = [text, negative, weight, self.labels, k], text
         self.cleared_on_example = (text, negative)
         self.outputs = self._results.outputs
         self.hits = [self._results.hits]
@@ -85,12 +85,14 @@ class ClipTab(Tab):
     def address(self, *form: Any) -> dict[str, str]:
         text, negative, weight, labels, k = form
         given = {"text": text or "", "negative": negative or "", "label": "|".join(labels or ()), "k": str(k)}
-        return {name: value for name, value in given.items() if value} | ({} if weight == 0.5 else {"w": str(weight)})
+        return {name: value for name, value in given.items() if value} | (
+            {} if weight == 0.5 else {"weight": str(weight)}
+        )
 
     def from_address(self, parameters: Mapping[str, str], *form: Any) -> list[Any]:
         text, negative, weight, labels, k = form
         try:
-            weight = min(1.0, max(0.0, float(parameters.get("w", weight))))
+            weight = min(1.0, max(0.0, float(parameters.get("weight", parameters.get("w", weight)))))
         except ValueError:
             weight = 0.5
         labels = parameters["label"].split("|") if "label" in parameters else labels

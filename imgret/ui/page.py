@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -19,7 +20,7 @@ from imgret.images import ImageError
 from imgret.search import SearchError
 from imgret.settings import Settings
 from imgret.startup import ReadyIndex, Startup
-from imgret.ui.address import LANGUAGE_TO_ADDRESS, TO_ADDRESS, copy_script
+from imgret.ui.address import LANGUAGE_TO_ADDRESS, OURS, TO_ADDRESS, copy_script
 from imgret.ui.clip_tab import ClipTab
 from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
@@ -56,7 +57,11 @@ ONLY_IF = """(...given) => {
   if (!(%s)) throw new Error('There is nothing to ask for.');
   return given;
 }"""
-ADDRESSED = "/[?&](example|id|text)=/.test(window.location.search)"
+CHANGED = """((now, before) => {
+  (window.seenPictures ??= {})['%s'] = now;
+  return now !== before;
+})(%s, window.seenPictures?.['%s'] ?? '')"""
+"""Whether the picture of a tab is another one than when its field last changed; what never had one has not changed."""
 PART_SHOWN = "() => document.dispatchEvent(new Event('part'))"
 
 
@@ -144,7 +149,6 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
             gradio_handler(page.follow),
             page.inputs,
             page.outputs,
-            js=ONLY_IF % ADDRESSED,
             **INTERNAL_EVENT,
             **SEARCH_QUEUE,
         )
@@ -229,7 +233,7 @@ class _Page:
             try:
                 return {tab.part: FULL_IMAGE} | self._found(tab, language, given | {tab.part: FULL_IMAGE})
             except ImageError as error:  # or the browser shows a broken picture above the hits of the one before
-                gr.Warning(notice(str(error), language))
+                gr.Warning(notice(error.sentence, language))
                 return {tab.picture: None} | self._emptied(tab, language, given)
 
         def enter(language: str, *values: Any) -> Changes:
@@ -248,7 +252,8 @@ class _Page:
         self._on(gallery.select, tab, pick, f"{active} === '{tab.name}'", [*fields, *tab.cleared_on_example])
         # What is the latest picture was set and searched for by an answer. Not `input` or `clear`: when a picture is
         # taken away, they come with the one that was there.
-        self._on(tab.picture.change, tab, change_picture, f"{own} !== {latest} || {own} === ''", fields)
+        changed = CHANGED % (tab.name, own, tab.name)
+        self._on(tab.picture.change, tab, change_picture, f"{changed} && ({own} !== {latest} || {own} === '')", fields)
         # Gradio takes no `input` from a script.
         self._on(tab.part.change, tab, search, another)
         self._on(tab.triggers, tab, search)
@@ -289,15 +294,22 @@ class _Page:
         return f"given[{self.inputs.index(field)}]"
 
     def follow(self, request: gr.Request, language: str, *values: Any) -> Changes:
-        """Runs the search that the address of the page names."""
+        """Runs the search that the address of the page names; without one, shows the hits of the example of the day."""
         parameters = {name: str(value) for name, value in request.query_params.items()}
         path = self._named(parameters)
-        if path is None and not parameters.get("text"):  # there is no example of that name
-            return {self._latest: gr.skip()}
         tab, given = self._tab(parameters.get("tab")), self._given(values)
         form = dict(zip(tab.form, tab.from_address(parameters, *(given[field] for field in tab.form)), strict=True))
-        found = form | self._at(tab, language, path, given | form, parameters.get("part", FULL_IMAGE))
-        return found | {self._choice: gr.Tabs(selected=tab.name), self._active: tab.name}
+        opened = form | {self._choice: gr.Tabs(selected=tab.name), self._active: tab.name}
+        if path is not None or (tab.text is not None and form[tab.text]):
+            return opened | self._at(tab, language, path, given | form, parameters.get("part", FULL_IMAGE))
+        if parameters.keys() & {"example", "id", "text"}:  # there is no such example, or the text is empty
+            return opened
+        if parameters.keys() & set(OURS):  # a tab or a form, and nothing to search for
+            return opened
+        of_the_day = self._examples[date.today().toordinal() % len(self._examples)]
+        found = self._at(tab, language, str(of_the_day.path), given)
+        # Neither the address nor the tab: the visitor may have gone to another one by now.
+        return {field: value for field, value in found.items() if field is not self._address}
 
     def again(self, language: str, *values: Any) -> Changes:
         """The content of all tabs in another language."""

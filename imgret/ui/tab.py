@@ -30,6 +30,7 @@ class Tab(ABC):
         part: the part of it to search with.
         form: the other fields that a search depends on.
         cleared_on_example: the fields of the form that are emptied when an example is chosen.
+        text: the field for words, of a tab that takes them.
         outputs: the components that a search fills.
         hits: the galleries among the outputs; a click on a hit searches for more like it.
         triggers: the events that start a search.
@@ -41,6 +42,7 @@ class Tab(ABC):
     part: gr.Textbox
     form: list[Block]
     cleared_on_example: tuple[Block, ...] = ()
+    text: Block | None = None
     outputs: list[Block]
     hits: list[gr.Gallery]
     triggers: list[Any]
