@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test rehearsal install install-dev chromium
+.PHONY: run test quick rehearsal install install-dev chromium
 
 # What is installed has the versions of the lock; `make test LOCK=` takes the newest that pyproject.toml admits.
 LOCK ?= requirements.lock
@@ -16,6 +16,14 @@ test: install-dev chromium
 	$(BIN)/ruff format --check .
 	for platform in linux darwin win32; do $(BIN)/mypy --platform $$platform || exit 1; done
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# What a change usually breaks, without browser, servers, Hub, Ray and hostile input.
+QUICK = imports errors metrics search images library evaluate vectors startup app encoders explain projection
+quick: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist loadfile --durations=5 $(QUICK:%=tests/test_%.py)
 
 # The life of a Space, with a Hub on loopback, in a virtual environment of its own.
 rehearsal: install-dev

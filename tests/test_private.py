@@ -42,7 +42,11 @@ import imgret
 from pathlib import Path
 from imgret.encoders import export_encoder, load_encoder
 from PIL import Image
-export_encoder(load_encoder("starter"), Path(sys.argv[2] + "-exported"), [Image.new("RGB", (9, 9))], ["a text"])
+from tests.models import small_model_folder
+folder = Path(sys.argv[2] + "-model")
+folder.mkdir()
+model = load_encoder(small_model_folder(folder, "clip", []))
+export_encoder(model, Path(sys.argv[2] + "-exported"), [Image.new("RGB", (9, 9))], ["a text"])
 """,
     "parquet": """
 import imgret, datasets

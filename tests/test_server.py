@@ -90,7 +90,7 @@ def fill(chroma, index_folder, cache):
 
 
 def found(retriever, **query):
-    return [(hit.id, round(hit.score, 6)) for hit in retriever.by_clip(**query)]
+    return [(hit.id, round(hit.score, 4)) for hit in retriever.by_clip(**query)]
 
 
 def said(call):
