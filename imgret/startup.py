@@ -389,7 +389,7 @@ class Startup:
         return Health("ready", None, True)
 
     def wait(self, progress: Callable[[str, int, int | None], None] | None = None) -> ReadyIndex:
-        """Waits for the first index that can be searched; `progress` is called meanwhile. Raises StartError."""
+        """Waits for the first index that can be searched; `progress` is called meanwhile. Raises StartupError."""
         while not self._something.wait(timeout=0.2):
             if progress is not None:
                 progress(*self.stage)

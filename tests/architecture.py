@@ -43,9 +43,18 @@ Two roads meet in the index, a folder with all that a search needs:
 - **Building**, offline and once: library → `build_index` → index.
 - **Searching**, online, for each query: query → `Retriever` → index → hits. It reads no data set and imports no torch.
 
-Each row below imports only from the rows under it. Progress travels down as a callback. The doors read the settings and
-hand them down as arguments. `tests/test_imports.py` checks the rows and makes sure that this page is current;
-`python -m tests.architecture > docs/architecture.md` writes it from the rows and the first lines of the modules.
+A build has four stages, functions of `imgret/build/pipeline.py`: `extract_features` decodes and embeds, `assemble`
+writes the rows, `write_search_structures` adds pixel index, vectors and map, `write_evaluation` searches the draft
+and measures it. Then the manifest names the new data.
+
+A click on an example goes through `_Page` in `imgret/ui/page.py` to the search tab that was used last, and from there
+through `Endpoints`, which answers for the page, for programs and for the MCP tools alike, to `Retriever`. `respond`
+adds the thumbnails.
+
+Each numbered section below imports only from the sections under it. Progress is a callback that is handed down.
+`app.py` and the commands read the settings and hand them down as arguments. `tests/test_imports.py` checks the rows
+and makes sure that this page is current; `python -m tests.architecture > docs/architecture.md` writes it from the
+rows and the first lines of the modules.
 """
 TAIL = """\
 ## Where to add
@@ -55,7 +64,10 @@ TAIL = """\
 | a metric | Its function and its entry in `METRICS` in `imgret/metrics.py`, and in `LARGER_IS_CLOSER` if a larger score is better. Its key for small libraries in `imgret/pixels/exact.py`, its bound and key for large ones in `imgret/pixels/sketches.py`. Its terms in `imgret/explain.py`, its name in `Metric` in `imgret/ui/endpoints.py`, its texts in `imgret/ui/i18n.py`. |
 | an encoder | Any open_clip model works by its URI, without code. Another kind is a subclass of `Encoder` (`imgret/encoders/base.py`) in a module of its own in `imgret/encoders/`, and a branch in `load_encoder` that recognises its URI. |
 | a tab | A search tab is a subclass of `Tab` (`imgret/ui/tab.py`) in a module of its own in `imgret/ui/`. `build_page` in `imgret/ui/page.py` creates it and lists it for `_Page`, which connects its events. Its texts go to `imgret/ui/i18n.py`. |
-| a kind of source | A reader beside the others in `imgret/library/`, which yields an `Entry` for each picture, and a branch in `ImageLibrary.load` that recognises the source. |
+| a tab that does not search | A class in a module of its own, as `imgret/ui/code_tab.py`, created in `build_page`. |
+| a command | A module in `imgret/cli/` with `add` and `run`, in the tuple `COMMANDS` of `imgret/cli/__init__.py`, and a section in `docs/cli.md`. |
+| an error sentence | `raise SomeError("... {name} ...", name=name)`, a class below `ImgretError`, never an f-string; its Vietnamese under the same template in `imgret/ui/vietnamese.py`. |
+| a kind of source | A reader beside the others in `imgret/library/`, which yields an `Entry` for each picture, and a branch in `ImageLibrary.load` (`imgret/library/loading.py`) that recognises the source. |
 | a stage of the build | A function in `imgret/build/pipeline.py`, and the name of its file in the layout at the top of `imgret/index.py`. |
 | a setting | A field of `Settings` in `imgret/settings.py`. |
 """  # noqa: E501

@@ -29,7 +29,9 @@ MAX_ROWS = 1000
 """The most rows that one task reads; a task that fails starts again."""
 
 READER_CPUS, ACTOR_CPUS = 0.2, 0.8
-"""Shares of a core for an actor and a reader. If actors took whole cores, no reader would ever run."""
+"""How much of a core a reader and an actor reserve. Together they fit on one; an actor with a whole core would leave
+none for readers.
+"""
 
 RETRIES = 3
 """How often a batch is tried again after its actor died; a picture that kills every actor must not do so for ever.

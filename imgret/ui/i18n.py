@@ -1,4 +1,4 @@
-"""The texts of the page and of its errors, in English and Vietnamese."""
+"""The texts of the page, in English and Vietnamese."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The Vietnamese of every sentence that a user can be told, by its English template."""
+"""The Vietnamese of errors and notices, by their English templates."""
 
 VIETNAMESE = {
     # Searching.
