@@ -35,7 +35,7 @@ install-dev: $(VENV)/installed-dev
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	sed -e '/^#/d' -e '/--hash/d' -e 's/ *\\$$//' requirements.lock > $(VENV)/constraints.txt
-	@echo "Installing into $(VENV): 1.2 GB on the disk."
+	@echo "Installing into $(VENV): 1.3 GB on the disk."
 	$(BIN)/pip install --progress-bar on --editable . $(CONSTRAINTS)
 	touch $@
 
