@@ -63,8 +63,8 @@ class ClipReason:
     """Which regions of a hit carry its similarity.
 
     `drops` (rows, cols) float64 is how much the similarity falls when that region of the hit is covered: positive where
-    it carries the similarity, negative where it speaks against it. `score` is the similarity of the uncovered
-    thumbnail.
+    it carries the similarity, negative where it speaks against it. `score` is the similarity that the hit was found
+    with.
     """
 
     drops: Values
@@ -121,8 +121,10 @@ def explain_clip(retriever: Searchable, vector: npt.NDArray[np.float32], id: str
     # The vectors of some encoders depend slightly on their batch, by as much as a drop.
     together = len(pictures) if encoder.exact_in_batches else 1
     parts = [encoder.embed_images(pictures[i : i + together]) for i in range(0, len(pictures), together)]
-    scores = np.concatenate(parts).astype(np.float64) @ vector.astype(np.float64)
-    return ClipReason((scores[0] - scores[1:]).reshape(grid, grid), float(scores[0]))
+    query = vector.astype(np.float64)
+    scores = np.concatenate(parts).astype(np.float64) @ query
+    stored = retriever.index.embeddings[retriever.row_of(id)].astype(np.float64)
+    return ClipReason((scores[0] - scores[1:]).reshape(grid, grid), float(stored @ query))
 
 
 def heat_map(

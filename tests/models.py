@@ -60,6 +60,23 @@ def small_model_folder(folder: Path, name: str, texts: list[str]) -> str:
     return f"local-dir:{folder}"
 
 
+def train_word_pieces(folder, texts):
+    """A word-piece tokenizer as BERT and MiniLM have it, learned from the captions."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    library = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    library.normalizer, library.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    library.decoder = decoders.WordPiece()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    library.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=900, special_tokens=specials))
+    library.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=library, **named).save_pretrained(folder)
+
+
 def train_tokenizer(folder, texts):
     """A sentence-piece tokenizer of the kind that T5, Gemma and XLM-RoBERTa have, learned from the captions."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers

@@ -147,7 +147,14 @@ PAIRS = [  # English, Vietnamese, and a word of the caption or label of a right 
 ]
 
 
-@pytest.mark.parametrize(("english", "vietnamese", "word"), PAIRS)
+NOT_FOUND = [("a dog", "con chó", "dog|puppy|dingo"), ("a butterfly", "con bướm", "butterfly|monarch")]
+"""Asked for like the pairs above, and missed: a dingo is the seventh hit and a butterfly none of the first twenty."""
+MISSED = [
+    pytest.param(*pair, marks=pytest.mark.xfail(strict=True, reason="the starter misses it")) for pair in NOT_FOUND
+]
+
+
+@pytest.mark.parametrize(("english", "vietnamese", "word"), [*PAIRS, *MISSED])
 def test_a_text_in_either_language_finds_a_right_picture_among_the_first_three(retriever, english, vietnamese, word):
     for text in (english, vietnamese):
         hits = retriever.by_clip(text=text, k=3)

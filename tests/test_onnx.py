@@ -19,7 +19,7 @@ from imgret.encoders.clip import ClipEncoder
 from imgret.encoders.export import export_encoder
 from imgret.encoders.onnx import OnnxEncoder, without_padding
 from imgret.encoders.tokens import load_tokenizer
-from tests.models import SMALL_MODELS, small_model_folder, train_tokenizer
+from tests.models import SMALL_MODELS, small_model_folder, train_tokenizer, train_word_pieces
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TEXTS = ["a dog", "Con mèo đen nằm trên ghế.", "", "🐈‍⬛ 🇻🇳", "word " * 300, "a" * 500, "Schr&ouml;dinger&#39;s cat"]
@@ -218,10 +218,11 @@ def test_clips_tokenizer_gives_open_clips_ids(many_texts, clean, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"clean": "canonicalize"}, {"clean": "lower", "strip_sep_token": True}])
-def test_library_tokenizers_give_open_clips_ids(original, captions, many_texts, tmp_path, options):
+@pytest.mark.parametrize("train", [train_word_pieces, train_tokenizer], ids=["word-piece", "sentence-piece"])
+def test_library_tokenizers_give_open_clips_ids(original, captions, many_texts, tmp_path, train, options):
     from open_clip.tokenizer import HFTokenizer
 
-    train_tokenizer(tmp_path, captions)
+    train(tmp_path, captions)
     theirs = HFTokenizer(str(tmp_path), context_length=20, **options)
     encoder = ClipEncoder("test", original.model, theirs, original.model_config, "cpu")
     ours = load_tokenizer(tmp_path, export._write_tokenizer(encoder, tmp_path))

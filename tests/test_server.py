@@ -90,7 +90,7 @@ def fill(chroma, index_folder, cache):
 
 
 def found(retriever, **query):
-    return [(hit.id, round(hit.score, 4)) for hit in retriever.by_clip(**query)]
+    return [(hit.id, round(hit.score, 6)) for hit in retriever.by_clip(**query)]
 
 
 def said(call):
@@ -287,10 +287,11 @@ def test_queries_go_on_over_a_restart_and_say_so_when_it_takes_too_long(chroma, 
     queries = [{"text": text, "k": 5} for text in ("a bird", "a red flower", "sails on the sea")]
     before = [found(retriever, **query) for query in queries]
     monkeypatch.setattr("imgret.vectors.server_collection.PATIENCE_SECONDS", 60)
-    patient = Retriever(Index.open(index_folder, chroma.url, cache=cache), retriever.encoder)
+    # A retriever each: texts that are asked together share a batch, which moves the last digits of their vectors.
+    patient = [Retriever(Index.open(index_folder, chroma.url, cache=cache), retriever.encoder) for _ in queries]
     with ThreadPoolExecutor(3) as pool:
         stop = time.monotonic() + 3
-        asking = [pool.submit(ask_until, patient, query, stop) for query in queries]
+        asking = [pool.submit(ask_until, one, query, stop) for one, query in zip(patient, queries, strict=True)]
         time.sleep(0.5)
         chroma.kill()
         chroma.start()
@@ -369,6 +370,22 @@ def test_two_builds_of_the_same_content_at_once_write_it_once(chroma, monkeypatc
     monkeypatch.setattr(looked_too_early, lambda *_: False)
     VectorStore.write(server, "imgret-both", "d", rows, [None] * 1500)
     assert chroma.names() == ["imgret-both"]
+
+
+def test_an_owner_whose_note_another_build_overwrites_is_noted_again(chroma, monkeypatch):
+    rows, server = unit_rows(20), ChromaServer(chroma.url)
+    VectorStore.write(server, "imgret-noted", "a", rows, [None] * 20)
+    collection = chroma.client().get_collection("imgret-noted", embedding_function=None)
+    note, overwritten = collection.metadata, []
+
+    def overwrite(_):
+        if not overwritten:
+            overwritten.append(collection.modify(metadata=note))
+
+    monkeypatch.setattr("imgret.vectors.server_collection.time.sleep", overwrite)
+    VectorStore.write(server, "imgret-noted", "b", rows, [None] * 20)
+    noted = json.loads(chroma.client().get_collection("imgret-noted", embedding_function=None).metadata["imgret"])
+    assert (overwritten, noted["owners"]) == ([None], ["a", "b"])
 
 
 def test_a_collection_that_is_not_the_index_s_is_a_sentence_and_is_left_alone(chroma, index_folder, cache, brief):

@@ -465,6 +465,8 @@ class _BuildEncoder:
             return self._open_exported() if self._runs_exported else encoder
         if self.exported is None:
             encoder = load_encoder(self._given, cache=self._cache)
+            if not can_export(encoder):
+                return encoder
             export_encoder(encoder, self._folder, *_samples(self._library))
         return self._open_exported()
 

@@ -302,9 +302,7 @@ class _Page:
         opened = form | {self._choice: gr.Tabs(selected=tab.name), self._active: tab.name}
         if path is not None or (tab.text is not None and form[tab.text]):
             return opened | self._at(tab, language, path, given | form, parameters.get("part", FULL_IMAGE))
-        if parameters.keys() & {"example", "id", "text"}:  # there is no such example, or the text is empty
-            return opened
-        if parameters.keys() & set(OURS):  # a tab or a form, and nothing to search for
+        if parameters.keys() & set(OURS):  # a form with nothing to search for, or an example that there is not
             return opened
         of_the_day = self._examples[date.today().toordinal() % len(self._examples)]
         found = self._at(tab, language, str(of_the_day.path), given)

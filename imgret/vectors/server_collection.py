@@ -6,6 +6,7 @@ written under a draft name, counted and audited, and renamed last: a reader neve
 
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
@@ -31,6 +32,8 @@ DRAFT = "-draft"
 ANSWER_SECONDS, PATIENCE_SECONDS = 10.0, 4.0
 """How long a query may take, and how long to retry while the server is away; a restart takes less."""
 BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS = 120.0, 60.0
+OWNER_SECONDS = 0.2
+"""How long after noting an owner to look whether another build has overwritten the note."""
 
 _METADATA_KEY = "imgret"
 
@@ -243,7 +246,8 @@ class ServerCollection:
 
     def add_owner(self, owner: str) -> None:
         """Notes that `owner` uses the collection."""
-        self.ask(lambda client: self._add_owner(self._get(client), owner))
+        while self.ask(lambda client: self._add_owner(self._get(client), owner)):
+            time.sleep(OWNER_SECONDS)
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -279,12 +283,15 @@ class ServerCollection:
             raise self._unlike("imgret did not write it, and leaves it alone")
         return note
 
-    def _add_owner(self, collection: Any, owner: str) -> None:
-        # Chroma replaces metadata as a whole, so of two who do this in the same moment one may be lost: hence when the
-        # writing begins and when it is done.
+    def _add_owner(self, collection: Any, owner: str) -> bool:
+        """Adds `owner` to the note of `collection`. Returns whether it was missing."""
+        # Chroma replaces metadata as a whole, so of two who do this in the same moment one may be lost: hence
+        # `add_owner` looks again.
         note = self._note_of(collection)
-        if owner not in note.owners:
-            collection.modify(metadata=replace(note, owners=(*note.owners, owner)).as_metadata())
+        if owner in note.owners:
+            return False
+        collection.modify(metadata=replace(note, owners=(*note.owners, owner)).as_metadata())
+        return True
 
     def _unlike(self, reason: str, /, **values: object) -> VectorError:
         return VectorError(

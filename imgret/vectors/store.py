@@ -154,6 +154,7 @@ class VectorStore:
                 draft.create(owner, embeddings, labels, progress)
                 audit = draft.tune_ef_search(partial(cls(draft, len(embeddings)).audit, embeddings))
                 if draft.rename(name):
+                    final.add_owner(owner)
                     return audit
             final.add_owner(owner)
             return final.tune_ef_search(partial(cls(final, len(embeddings)).audit, embeddings))
