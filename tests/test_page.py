@@ -363,7 +363,9 @@ def test_an_answer_is_saved_as_json_and_as_csv(page, retriever):
 
 def test_a_hit_is_explained_by_terms_that_add_up_to_its_score_and_by_occlusion(page, retriever):
     example(page, "tiger.webp").click()
-    third = retriever.by_pixels(TIGER, "l2", 10)[2]
+    hits = retriever.by_pixels(TIGER, "l2", 10)
+    third = hits[2]
+    wait_for_hits(page, "pixel-hits", shown_as(hits, "l2"))  # the first ones were there before the click
     page.locator("#pixel-why label").nth(2).click()
     page.get_by_text(f"the root of that is the score, {third.score:,.0f}").wait_for()
     page.get_by_text(f"Together they are {third.score**2:,.0f}").wait_for()
