@@ -1,14 +1,15 @@
 """Measures search quality: precision@k and mAP by label for all five methods, recall@k from captions to pictures."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from imgret.errors import ImgretError
-from imgret.search import METHODS, Retriever
+from imgret.metrics import METRICS, best_first
+from imgret.search import EMBEDDING_METHODS, METHODS, Retriever
 
 PRECISIONS = (1, 5, 10)
 RECALLS = (1, 5, 10)
@@ -45,13 +46,15 @@ def evaluate(
     retriever: Retriever,
     queries: int | None = None,
     progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None,
+    methods: Sequence[str] = METHODS,
 ) -> Evaluation:
     """Searches with each labelled picture, or with `queries` of them, drawn with a fixed seed; the query is left out.
 
     Rankings are complete and exact: the metrics on all pixel vectors, the cosine on all embeddings. The recall audit
     measures what Chroma misses of them. A hit is right if it shares a label with the query. Average precision is the
     mean of the precision at each rank that holds such a hit. Each caption is a query, also where a picture has
-    several: its recall@k is 1 if its own picture is among the first k. Raises EvaluationError.
+    several: its recall@k is 1 if its own picture is among the first k. `methods` may also name those of
+    `EMBEDDING_METHODS`. Raises EvaluationError.
     """
     if queries is not None and queries < 1:
         raise EvaluationError("The number of queries is {queries}; it must be at least 1.", queries=queries)
@@ -61,9 +64,9 @@ def evaluate(
     shared = [any(len(rows_of[label]) > 1 for label in each) for each in labels]
     alone = sum(map(bool, labels)) - sum(shared)
     rows = _sample(np.flatnonzero(shared), queries)
-    methods: dict[str, dict[str, float]] = {}
+    measured: dict[str, dict[str, float]] = {}
     by_label: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
-    for method in METHODS if len(rows) else ():
+    for method in methods if len(rows) else ():
         blocks = []
         for start in range(0, len(rows), _BLOCK):
             progress(f"evaluate {method}", start, len(rows))
@@ -72,13 +75,13 @@ def evaluate(
             blocks.append(_figures(np.take_along_axis(_relevant(labels, rows_of, block, len(index)), ranking, axis=1)))
         progress(f"evaluate {method}", len(rows), len(rows))
         figures = np.vstack(blocks)
-        methods[method] = _named_means(figures)
+        measured[method] = _named_means(figures)
         for name, its_rows in rows_of.items():
             if (mine := np.isin(rows, its_rows)).any():
                 by_label[name][method] = _named_means(figures[mine])
     pairs = [(row, text) for row, each in enumerate(index.words("caption", "all_captions")) for text in each]
     asked, captions = _caption_recall(retriever, pairs, queries, progress)
-    if not methods and captions is None:
+    if not measured and captions is None:
         raise EvaluationError(
             "No picture of the index has a label or a caption, so there is nothing to measure answers against."
         )
@@ -86,7 +89,7 @@ def evaluate(
         language: _caption_recall(retriever, pairs, queries, progress)[1] or {}
         for language, pairs in _captions_by_language(retriever).items()
     }
-    return Evaluation(len(rows), alone, methods, captions, dict(by_label), asked, by_language)
+    return Evaluation(len(rows), alone, measured, captions, dict(by_label), asked, by_language)
 
 
 def _captions_by_language(retriever: Retriever) -> dict[str, list[tuple[int, str]]]:
@@ -114,6 +117,10 @@ def _others_best_first(retriever: Retriever, method: str, rows: Rows) -> Rows:
     index = retriever.index
     if method == "clip":
         ranking = np.argsort(-(index.embeddings[rows] @ index.embeddings.T), axis=1, kind="stable")
+    elif method in EMBEDDING_METHODS:
+        metric = EMBEDDING_METHODS[method]
+        scores = [METRICS[metric](index.embeddings[row], index.embeddings) for row in rows]
+        ranking = np.stack([best_first(each, metric) for each in scores])
     else:
         ranking, _ = index.pixels.search_many(index.pixels.vectors[rows], method, len(index))
     return ranking[ranking != rows[:, None]].reshape(len(rows), -1)

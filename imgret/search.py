@@ -23,10 +23,15 @@ from imgret.errors import ImgretError, Sentence, repr_short
 from imgret.images import ImageSource, PixelVector, load_image, pixel_vector
 from imgret.index import Index
 from imgret.library import Record, composed
-from imgret.metrics import METRICS
+from imgret.metrics import METRICS, best_first
 
 METHODS = (*METRICS, "clip")
 """The five methods by name, in the order they are shown."""
+
+EMBEDDING_METHODS = {"clip-l1": "l1", "clip-l2": "l2", "clip-correlation": "correlation"}
+"""The other metrics on embeddings, by the names of the methods. On unit vectors `clip-l2` ranks as `clip` does, as
+|a - b|^2 = 2 - 2 a.b.
+"""
 
 MAX_TEXT = 2000
 
@@ -223,6 +228,39 @@ class Retriever:
             return self._nearest(vector, k, wanted)
 
         return SearchResult(self._best(ask, k, itself, fold), notice=Sentence.joined(*notices))
+
+    def by_embedding(
+        self,
+        image: ImageSource | None = None,
+        metric: str = "cosine",
+        k: int = 10,
+        *,
+        like: str | None = None,
+        fold: bool = False,
+    ) -> list[Hit]:
+        """The `k` pictures nearest to `image` by one of the four metrics on embeddings, best first; exact.
+
+        All embeddings are compared, by the formulas of `imgret.metrics`. On unit vectors L2 and cosine rank alike.
+        `like` and `fold` are as for `by_pixels`. Raises SearchError, ImageError, EncoderError.
+        """
+        return _warned(self.find_by_embedding(image, metric, k, like=like, fold=fold))
+
+    def find_by_embedding(
+        self,
+        image: ImageSource | None = None,
+        metric: str = "cosine",
+        k: int = 10,
+        *,
+        like: str | None = None,
+        fold: bool = False,
+    ) -> SearchResult:
+        """`by_embedding`, with the number of rows scanned, and with a notice where that warns."""
+        notices = [self._k_notice(k), self._release_notice]
+        metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
+        scores = METRICS[metric](self._clip_query(image, None, None, 0, itself), self.index.embeddings)
+        order = best_first(scores, metric)
+        hits = self._best(lambda k: (order[:k], scores[order[:k]]), k, itself, fold)
+        return SearchResult(hits, len(scores), Sentence.joined(*notices))
 
     def _nearest(
         self, vector: npt.NDArray[np.float32], k: int, labels: list[str] | None

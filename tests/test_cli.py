@@ -147,6 +147,15 @@ def test_the_cache_is_listed_and_cleared(tmp_path, imgret):
     assert "0.0 MB" in imgret("cache", IMGRET_CACHE=str(tmp_path / "nothing")).stdout
 
 
+def test_search_and_evaluate_take_the_metrics_on_embeddings(imgret, index_folder, retriever):
+    hits = json.loads(imgret("search", index_folder, "--image", TIGER, "--metric", "clip-l1", "--json").stdout)["hits"]
+    assert [hit["id"] for hit in hits] == [hit.id for hit in retriever.by_embedding(TIGER, "l1")]
+    asked = imgret("evaluate", index_folder, "--queries", 20, "--method", "clip", "--method", "clip-correlation")
+    assert [line.split()[0] for line in asked.stdout.splitlines()[2:4]] == ["clip", "clip-correlation"]
+    assert refused(imgret("evaluate", index_folder, "--method", "l3"), "no method l3")
+    assert refused(imgret("search", index_folder, "--text", "x", "--metric", "clip-l2"), "needs --image or --like")
+
+
 def test_evaluate_prints_a_row_a_method_and_the_captions(imgret, index_folder):
     printed = imgret("evaluate", index_folder, "--queries", 20).stdout
     assert [line.split()[0] for line in printed.splitlines()[2:7]] == ["l1", "l2", "cosine", "correlation", "clip"]

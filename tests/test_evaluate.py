@@ -43,6 +43,16 @@ def test_every_method_has_the_precision_and_map_of_its_definition(small):
         np.testing.assert_allclose(list(figures.values()), expected)
 
 
+def test_the_metrics_on_embeddings_are_measured_where_asked_for(small):
+    labels, embeddings = small.index.column("label"), small.index.embeddings
+    found = evaluate(small, methods=["clip", "clip-l1", "clip-l2", "clip-correlation"])
+    for method, metric in {"clip-l1": "l1", "clip-l2": "l2", "clip-correlation": "correlation"}.items():
+        expected = by_hand(lambda row, m=metric: best_first(METRICS[m](embeddings[row], embeddings), m), labels)
+        np.testing.assert_allclose(list(found.methods[method].values()), expected)
+    assert found.methods["clip-l2"] == found.methods["clip"]
+    assert found.methods["clip-l1"] != found.methods["clip"]
+
+
 def test_labels_average_to_the_whole(small):
     found = evaluate(small)
     assert list(found.by_label) == sorted(small.index.manifest.labels)

@@ -50,6 +50,32 @@ def test_clip_scores_are_cosines_of_the_combined_query(retriever, query):
         assert hit.score == pytest.approx(scores[retriever.index.row_of(hit.id)], abs=1e-5)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_hits_by_a_metric_on_embeddings_are_those_of_its_formula(retriever, metric):
+    query = retriever.encoder.embed_images([load_image(TIGER)])[0]
+    scores = METRICS[metric](query, retriever.index.embeddings)
+    expected = best_first(scores, metric)[:20]
+    hits = retriever.by_embedding(TIGER, metric, 20)
+    assert [hit.row for hit in hits] == expected.tolist()
+    np.testing.assert_allclose([hit.score for hit in hits], scores[expected], atol=1e-5)
+    row = hits[0].row
+    scores = METRICS[metric](retriever.index.embeddings[row], retriever.index.embeddings)
+    others = [other for other in best_first(scores, metric).tolist() if other != row]
+    assert [hit.row for hit in retriever.by_embedding(metric=metric, like=hits[0].id, k=3)] == others[:3]
+
+
+def test_l2_and_cosine_rank_unit_vectors_alike_and_l1_does_not(retriever):
+    ids = [retriever.index.record(row).id for row in range(0, 545, 5)]
+
+    def ranked(search):
+        return [[hit.row for hit in search(id)] for id in ids]
+
+    cosine = ranked(lambda id: retriever.by_embedding(metric="cosine", like=id))
+    assert ranked(lambda id: retriever.by_embedding(metric="l2", like=id)) == cosine
+    assert ranked(lambda id: retriever.by_clip(like=id)) == cosine
+    assert ranked(lambda id: retriever.by_embedding(metric="l1", like=id)) != cosine
+
+
 def test_the_tiger_finds_a_cat_by_clip(retriever):
     assert "tiger" in retriever.by_clip(image=TIGER, k=1)[0].caption.lower()
 

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 
 from imgret.cli.shared import Commands, ProgressBar, add_encoder_check, open_retriever
+from imgret.errors import ImgretError
 
 
 def add(commands: Commands) -> None:
@@ -12,16 +13,30 @@ def add(commands: Commands) -> None:
     command.set_defaults(run=run)
     command.add_argument("folder", metavar="FOLDER")
     command.add_argument("--queries", metavar="N", type=int, help="a sample of N queries instead of all pictures")
+    command.add_argument(
+        "--method",
+        dest="methods",
+        metavar="M",
+        action="append",
+        help="measure only this method; may be repeated, and be clip-l1, clip-l2 or clip-correlation, too",
+    )
     command.add_argument("--json", action="store_true")
     add_encoder_check(command)
 
 
 def run(options: argparse.Namespace) -> None:
     from imgret.evaluate import evaluate
+    from imgret.search import EMBEDDING_METHODS, METHODS
 
+    known = (*METHODS, *EMBEDDING_METHODS)
+    for method in options.methods or ():
+        if method not in known:
+            raise ImgretError(
+                "There is no method {method}; there are {methods}.", method=method, methods=", ".join(known)
+            )
     retriever = open_retriever(options.folder, options.encoder)
     with ProgressBar() as progress:
-        found = evaluate(retriever, options.queries, progress=progress)
+        found = evaluate(retriever, options.queries, progress, options.methods or METHODS)
     if options.json:
         print(json.dumps(asdict(found), ensure_ascii=False))
         return
@@ -30,10 +45,11 @@ def run(options: argparse.Namespace) -> None:
         f"{found.alone} more are the only ones of their label"
     )
     rows: list[tuple[str, dict[str, float]]] = list(found.methods.items())
+    width = max([12, *(len(method) + 1 for method in found.methods)])
     if rows:
-        print(f"{'':<12}" + "".join(f"{name:>14}" for name in rows[0][1]))
+        print(f"{'':<{width}}" + "".join(f"{name:>14}" for name in rows[0][1]))
     for method, figures in rows:
-        print(f"{method:<12}" + "".join(f"{value:>14.4f}" for value in figures.values()))
+        print(f"{method:<{width}}" + "".join(f"{value:>14.4f}" for value in figures.values()))
     if found.captions:
         recalls = ", ".join(f"{name} {value:.4f}" for name, value in found.captions.items())
         print(f"caption to picture: {recalls}, by {found.caption_queries} captions")

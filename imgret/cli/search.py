@@ -37,7 +37,11 @@ def add(commands: Commands) -> None:
         "--label", dest="labels", metavar="L", action="append", help="only pictures with this label; may be repeated"
     )
     command.add_argument("--part", metavar="L,T,R,B", default="", help="a part of --image: four fractions from 0 to 1")
-    command.add_argument("--metric", choices=[*METRICS, "clip"], help="l2 by default for a picture alone, else clip")
+    command.add_argument(
+        "--metric",
+        choices=[*METRICS, "clip", *(f"clip-{metric}" for metric in METRICS if metric != "cosine")],
+        help="l2 by default for a picture alone, else clip; clip-l1, say, is L1 on the embeddings",
+    )
     command.add_argument("-k", metavar="K", type=int, default=10, help="how many, 10 by default")
     command.add_argument(
         "--fold", action="store_true", help="one hit for equal and nearly equal pictures, with a number"
@@ -135,6 +139,10 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
         raise ImgretError(
             "The metric {metric} compares pictures alone; leave --text, --not and --label out, or take --metric clip.",
             metric=metric,
+        )
+    if metric.startswith("clip-"):
+        return retriever.find_by_embedding(
+            image, metric.removeprefix("clip-"), options.k, like=options.like, fold=options.fold
         )
     return retriever.find_by_pixels(image, metric, options.k, like=options.like, fold=options.fold)
 

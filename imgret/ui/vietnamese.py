@@ -50,6 +50,7 @@ VIETNAMESE = {
     "The weight of the text is {weight}; it must be a number from 0 to 1.": "Trọng số của lời là {weight}; phải là số từ 0 đến 1.",
     "The text is longer than the encoder reads; it was cut after {tokens} tokens.": "Lời dài hơn mức mô hình đọc được; nó bị cắt sau {tokens} token.",
     "The metric must be a name, not {kind}.": "Độ đo phải là một tên, không phải {kind}.",
+    "There is no method {method}; there are {methods}.": "Không có phương pháp {method}; có {methods}.",
     "There is no metric {metric}; there are {metrics}.": "Không có độ đo {metric}; có {metrics}.",
     "There is no picture {id} in the library.": "Trong thư viện không có hình {id}.",
     "There is no label {label!r}; {hint}": "Không có nhãn {label!r}; {hint}",
