@@ -18,10 +18,19 @@ from imgret import load_encoder
 from imgret.encoders import ready_towers
 
 NAMES = {
-    "English": "airplane automobile bird cat deer dog frog horse ship truck".split(),
-    "Vietnamese": "máy bay, ô tô, con chim, con mèo, con hươu, con chó, con ếch, con ngựa, tàu thủy, xe tải".split(
-        ", "
-    ),
+    "English": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+    "Vietnamese": [
+        "máy bay",
+        "ô tô",
+        "con chim",
+        "con mèo",
+        "con hươu",
+        "con chó",
+        "con ếch",
+        "con ngựa",
+        "tàu thủy",
+        "xe tải",
+    ],
 }
 
 
