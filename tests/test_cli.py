@@ -129,7 +129,14 @@ def test_info_says_what_the_manifest_says(imgret, index_folder):
     manifest = json.loads((index_folder / "manifest.json").read_text())
     assert json.loads(imgret("info", index_folder, "--json").stdout)["count"] == manifest["count"]
     said = imgret("info", index_folder).stdout
-    for part in ("545, 0 skipped", "animals/mammals 68", "and 50 more", manifest["encoder"]["uri"], "64 x 64"):
+    for part in (
+        "545, 0 skipped",
+        "animals/mammals 68",
+        "and 50 more",
+        manifest["encoder"]["uri"],
+        "64 x 64",
+        *manifest["description"],
+    ):
         assert part in said
     assert refused(imgret("info", index_folder / "nowhere"), "holds no finished index")
 

@@ -32,6 +32,7 @@ def run(options: argparse.Namespace) -> None:
     where = f"on the Chroma server at {manifest.vectors.url}" if manifest.vectors else "in the index"
     rows = {
         "library": ", ".join([library.source, *part]),
+        "read": "\n".ljust(16).join(manifest.description) or "not noted by the release that built it",
         "pictures": f"{manifest.count}, {manifest.skipped_count} skipped",
         "labels": f"{len(labels)}: {shown}{rest}" if labels else "none",
         "encoder": f"{encoder.uri}, {encoder.dim} dimensions, reads {', '.join(encoder.languages)}",

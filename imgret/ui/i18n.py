@@ -74,6 +74,9 @@ class Words:
     evaluation: str
     evaluation_lead: str
     evaluation_none: str
+    evaluation_captions: str
+    languages: Mapping[str, str]
+    description: str
     method: str
     precision: str
     by_label: str
@@ -175,6 +178,9 @@ EN = Words(
     evaluation_lead="Each of {queries} pictures of the library in turn is the query. Precision@k: how many of the k "
     "best other pictures have its label. mAP: the same over all ranks.",
     evaluation_none="This library has no labels, so there is nothing to measure the answers against.",
+    evaluation_captions="From a caption in {language} to its picture: among the first ten in {recall:.0%} of cases.",
+    languages={"en": "English", "vi": "Vietnamese"},
+    description="What was read",
     method="Method",
     precision="Precision@10",
     by_label="By label",
@@ -289,6 +295,9 @@ VI = Words(
     evaluation_lead="Lần lượt {queries} hình của thư viện làm hình truy vấn. Precision@k: trong k hình khác giống nhất, "
     "bao nhiêu hình cùng nhãn. mAP: như vậy trên mọi thứ hạng.",
     evaluation_none="Thư viện này không có nhãn, nên không có gì để đo kết quả.",
+    evaluation_captions="Từ chú thích tiếng {language} tìm ra hình của nó: nằm trong mười hình đầu ở {recall:.0%} số lần.",
+    languages={"en": "Anh", "vi": "Việt"},
+    description="Thư viện được đọc từ đâu",
     method="Cách",
     precision="Precision@10",
     by_label="Theo nhãn",

@@ -100,6 +100,8 @@ class LibraryTab:
                 buttons=[],
                 elem_id="evaluation-by-label",
             )
+            localized(gr.Markdown, {"value": lambda words: f"## {words.description}"})
+            description = gr.Markdown("", elem_classes="small", elem_id="library-description")
         duplicates.wire(self.tab, language)
         where: list[Block] = [language, label, number]
         browsed: list[Block] = [number, status, self.pictures]
@@ -125,9 +127,10 @@ class LibraryTab:
                 *self._browse(language, label, int(number or 1)),
                 *self._figures(language, label),
                 _by_label(index.evaluation, words.label),
+                "\n".join(f"- {line}" for line in index.manifest.description),
             ]
 
-        spoken_parts = [label, *browsed, *figures, by_label]
+        spoken_parts = [label, *browsed, *figures, by_label, description]
         self.tab.select(gradio_handler(speak), where, spoken_parts, **INTERNAL_EVENT)
         self.tab.select(gradio_handler(self._map), [*latest], self.map, **INTERNAL_EVENT)
         language.input(gradio_handler(speak), where, spoken_parts, **INTERNAL_EVENT)
@@ -176,18 +179,24 @@ class LibraryTab:
         """The evaluation of the build, for all pictures or one label: a sentence, the plot, the table."""
         words, found = WORDS[language], self._endpoints.start.wait().retriever.index.evaluation
         hidden: dict[str, Any] = gr.update(visible=False)
+        captions = [
+            words.evaluation_captions.format(language=words.languages[language], recall=recalls["recall@10"])
+            for language, recalls in (found or {}).get("captions_by_language", {}).items()
+            if language in words.languages and recalls
+        ]
         if not found or not found["methods"]:
-            return [words.evaluation_none, hidden, hidden]
+            return ["\n\n".join([words.evaluation_none, *captions]), hidden, hidden]
         methods = found["by_label"].get(label, {}) if label else found["methods"]
+        lead = "\n\n".join([words.evaluation_lead.format(queries=found["queries"]), *captions])
         if not methods:
-            return [words.evaluation_lead.format(queries=found["queries"]), hidden, hidden]
+            return [lead, hidden, hidden]
         rows = [[words.metrics[method], *(methods[method][name] for name in MEASURES)] for method in methods]
         table = {
             "headers": [words.method, *MEASURES],
             "data": [[row[0], *(f"{v:.2f}" for v in row[1:])] for row in rows],
         }
         return [
-            words.evaluation_lead.format(queries=found["queries"]),
+            lead,
             gr.update(value=_frame(rows, ["method", *MEASURES]), visible=True, sort=[row[0] for row in rows]),
             gr.update(value=table, visible=True),
         ]
@@ -197,7 +206,7 @@ def _by_label(evaluation: Mapping[str, Any] | None, title: str) -> Any:
     if not evaluation or not evaluation["by_label"]:
         return gr.update(visible=False)
     data = [
-        [label, *(f"{methods[method]['precision@10']:.2f}" for method in METHODS)]
+        [label, *(f"{methods[method]['precision@10']:.2f}" if method in methods else "" for method in METHODS)]
         for label, methods in sorted(evaluation["by_label"].items())
     ]
     return gr.update(value={"headers": [title, *METHODS], "data": data}, visible=True)
