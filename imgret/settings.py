@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     cache: Path = Field(default_factory=cache_folder)
 
     @property
-    def embedded(self) -> "Settings":
+    def with_embedded_library(self) -> "Settings":
         """These settings with the embedded library and its encoder."""
         rest = dict.fromkeys(("config", "split", "revision", "limit", "index"))
         return self.model_copy(update={"library": EXAMPLE_LIBRARY, "encoder": "starter"} | rest)

@@ -83,7 +83,7 @@ def prepare_in_steps(
     Hub. The last item is what `prepare` returns.
     """
     if folder is not None:
-        yield ReadyIndex(_retriever(_open(folder, settings), settings), f"the folder {folder}")
+        yield ReadyIndex(_retriever(_open_index(folder, settings), settings), f"the folder {folder}")
         return
     latest: ReadyIndex | None = None
     try:
@@ -110,17 +110,17 @@ def prepare_in_steps(
         notice = Sentence(
             "This is the embedded library, because the configured one cannot be had. {error}", error=error
         )
-        for ready in [latest] if latest is not None else _configured(settings.embedded, progress, mount):
+        for ready in [latest] if latest is not None else _configured(settings.with_embedded_library, progress, mount):
             yield replace(ready, notice=notice, stands_in=True, built=None)
 
 
 def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator[ReadyIndex]:
-    given = _given(settings, progress, mount)
+    given = _index_named(settings, progress, mount)
     if given is not None:
         yield given
         return
     folder = built_folder(settings)
-    index = _opened(folder, settings)
+    index = _open_if_valid(folder, settings)
     if index is None and not _is_embedded(settings) and (settings.space or not Path(settings.library).exists()):
         yield from _stand_in(settings, progress, mount)
     try:
@@ -132,7 +132,7 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
         notice = Sentence("This is the library as it was when its index was built here. {error}", error=error)
         yield ReadyIndex(_retriever(index, settings), "built here before", notice)
         return
-    if index is not None and _is_of(index, library, settings) and _kept_as_set(index, settings):
+    if index is not None and _is_index_of(index, library, settings) and _vectors_are_in_place(index, settings):
         log.info("taking the index that was built here before")
         # A start that was ended before it had published left this one.
         yield ReadyIndex(_retriever(index, settings), "built here before", built=folder)
@@ -155,7 +155,7 @@ def _stand_in(settings: Settings, progress: Progress, mount: Path) -> Iterator[R
     """Yields the embedded library until the configured one is available, or nothing if that fails too."""
     notice = Sentence("This is the embedded library, until {library} has been indexed.", library=settings.library)
     try:
-        for ready in _configured(settings.embedded, progress, mount):
+        for ready in _configured(settings.with_embedded_library, progress, mount):
             yield replace(ready, notice=notice, stands_in=True, built=None)
     except (LibraryError, EncoderError, BuildError, VectorError) as error:
         log.warning("The embedded library cannot stand in: %s", error)
@@ -216,24 +216,24 @@ def _build(library: ImageLibrary, folder: Path, settings: Settings, progress: Pr
     )
 
 
-def _open(folder: str | Path, settings: Settings) -> Index:
+def _open_index(folder: str | Path, settings: Settings) -> Index:
     return Index.open(folder, ChromaServer.of(settings), cache=settings.cache)
 
 
-def _kept_as_set(index: Index, settings: Settings) -> bool:
+def _vectors_are_in_place(index: Index, settings: Settings) -> bool:
     """Whether the vectors of an index that was built here are where the settings expect them."""
     location, server = index.manifest.vectors, ChromaServer.of(settings)
     return (location and location.url) == (server and server.url)
 
 
-def _given(settings: Settings, progress: Progress, mount: Path) -> ReadyIndex | None:
+def _index_named(settings: Settings, progress: Progress, mount: Path) -> ReadyIndex | None:
     """The index that the settings name, a folder or a Hub repo, if it is available and matches the settings."""
     name = settings.index
     if name is None:
         return None
     try:
         if Path(name).exists() or not is_repo(name):
-            index, origin = _open(name, settings), f"the folder {name}"
+            index, origin = _open_index(name, settings), f"the folder {name}"
             why = _mismatch(index.manifest, settings)
             if why is None and Path(settings.library).is_dir():
                 library = _library(settings, settings.limit)
@@ -244,7 +244,7 @@ def _given(settings: Settings, progress: Progress, mount: Path) -> ReadyIndex | 
         else:
             log.info("looking for the index %s", name)
             found = fetch(name, lambda manifest: _mismatch(manifest, settings), mount=mount, progress=progress)
-            index, origin = _open(found.folder, settings), found.origin
+            index, origin = _open_index(found.folder, settings), found.origin
             _write_vectors(index, name, settings, progress)
         log.info("taking the index from %s", origin)
         return ReadyIndex(_retriever(index, settings), origin)
@@ -264,9 +264,9 @@ def _write_vectors(index: Index, repo: str, settings: Settings, progress: Progre
         log.warning("%s", error)
 
 
-def _opened(folder: Path, settings: Settings) -> Index | None:
+def _open_if_valid(folder: Path, settings: Settings) -> Index | None:
     try:
-        return _open(folder, settings)
+        return _open_index(folder, settings)
     except InvalidIndexError:
         return None
 
@@ -303,7 +303,7 @@ def _other_pictures(source: str) -> str:
     return f"it was made from other pictures than those in {source} now."
 
 
-def _is_of(index: Index, library: ImageLibrary, settings: Settings) -> bool:
+def _is_index_of(index: Index, library: ImageLibrary, settings: Settings) -> bool:
     return index.manifest.library == LibraryInfo.of(library) and _is_unchanged(index, library, settings)
 
 

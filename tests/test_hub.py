@@ -635,7 +635,7 @@ def disk(tmp_path_factory, cache):
     """Makes caches as a Space has at its start, but for the encoder and the index of the embedded library."""
     made = tmp_path_factory.mktemp("disk")
     shutil.copytree(cache, made, copy_function=os.link, ignore=shutil.ignore_patterns("indexes"), dirs_exist_ok=True)
-    prepare(Settings(pixel_size=16, cache=made).embedded).retriever.index.close()
+    prepare(Settings(pixel_size=16, cache=made).with_embedded_library).retriever.index.close()
 
     def new(folder):
         return shutil.copytree(made, folder, copy_function=os.link)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imgret.library.records import LibraryError, Words, composed
+from imgret.library.records import Annotations, LibraryError, composed
 
 IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
 LABEL_NAMES = (
@@ -41,9 +41,9 @@ class Columns:
         """All columns that are read."""
         return [c for c in (self.image, self.label, *self.captions, *self.translations) if c is not None]
 
-    def words(self, row: Mapping[str, Any]) -> Words:
+    def annotations(self, row: Mapping[str, Any]) -> Annotations:
         """What a row says of its picture."""
-        return Words(
+        return Annotations(
             tuple(dict.fromkeys(self._labels(row.get(self.label)))) if self.label else (),
             tuple(dict.fromkeys(text for column in self.captions for text in _texts(row.get(column)))),
             {code: text for column, code in self.translations.items() for text in _texts(row.get(column))[:1]}

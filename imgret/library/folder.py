@@ -12,11 +12,11 @@ from pathlib import Path
 from imgret.library.columns import Columns
 from imgret.library.metadata import Places, read_metadata
 from imgret.library.records import (
+    Annotations,
     Description,
     Entry,
     LibraryError,
     Rows,
-    Words,
     composed,
     counted,
     printable,
@@ -43,7 +43,7 @@ class FolderRows(Rows):
     ) -> None:
         self._root, self._links, self._texts = tree.root, tree.links, tree.texts
         self._metadata = tree.metadata
-        words: dict[str, Words] = {}
+        annotations: dict[str, Annotations] = {}
         columns: list[Columns] = []
         places = Places(tree.root, folder, tree.pictures) if tree.metadata else None
         for table in tree.metadata:
@@ -52,13 +52,15 @@ class FolderRows(Rows):
             for written, said in named:
                 assert places is not None
                 name = places.find(written, table[: table.rfind("/") + 1])
-                words[name] = words[name] | said if name in words else said
+                annotations[name] = annotations[name] | said if name in annotations else said
         there = set(tree.pictures)
-        chosen = choose_split([*words, *(name for name in tree.pictures if name not in words)], split, str(folder))
-        named_ones = [name for name in chosen.names if name in words]
+        chosen = choose_split(
+            [*annotations, *(name for name in tree.pictures if name not in annotations)], split, str(folder)
+        )
+        named_ones = [name for name in chosen.names if name in annotations]
         self._names = named_ones or chosen.names
-        self._links = tree.links | words.keys() - there  # whatever a table names is looked at before it is read
-        self._words: Mapping[str, Words] | None = words if named_ones else None
+        self._links = tree.links | annotations.keys() - there  # whatever a table names is looked at before it is read
+        self._annotations: Mapping[str, Annotations] | None = annotations if named_ones else None
         if not self._names:
             raise _no_pictures(folder, tree)
         self.split, self.count = chosen.split, len(self._names)
@@ -103,13 +105,13 @@ class FolderRows(Rows):
         listing, times = hashlib.sha256(), hashlib.sha256()
         for name in self._names:
             files = [f"{self._root}/{name}"]
-            if self._words is None and _without_ending(name) in self._texts:
+            if self._annotations is None and _without_ending(name) in self._texts:
                 files.append(f"{self._root}/{_without_ending(name)}.txt")
             found = [_size_and_time(file) for file in files]
             line = "\0".join([name[self._strip :], *(str(size) for size, _ in found)])
             listing.update(f"{line}\n".encode("utf-8", "surrogateescape"))
             times.update(repr([time for _, time in found]).encode())
-        if self._words is not None:
+        if self._annotations is not None:
             for table in self._metadata:
                 listing.update((self._root / table).read_bytes())
         times.update(listing.digest())
@@ -119,7 +121,7 @@ class FolderRows(Rows):
         names = self._names[rows]
         return self.like(
             _names=names,
-            _words=self._words and {name: self._words[name] for name in names},
+            _annotations=self._annotations and {name: self._annotations[name] for name in names},
             _links=self._links.intersection(names),
             _texts=self._texts.intersection(map(_without_ending, names)),
         )
@@ -129,11 +131,11 @@ class FolderRows(Rows):
             id = printable(name[self._strip :])
             if not id.isascii() and composed(printable(name)) not in self._alike:
                 id = composed(id)
-            words = self._words[name] if self._words is not None else self._beside(name)
-            if not words.labels and self._label_column is None and (label := self._folder_label(name)):
-                words = replace(words, labels=(label,))
+            annotations = self._annotations[name] if self._annotations is not None else self._beside(name)
+            if not annotations.labels and self._label_column is None and (label := self._folder_label(name)):
+                annotations = replace(annotations, labels=(label,))
             place = within(self._root, name) if name in self._links else self._root / name
-            yield Entry.of(id, words, place)
+            yield Entry.of(id, annotations, place)
 
     def _folder_label(self, name: str) -> str:
         parts = name.split("/")[:-1]
@@ -143,19 +145,19 @@ class FolderRows(Rows):
             parts = name[self._strip :].split("/")[:-1]
         return "" if self._shards or ".." in parts else composed(printable("/".join(parts[:LABEL_LEVELS])))
 
-    def _beside(self, name: str) -> Words:
+    def _beside(self, name: str) -> Annotations:
         """The lines of the text beside a picture; a text of numbers only is no caption but says where things are."""
         name = _without_ending(name)
         if name not in self._texts:
-            return Words()
+            return Annotations()
         try:
             with open(f"{self._root}/{name}.txt", encoding="utf-8-sig", errors="replace") as file:
                 text = file.read(_MAX_TEXT)
         except OSError:
-            return Words()
+            return Annotations()
         lines = (composed(line) for line in text.splitlines())
         found = tuple(dict.fromkeys(line for line in lines if line))
-        return Words(captions=found if any(map(str.isalpha, text)) else ())
+        return Annotations(captions=found if any(map(str.isalpha, text)) else ())
 
     def _are_shards(self, tree: Tree) -> bool:
         """Whether the folders are img2dataset's, numbered from 00000, and say nothing of the pictures."""
@@ -170,7 +172,7 @@ class FolderRows(Rows):
 
     def _described(self, tree: Tree, columns: list[Columns]) -> Description:
         with_text = [name for name in self._names if _without_ending(name) in self._texts] if self._texts else []
-        beside = self._words is None and any(self._beside(name).captions for name in with_text[:20])
+        beside = self._annotations is None and any(self._beside(name).captions for name in with_text[:20])
         tables = ", ".join(tree.metadata[:3]) + (" and others" if len(tree.metadata) > 3 else "")
         first = columns[0] if columns else None
         folders = any("/" in name[self._strip :] for name in self._names) and not self._shards

@@ -12,7 +12,7 @@ from typing import Any
 
 from imgret.errors import one_line
 from imgret.library.columns import OTHER, TEXT, TEXTS, VALUE, VALUES, Columns, choose, has_text
-from imgret.library.records import LibraryError, Words, composed
+from imgret.library.records import Annotations, LibraryError, composed
 
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 _DELIMITERS = ",;\t|"
@@ -25,8 +25,10 @@ _SAMPLE = 1000
 Row = Mapping[str, Any]
 
 
-def read_metadata(path: Path, label: str | None, caption: str | None) -> tuple[Columns, Iterator[tuple[str, Words]]]:
-    """The columns of a table, and for each picture that it names the file's name as it stands there, and the words.
+def read_metadata(
+    path: Path, label: str | None, caption: str | None
+) -> tuple[Columns, Iterator[tuple[str, Annotations]]]:
+    """The columns of a table, and for each picture that it names its name as it stands there, and its annotations.
 
     Columns are found by their names, in any case, and by what the first thousand rows hold. Raises LibraryError.
     """
@@ -44,15 +46,15 @@ def read_metadata(path: Path, label: str | None, caption: str | None) -> tuple[C
     label = columns.label
     whole = rows is _csv and label is not None and _are_whole(row.get(label) for row in sample)
 
-    def named() -> Iterator[tuple[str, Words]]:
+    def named() -> Iterator[tuple[str, Annotations]]:
         for row in _guarded(path, rows):
             if whole and label is not None and label in row:
                 row = {**row, label: row[label].partition(".")[0]}
-            words = columns.words(row)
+            annotations = columns.annotations(row)
             names = row.get(file)
             for name in names if isinstance(names, list) else [names]:
                 if name not in (None, ""):
-                    yield str(name), words
+                    yield str(name), annotations
 
     return columns, named()
 

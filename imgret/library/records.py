@@ -40,16 +40,16 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Words:
+class Annotations:
     """The labels, captions and captions by language that a row gives a picture."""
 
     labels: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
     translations: Mapping[str, str] = field(default_factory=dict)
 
-    def __or__(self, other: "Words") -> "Words":
-        """These words, then what `other` adds."""
-        return Words(
+    def __or__(self, other: "Annotations") -> "Annotations":
+        """These annotations, then what `other` adds."""
+        return Annotations(
             tuple(dict.fromkeys(self.labels + other.labels)),
             tuple(dict.fromkeys(self.captions + other.captions)),
             {**other.translations, **self.translations},
@@ -71,10 +71,10 @@ class Entry:
     all_captions: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, id: str, words: Words, data: bytes | Path | str | None) -> "Entry":
-        """The entry called `id` with these words and this picture."""
-        label, caption = ", ".join(words.labels) or None, next(iter(words.captions), None)
-        return cls(id, label, caption, words.translations, data, words.labels, words.captions)
+    def of(cls, id: str, annotations: Annotations, data: bytes | Path | str | None) -> "Entry":
+        """The entry called `id` with these annotations and this picture."""
+        label, caption = ", ".join(annotations.labels) or None, next(iter(annotations.captions), None)
+        return cls(id, label, caption, annotations.translations, data, annotations.labels, annotations.captions)
 
     def read(self) -> bytes:
         """The encoded picture, of a size that is taken. Raises ImageError where it cannot be read."""

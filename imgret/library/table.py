@@ -113,13 +113,13 @@ class TableRows(Rows):
             ) from error
 
     def _entry(self, number: int, row: Mapping[str, Any]) -> Entry:
-        words = self._columns.words(row)
+        annotations = self._columns.annotations(row)
         if self._keyed and (label := _folder_of(str(row[KEY]))):
-            words = replace(words, labels=(label,))
+            annotations = replace(annotations, labels=(label,))
         picture = row[self._columns.image or ""] or {}
         if isinstance(picture, bytes):
             picture = {"bytes": picture}
-        return Entry.of(str(number), words, picture.get("bytes") or self._place(picture.get("path")))
+        return Entry.of(str(number), annotations, picture.get("bytes") or self._place(picture.get("path")))
 
     def _place(self, path: str | None) -> bytes | Path | str | None:
         """Where a picture lies that its row does not carry. What was read from a file or the Hub may not name any file
