@@ -9,8 +9,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from imgret.course.steps import overflowed_norm, small_picture
 from imgret.images import load_image
-from imgret.metrics import LARGER_IS_CLOSER
+from imgret.metrics import LARGER_IS_CLOSER, METRICS
 from imgret.search import METHODS, Retriever
 from imgret.ui.examples import read_examples
 from imgret.ui.i18n import WORDS
@@ -377,6 +378,22 @@ def test_a_hit_is_explained_by_terms_that_add_up_to_its_score_and_by_occlusion(p
     page.locator("#clip-text textarea, #clip-text input").fill("a zebra")
     page.locator("#clip-search").click()
     page.locator("#clip-why-pictures").wait_for(state="hidden")
+
+
+def test_the_course_works_a_metric_out_for_two_small_pictures(page):
+    examples = read_examples()
+    a, b = (small_picture(example.path) for example in examples[:2])
+    page.locator("#course button").first.click()
+    cells = page.locator("#worked-tables td")
+    cells.first.wait_for()
+    assert cells.all_inner_texts()[:128] == [str(value) for value in (*a.flat, *b.flat)]
+    page.locator("#worked-metric label").nth(2).click()
+    score = METRICS["cosine"](a, b[None])[0]
+    page.locator("#worked-steps").get_by_text(f"{score:.4g}").last.wait_for()
+    assert cells.count() == 3 * 64
+    assert cells.last.inner_text() == str(int(a[7, 7]) * int(b[7, 7]))
+    norm, overflowed = overflowed_norm(a)
+    assert f"{norm / overflowed:.2f} instead of 1" in page.locator("#worked-steps").inner_text()
 
 
 def test_the_library_is_leafed_through_by_label_and_its_figures_are_those_of_the_build(page, retriever):

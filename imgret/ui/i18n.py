@@ -88,6 +88,10 @@ class Words:
     duplicates_kinds: Mapping[str, str]
     course: str
     course_text: str
+    worked_lead: str
+    worked_score: str
+    overflow: str
+    remarks: str
     privacy: str
     programs: str
     programs_mcp: str
@@ -205,6 +209,18 @@ All are in the package `imgret`, under these names.
 
 **3.2 Advanced retrieval.** 3.2.1 A *pretrained deep learning model*, CLIP, turns each picture into an embedding,
 `get_single_image_embedding()`; *Chroma*, a vector database, finds the nearest.""",
+    worked_lead="**Each number of a formula.** Choose two pictures and a metric. Both are made 8 x 8 grey pixels, a and b; the "
+    "third table has the terms that the metric sums.",
+    worked_score="score",
+    overflow="If a stays `uint8`, its squares overflow at 256: then its length is {overflowed:,.1f} instead of {norm:,.1f}, and its "
+    "cosine with itself {score:.2f} instead of 1.",
+    remarks="""**Where the numbers of the course's notebook differ from these**
+1. Its cosine keeps the query as `uint8`, so squares overflow at 256. A picture may then score 14 against itself instead of 1. All
+   scores of a query change by the same factor, so the order stays.
+2. Its L2 is the mean of the squares in the code, and the root of their sum in the text. The order is the same, the numbers are not.
+3. Its second plot calls the best hit "Top 2".
+4. On vectors of length 1, L2 and cosine rank alike, as |a − b|² = 2 − 2 a·b. So its two Chroma collections find the same
+   pictures. L1 finds others.""",
     privacy="An uploaded picture is used for your search and deleted within two hours. Nothing is sent anywhere else.",
     programs="""Five endpoints answer JSON: `/search_pixels`, `/search_clip`, `/compare`, `/library` and `/duplicates`. *Use
 via API*, at the foot of the page, says what each takes. These programs run as they stand.""",
@@ -323,6 +339,18 @@ Tất cả có trong gói `imgret`, dưới đúng những tên này.
 
 **3.2 Chương trình truy vấn ảnh nâng cao.** 3.2.1 Một *pretrained deep learning model*, CLIP, biến mỗi hình thành vector đặc
 trưng, `get_single_image_embedding()`; *chromadb*, một vector database, tìm những vector gần nhất.""",
+    worked_lead="**Từng con số của công thức.** Chọn hai hình và một độ đo. Cả hai được thu về 8 x 8 điểm ảnh xám, a và b; bảng "
+    "thứ ba là các số hạng mà độ đo cộng lại.",
+    worked_score="điểm số",
+    overflow="Nếu a vẫn là `uint8`, bình phương của nó tràn số ở 256: khi đó độ dài của a là {overflowed:,.1f} thay vì {norm:,.1f}, và "
+    "cosine của a với chính nó là {score:.2f} thay vì 1.",
+    remarks="""**Vì sao số trong notebook của khoá học khác ở đây**
+1. Cosine trong notebook giữ hình truy vấn ở kiểu `uint8`, nên bình phương bị tràn số ở 256. Một hình so với chính nó có thể được 14
+   điểm thay vì 1. Mọi điểm số của một lần truy vấn thay đổi cùng một tỉ lệ, nên thứ hạng vẫn giữ nguyên.
+2. L2 trong mã là trung bình của các bình phương, trong lời giảng là căn bậc hai của tổng. Thứ hạng giống nhau, con số thì khác.
+3. Biểu đồ thứ hai gọi kết quả tốt nhất là "Top 2".
+4. Với vector có độ dài 1, L2 và cosine xếp hạng như nhau, vì |a − b|² = 2 − 2 a·b. Vì vậy hai collection của Chroma tìm ra cùng
+   những hình. L1 thì tìm ra hình khác.""",
     privacy="Hình bạn đưa vào chỉ dùng để tìm và bị xoá trong vòng hai giờ. Không có gì được gửi đi nơi khác.",
     programs="""Năm endpoint trả về JSON: `/search_pixels`, `/search_clip`, `/compare`, `/library` và `/duplicates`. *Use via
 API*, ở cuối trang, cho biết mỗi endpoint nhận gì. Những chương trình này chạy được y như đã in.""",

@@ -24,6 +24,7 @@ from imgret.ui.address import LANGUAGE_TO_ADDRESS, OURS, TO_ADDRESS, copy_script
 from imgret.ui.clip_tab import ClipTab
 from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
+from imgret.ui.course_section import CourseSection
 from imgret.ui.crop import FULL_IMAGE
 from imgret.ui.downloads import bound_downloads
 from imgret.ui.endpoints import SEARCH_QUEUE, Endpoints
@@ -112,8 +113,7 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
             compare = CompareTab(endpoints, localized, examples)
             library = LibraryTab(endpoints, localized, language, latest)
             CodeTab(localized)
-        with localized(gr.Accordion, {"label": lambda words: words.course}, open=False):
-            localized(gr.Markdown, {"value": lambda words: words.course_text})
+        CourseSection(localized, examples, language)
         localized(gr.Markdown, {"value": lambda words: words.privacy}, elem_classes="small")
         timer = gr.Timer(SECONDS_BETWEEN_STAGES, active=False)
         endpoints.publish()
