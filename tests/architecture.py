@@ -24,11 +24,12 @@ ROWS = {
     "The index, where both roads meet": {"imgret.index"},
     "The two stores": {"imgret.pixels", "imgret.vectors"},
     "Libraries and metrics": {"imgret.library", "imgret.metrics", "imgret.pixels.sketches"},
-    "Pictures, encoders and settings": {
+    "Pictures, encoders, settings and translations": {
         "imgret.images",
         "imgret.alignment",
         "imgret.encoders",
         "imgret.settings",
+        "imgret.vietnamese",
         "imgret.pixels.sketch_layout",
     },
     "Tools": {"imgret.network", "imgret.errors", "imgret.files", "imgret.privacy"},
@@ -66,7 +67,7 @@ TAIL = """\
 | a tab | A search tab is a subclass of `Tab` (`imgret/ui/tab.py`) in a module of its own in `imgret/ui/`. `build_page` in `imgret/ui/page.py` creates it and lists it for `_Page`, which connects its events. Its texts go to `imgret/ui/i18n.py`. |
 | a tab that does not search | A class in a module of its own, as `imgret/ui/code_tab.py`, created in `build_page`. |
 | a command | A module in `imgret/cli/` with `add` and `run`, in the tuple `COMMANDS` of `imgret/cli/__init__.py`, and a section in `docs/cli.md`. |
-| an error sentence | `raise SomeError("... {name} ...", name=name)`, a class below `ImgretError`, never an f-string; its Vietnamese under the same template in `imgret/ui/vietnamese.py`. |
+| an error sentence | `raise SomeError("... {name} ...", name=name)`, a class below `ImgretError`, never an f-string; its Vietnamese under the same template in `imgret/vietnamese.py`. |
 | a kind of source | A reader beside the others in `imgret/library/`, which yields an `Entry` for each picture, and a branch in `ImageLibrary.load` (`imgret/library/loading.py`) that recognises the source. |
 | a stage of the build | A function in `imgret/build/pipeline.py`, and the name of its file in the layout at the top of `imgret/index.py`. |
 | a setting | A field of `Settings` in `imgret/settings.py`. |

@@ -7,7 +7,7 @@ import ast
 from pathlib import Path
 from string import Formatter
 
-from imgret.ui.vietnamese import VIETNAMESE
+from imgret.vietnamese import VIETNAMESE
 
 ROOT = Path(__file__).parent.parent
 

@@ -12,8 +12,7 @@ from gradio_client import Client, handle_file
 from imgret.encoders import EncoderError
 from imgret.errors import ImgretError, Sentence
 from imgret.search import SearchError
-from imgret.ui.i18n import translated
-from imgret.ui.vietnamese import VIETNAMESE
+from imgret.vietnamese import VIETNAMESE, translated
 from tests.conftest import QUERIES, ROOT, serving
 from tests.sentences import fields, made_sentences, template_of, templates
 

@@ -27,9 +27,9 @@ from imgret.metrics import METRICS
 from imgret.settings import Settings
 from imgret.startup import ReadyIndex, Startup, prepare
 from imgret.ui.endpoints import Endpoints, Query
-from imgret.ui.i18n import translated
 from imgret.ui.thumbnails import Thumbnails
 from imgret.vectors import ChromaServer, VectorError, VectorStore
+from imgret.vietnamese import translated
 from tests.chroma import Chroma
 from tests.conftest import QUERIES, ROOT, free_port, serving
 from tests.test_vectors import unit_rows

@@ -9,11 +9,12 @@ from imgret.search import METHODS
 from imgret.startup import ReadyIndex
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.examples import Example
-from imgret.ui.i18n import WORDS, translated
+from imgret.ui.i18n import WORDS
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.responses import Response
 from imgret.ui.results import captioned, first_line, hits_gallery
 from imgret.ui.tab import Tab, k_from, k_slider, picture_field
+from imgret.vietnamese import translated
 
 MAX_K = 10
 

@@ -7,10 +7,11 @@ import gradio as gr
 from imgret.search import SearchError
 from imgret.ui.endpoints import Endpoints
 from imgret.ui.handlers import gradio_handler
-from imgret.ui.i18n import WORDS, translated
+from imgret.ui.i18n import WORDS
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.results import hits_gallery
 from imgret.ui.tab import INTERNAL_EVENT
+from imgret.vietnamese import translated
 
 MAX_SHOWN = 60
 

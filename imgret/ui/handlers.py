@@ -14,7 +14,7 @@ from uuid import uuid4
 import gradio as gr
 
 from imgret.errors import ImgretError
-from imgret.ui.i18n import translated
+from imgret.vietnamese import translated
 
 P = ParamSpec("P")
 R = TypeVar("R")

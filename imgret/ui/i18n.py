@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from imgret.errors import Sentence
-from imgret.ui.vietnamese import VIETNAMESE
-
 LANGUAGES = {"vi": "Tiếng Việt", "en": "English"}
 DEFAULT = "en"
 
@@ -369,15 +366,3 @@ def chosen_language(request: gr.Request | None) -> str:
     asked = [str(request.query_params.get("lang", ""))]
     asked += re.findall(r"[a-zA-Z]+", re.sub(r";[^,]*", "", str(request.headers.get("accept-language", ""))))
     return next((code for code in map(str.lower, asked) if code in WORDS), DEFAULT)
-
-
-def translated(sentence: str, language: str) -> str:
-    """A sentence of ours in `language`; one without a translation stays English, as the text of others does."""
-    if language != "vi" or not isinstance(sentence, Sentence):
-        return sentence
-    template = VIETNAMESE.get(sentence.template, sentence.template)
-    values = {
-        name: translated(value, language) if isinstance(value, str) else value
-        for name, value in sentence.values.items()
-    }
-    return template.format(**values) if values else template

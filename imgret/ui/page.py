@@ -30,7 +30,7 @@ from imgret.ui.downloads import bound_downloads
 from imgret.ui.endpoints import SEARCH_QUEUE, Endpoints
 from imgret.ui.examples import QUERIES, Example, read_examples
 from imgret.ui.handlers import gradio_handler, notice
-from imgret.ui.i18n import DEFAULT, LANGUAGES, WORDS, chosen_language, translated
+from imgret.ui.i18n import DEFAULT, LANGUAGES, WORDS, chosen_language
 from imgret.ui.library_tab import LibraryTab
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.mcp_tools import AVAILABLE, Tools
@@ -38,6 +38,7 @@ from imgret.ui.middleware import RequestLimits
 from imgret.ui.pixels_tab import PixelsTab
 from imgret.ui.tab import INTERNAL_EVENT, Tab
 from imgret.ui.thumbnails import Thumbnails, ThumbnailsOnDemand
+from imgret.vietnamese import translated
 
 STYLE = Path(__file__).with_name("page.css")
 MARKING = Path(__file__).with_name("crop.js")

@@ -9,9 +9,10 @@ from imgret.metrics import LARGER_IS_CLOSER
 from imgret.search import Hit
 from imgret.ui.endpoints import Endpoints
 from imgret.ui.explanations import Explain, Explanation
-from imgret.ui.i18n import Words, translated
+from imgret.ui.i18n import Words
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.responses import Response
+from imgret.vietnamese import translated
 
 JSON_TEXT = "JSON.stringify(answer, null, 1)"
 CSV_TEXT = """(() => {

@@ -1,5 +1,7 @@
 """The Vietnamese of errors and notices, by their English templates."""
 
+from imgret.errors import Sentence
+
 VIETNAMESE = {
     # Searching.
     "There is no picture to search with; upload one or choose an example.": "Chưa có hình để tìm; hãy đưa một hình lên hoặc chọn một ví dụ.",
@@ -221,3 +223,15 @@ VIETNAMESE = {
     "{refusal}, and {space} cannot read the private {index} without a token: add --store-token, which gives it yours as its secret HF_TOKEN.": "{refusal}, và {space} không đọc được {index} riêng tư nếu không có token: hãy thêm --store-token để nó giữ token của bạn trong secret HF_TOKEN.",
 }  # fmt: skip
 """A field stands for the same value as in the English template. What has no entry stays English."""
+
+
+def translated(sentence: str, language: str) -> str:
+    """A sentence of ours in `language`; one without a translation stays English, as the text of others does."""
+    if language != "vi" or not isinstance(sentence, Sentence):
+        return sentence
+    template = VIETNAMESE.get(sentence.template, sentence.template)
+    values = {
+        name: translated(value, language) if isinstance(value, str) else value
+        for name, value in sentence.values.items()
+    }
+    return template.format(**values) if values else template
