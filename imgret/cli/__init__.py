@@ -13,6 +13,7 @@ import imgret
 from imgret.cli import (
     build,
     cache,
+    check,
     compare_encoders,
     deploy,
     duplicates,
@@ -25,7 +26,7 @@ from imgret.cli import (
 )
 from imgret.errors import ImgretError
 
-COMMANDS = (build, search, info, duplicates, evaluate, serve, publish, deploy, encoders, compare_encoders, cache)
+COMMANDS = (build, search, info, duplicates, evaluate, serve, publish, deploy, encoders, compare_encoders, check, cache)
 """Each has `add(commands)`, which adds its parser, with the function that runs it as the default of `run`."""
 
 

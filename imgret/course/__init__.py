@@ -1,5 +1,6 @@
 """The functions of the course, by the names that its notebook gives them."""
 
+from imgret.course.check import check
 from imgret.course.scores import (
     get_correlation_coefficient_score,
     get_cosine_similarity_score,
@@ -9,6 +10,7 @@ from imgret.course.scores import (
 )
 
 __all__ = [
+    "check",
     "get_correlation_coefficient_score",
     "get_cosine_similarity_score",
     "get_l1_score",
