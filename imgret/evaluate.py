@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgret.errors import ImgretError
+from imgret.library import ImageLibrary
 from imgret.metrics import METRICS, best_first
 from imgret.search import EMBEDDING_METHODS, METHODS, Retriever
 
@@ -90,6 +91,54 @@ def evaluate(
         for language, pairs in _captions_by_language(retriever).items()
     }
     return Evaluation(len(rows), alone, measured, captions, dict(by_label), asked, by_language)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Figures of queries that are not in the index, by method, as those of `Evaluation`.
+
+    `unknown` pictures have no label that the index has, and are no queries.
+    """
+
+    queries: int
+    unknown: int
+    methods: dict[str, dict[str, float]]
+
+
+def evaluate_held_out(
+    retriever: Retriever,
+    library: ImageLibrary,
+    progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None,
+    methods: Sequence[str] = METHODS,
+) -> HeldOut:
+    """Searches with each picture of `library`, whose labels are those of the index, among all pictures of the index.
+
+    Rankings are complete and exact. Raises EvaluationError where no label is known.
+    """
+    index, unknown = retriever.index, 0
+    figures: dict[str, list[Figures]] = {method: [] for method in methods}
+    rows_of = {label: index.rows_of(label) for label in index.manifest.labels}
+    for done, record in enumerate(library):
+        progress("evaluate held out", done, library.count)
+        known = [rows_of[label] for label in record.labels if label in rows_of]
+        if not known or record.image is None:
+            unknown += 1
+            continue
+        relevant = np.zeros(len(index), dtype=bool)
+        relevant[np.concatenate(known)] = True
+        vector = retriever.embed_query(image=record.image)
+        for method in methods:
+            if method in METRICS:
+                query = retriever.pixel_query(record.image)
+                order = index.pixels.search(query, method, len(index))[0]
+            else:
+                metric = EMBEDDING_METHODS.get(method, "cosine")
+                order = best_first(METRICS[metric](vector, index.embeddings), metric)
+            figures[method].append(_figures(relevant[order][None]))
+    found = {method: _named_means(np.vstack(each)) for method, each in figures.items() if each}
+    if not found:
+        raise EvaluationError("No picture that was held out has a label of the index; class folders name them.")
+    return HeldOut(len(next(iter(figures.values()))), unknown, found)
 
 
 def _captions_by_language(retriever: Retriever) -> dict[str, list[tuple[int, str]]]:

@@ -252,6 +252,14 @@ VIETNAMESE = {
     "{path} was not loaded within {seconds:g} seconds.": "Không nạp xong {path} trong {seconds:g} giây.",
     "{path} has none of the functions to check: {functions}.": "{path} không có hàm nào cần kiểm tra: {functions}.",
     "{path} cannot be loaded ({reason}).": "Không nạp được {path} ({reason}).",
+    # Own pictures, and queries that were held out.
+    "No picture that was held out has a label of the index; class folders name them.": "Không hình nào được giữ riêng có nhãn của chỉ mục; tên thư mục lớp là nhãn.",
+    "The share of the test pictures is {share}; it must be from 0 to below 1.": "Tỉ lệ hình kiểm tra là {share}; phải từ 0 đến dưới 1.",
+    "The least side is {side} pixels; it must be at least 0.": "Cạnh nhỏ nhất là {side} điểm ảnh; phải từ 0 trở lên.",
+    "{out} is there already; name a new or an empty folder.": "{out} đã có sẵn; hãy nêu một thư mục mới hoặc trống.",
+    "{out} lies in {source}, which is not to be changed; name a folder elsewhere.": "{out} nằm trong {source}, thư mục không được thay đổi; hãy nêu một thư mục ở chỗ khác.",
+    "No picture of {source} is left; pictures lie in class folders.": "Không còn hình nào của {source}; hình phải nằm trong các thư mục lớp.",
+    "The pictures cannot be written to {out} ({reason}).": "Không ghi được hình vào {out} ({reason}).",
 }  # fmt: skip
 """A field stands for the same value as in the English template. What has no entry stays English."""
 

@@ -17,6 +17,7 @@ ROWS = {
         "imgret.hub.model_card",
         "imgret.hub.requirements",
     },
+    "Preparing own pictures": {"imgret.prepare"},
     "Building": {"imgret.build"},
     "Measuring": {"imgret.evaluate", "imgret.course"},
     "Searching and fetching": {"imgret.search", "imgret.explain", "imgret.projection", "imgret.hub"},

@@ -20,13 +20,28 @@ from imgret.cli import (
     encoders,
     evaluate,
     info,
+    prepare,
     publish,
     search,
     serve,
 )
 from imgret.errors import ImgretError
 
-COMMANDS = (build, search, info, duplicates, evaluate, serve, publish, deploy, encoders, compare_encoders, check, cache)
+COMMANDS = (
+    build,
+    search,
+    info,
+    duplicates,
+    evaluate,
+    serve,
+    publish,
+    deploy,
+    encoders,
+    compare_encoders,
+    prepare,
+    check,
+    cache,
+)
 """Each has `add(commands)`, which adds its parser, with the function that runs it as the default of `run`."""
 
 
