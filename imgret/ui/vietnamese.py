@@ -218,5 +218,10 @@ VIETNAMESE = {
     "There is no hardware {name!r} for a Space; there are {known}.": "Không có phần cứng {name!r} cho Space; có {known}.",
     "The Hub creates a Gradio Space on {hardware} only for a paid plan: subscribe to one, or {other}.": "Hub chỉ tạo Space Gradio trên {hardware} cho gói trả phí: hãy đăng ký một gói, hoặc {other}.",
     "{refusal}, and {space} cannot read the private {index} without a token: add --store-token, which gives it yours as its secret HF_TOKEN.": "{refusal}, và {space} không đọc được {index} riêng tư nếu không có token: hãy thêm --store-token để nó giữ token của bạn trong secret HF_TOKEN.",
+    # The course's functions.
+    "embedding is {given}; it must be True, or a function that makes a vector of a picture.": "embedding là {given}; phải là True, hoặc một hàm biến một hình thành một vector.",
+    "The function embedding made vectors of the shapes {one} and {other}; all must have one shape.": "Hàm embedding cho ra các vector có hình dạng {one} và {other}; tất cả phải có cùng một hình dạng.",
+    "The result {id} is none of the {count} files; give the files that add_embedding was given.": "Kết quả {id} không thuộc {count} tệp đã cho; hãy đưa đúng danh sách tệp đã đưa cho add_embedding.",
+    "Drawing the results needs matplotlib ({error}): pip install 'imgret[course]'.": "Vẽ kết quả cần matplotlib ({error}): pip install 'imgret[course]'.",
 }  # fmt: skip
 """A field stands for the same value as in the English template. What has no entry stays English."""
