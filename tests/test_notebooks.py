@@ -42,7 +42,9 @@ def test_a_notebook_runs_on_the_embedded_library(path, execute, tmp_path):
     printed, plots = execute(path)
     assert plots == 7  # four metrics, embeddings, two collections
     assert len([*(tmp_path / "data" / "train").iterdir()]) == 12
-    assert "imgret 1.0" in printed
+    overflown, right = (float(re.search(rf"^{kind} (.*)$", printed, re.M)[1]) for kind in ("uint8", "float"))
+    assert overflown > 2  # no cosine
+    assert right == pytest.approx(1)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -53,11 +55,14 @@ def test_a_notebook_runs_on_a_folder_in_the_layout_of_the_course(path, execute, 
         test.mkdir(parents=True)
         shutil.move(sorted(train.iterdir())[0], test)
     Image.open(QUERIES / "dog.webp").resize((40, 40)).save(tmp_path / "data" / "train" / "birds" / "tiny.png")
+    twin = next((tmp_path / "data" / "train" / "fruit").iterdir())
+    shutil.copy(twin, twin.with_name("twin.webp"))
     (tmp_path / "data" / "train" / "birds" / "Thumbs.db").write_bytes(b"no picture")
     printed, plots = execute(path)
     assert plots == 7
-    assert re.search(r"^4 37 4 data.test.birds", printed, re.M)
+    assert re.search(r"^4 38 4 data.test.birds", printed, re.M)
     assert re.search(r"tiny\.png'\]$", printed, re.M)  # too small
+    assert re.search(r"^38 \[.*fruit/twin\.webp", printed, re.M)  # a duplicate
 
 
 def test_both_notebooks_run_the_same_code_and_are_stored_without_outputs():
