@@ -202,6 +202,8 @@ def test_adding_again_changes_nothing_and_more_files_than_a_block_are_all_there(
     course.add_embedding(made["l2"], [files[0]] * 30 + files)
     assert made["l2"].count() == 70
     assert course.search(files[39], made["l2"], 1)["ids"] == [["id_69"]]
+    (first,) = made["l2"].get(ids=["id_5"], include=["embeddings"])["embeddings"]
+    assert first == pytest.approx(course.get_single_image_embedding(files[0]), abs=1e-6)  # the new one took its place
     with pytest.raises(ImageError):
         course.add_embedding(made["l2"], [ROOT / "README.md"])
 
