@@ -260,6 +260,11 @@ VIETNAMESE = {
     "{out} lies in {source}, which is not to be changed; name a folder elsewhere.": "{out} nằm trong {source}, thư mục không được thay đổi; hãy nêu một thư mục ở chỗ khác.",
     "No picture of {source} is left; pictures lie in class folders.": "Không còn hình nào của {source}; hình phải nằm trong các thư mục lớp.",
     "The pictures cannot be written to {out} ({reason}).": "Không ghi được hình vào {out} ({reason}).",
+    # The course's functions.
+    "embedding is {given}; it must be True, or a function that makes a vector of a picture.": "embedding là {given}; phải là True, hoặc một hàm biến một hình thành một vector.",
+    "The function embedding made vectors of the shapes {one} and {other}; all must have one shape.": "Hàm embedding cho ra các vector có hình dạng {one} và {other}; tất cả phải có cùng một hình dạng.",
+    "The result {id} is none of the {count} files; give the files that add_embedding was given.": "Kết quả {id} không thuộc {count} tệp đã cho; hãy đưa đúng danh sách tệp đã đưa cho add_embedding.",
+    "Drawing the results needs matplotlib ({error}): pip install 'imgret[course]'.": "Vẽ kết quả cần matplotlib ({error}): pip install 'imgret[course]'.",
 }  # fmt: skip
 """A field stands for the same value as in the English template. What has no entry stays English."""
 

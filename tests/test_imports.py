@@ -19,6 +19,7 @@ ALONE = {
     "numba": {"imgret.pixels.sketches"},
     "ray": {"imgret.build.ray"},
     "sklearn": {"imgret.projection"},
+    "matplotlib": {"imgret.course"},
     "pydantic_settings": {"imgret.settings"},
 }
 
