@@ -33,7 +33,7 @@ EMBEDDING_METHODS = {"clip-l1": "l1", "clip-l2": "l2", "clip-correlation": "corr
 |a - b|^2 = 2 - 2 a.b.
 """
 
-MAX_TEXT = 2000
+MAX_TEXT, MAX_IMAGES = 2000, 32
 
 _SPARE, _TIE = 8, 1e-6
 """How many more neighbours than asked for are fetched, and how far apart scores are that Chroma can tell apart."""
@@ -147,14 +147,18 @@ class Retriever:
         *,
         like: str | None = None,
         fold: bool = False,
+        images: Sequence[ImageSource] | None = None,
+        offset: int = 0,
     ) -> list[Hit]:
         """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
 
         `like` is the id of a picture of the library: it is left out of the hits, and is the query if there is no
         `image`. `fold` gives one hit for (nearly) equal pictures, the best of them, which says how many others there
-        are. Raises SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad picture.
+        are. With `images` the query is the mean of all the pictures' pixel vectors, rounded. `offset` leaves out that
+        many of the best hits: then the ranks go on from there. Raises SearchError for an unknown metric, a bad k or an
+        unknown id, ImageError for a bad picture.
         """
-        return _warned(self.find_by_pixels(image, metric, k, like=like, fold=fold))
+        return _warned(self.find_by_pixels(image, metric, k, like=like, fold=fold, images=images, offset=offset))
 
     def find_by_pixels(
         self,
@@ -164,11 +168,14 @@ class Retriever:
         *,
         like: str | None = None,
         fold: bool = False,
+        images: Sequence[ImageSource] | None = None,
+        offset: int = 0,
     ) -> SearchResult:
         """`by_pixels`, with the number of rows scanned, and with a notice where that warns."""
         notice = self._k_notice(k)
         metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
-        query = self._pixel_query(image, itself)
+        offset, liked = _checked_offset(offset), checked_images(images)
+        query = self._pixel_query(image, itself, liked)
         scanned = 0
 
         def ask(k: int) -> tuple[_Rows, _Scores]:
@@ -177,7 +184,7 @@ class Retriever:
             scanned = nearest.rows_scanned
             return nearest.rows, nearest.scores
 
-        return SearchResult(self._best(ask, k, itself, fold), scanned, notice)
+        return SearchResult(self._best(ask, k, itself, fold, offset), scanned, notice)
 
     def pixel_query(self, image: ImageSource | None, like: str | None = None) -> PixelVector:
         """The pixel vector (D,) of the query that `by_pixels` searches for."""
@@ -194,16 +201,36 @@ class Retriever:
         *,
         like: str | None = None,
         fold: bool = False,
+        images: Sequence[ImageSource] | None = None,
+        negative_images: Sequence[ImageSource] | None = None,
+        offset: int = 0,
     ) -> list[Hit]:
         """The `k` pictures whose embeddings are nearest to that of the query, best first.
 
         The query vector is the unit vector of the picture or of the text; for both it is (1 - text_weight) * picture +
         text_weight * text, normalised. The unit vector of `negative` is subtracted, and the result normalised again.
         `like` is the id of a picture of the library: it is left out of the hits, and is the query picture if there is
-        no `image`. `labels` keeps only pictures with one of these labels. `fold` is as for `by_pixels`. Equal scores
+        no `image`. `images` are further pictures that hits should be like, `negative_images` such that they should not
+        be like: the query is then the mean of that vector and the unit vectors of `images`, normalised, less the mean
+        of the unit vectors of `negative` and `negative_images`, normalised again (Rocchio 1971, with equal weights).
+        `labels` keeps only pictures with one of these labels. `fold` and `offset` are as for `by_pixels`. Equal scores
         come by row. Raises SearchError, ImageError, EncoderError, VectorError.
         """
-        return _warned(self.find_by_clip(image, text, negative, text_weight, labels, k, like=like, fold=fold))
+        return _warned(
+            self.find_by_clip(
+                image,
+                text,
+                negative,
+                text_weight,
+                labels,
+                k,
+                like=like,
+                fold=fold,
+                images=images,
+                negative_images=negative_images,
+                offset=offset,
+            )
+        )
 
     def find_by_clip(
         self,
@@ -216,18 +243,22 @@ class Retriever:
         *,
         like: str | None = None,
         fold: bool = False,
+        images: Sequence[ImageSource] | None = None,
+        negative_images: Sequence[ImageSource] | None = None,
+        offset: int = 0,
     ) -> SearchResult:
         """`by_clip`, with a notice where that warns."""
         notices = [self._k_notice(k), self._language_notice(text, negative), self._release_notice]
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
-        vector = self._clip_query(image, text, negative, text_weight, itself)
+        offset, liked, disliked = _checked_offset(offset), checked_images(images), checked_images(negative_images)
+        vector = self._clip_query(image, text, negative, text_weight, itself, liked, disliked)
         notices += [self._cut_notice(text), self._cut_notice(negative)]
 
         def ask(k: int) -> tuple[_Rows, _Scores]:
             return self._nearest(vector, k, wanted)
 
-        return SearchResult(self._best(ask, k, itself, fold), notice=Sentence.joined(*notices))
+        return SearchResult(self._best(ask, k, itself, fold, offset), notice=Sentence.joined(*notices))
 
     def by_embedding(
         self,
@@ -285,8 +316,13 @@ class Retriever:
                 return rows[order[:k]], scores[order[:k]]
             asked *= 2
 
-    def _best(self, ask: Callable[[int], tuple[_Rows, _Scores]], k: int, itself: int | None, fold: bool) -> list[Hit]:
-        """The `k` best hits but `itself`, of which `ask` says the rows and scores; folded, one hit a group."""
+    def _best(
+        self, ask: Callable[[int], tuple[_Rows, _Scores]], k: int, itself: int | None, fold: bool, offset: int = 0
+    ) -> list[Hit]:
+        """The `k` best hits after the first `offset`, but not `itself`; `ask` says rows and scores. Folded, one hit a
+        group.
+        """
+        k = min(k + offset, len(self.index))
         asked = k + (itself is not None)
         while True:
             rows, scores = ask(asked)
@@ -299,7 +335,7 @@ class Retriever:
                     asked *= 2
                     continue
                 rows, scores = rows[first], scores[first]
-            hits = self.hits(rows[:k], scores[:k])
+            hits = self.hits(rows[:k], scores[:k])[offset:]
             return [replace(hit, duplicates=self._groups.get(hit.row, (0, 1))[1] - 1) for hit in hits] if fold else hits
 
     @property
@@ -328,7 +364,14 @@ class Retriever:
         return self._clip_query(image, text, negative, text_weight, self._row_of(like))
 
     def _clip_query(
-        self, image: ImageSource | None, text: str | None, negative: str | None, text_weight: Any, itself: int | None
+        self,
+        image: ImageSource | None,
+        text: str | None,
+        negative: str | None,
+        text_weight: Any,
+        itself: int | None,
+        liked: Sequence[ImageSource] = (),
+        disliked: Sequence[ImageSource] = (),
     ) -> npt.NDArray[np.float32]:
         if not isinstance(text_weight, int | float | np.number) or not 0 <= text_weight <= 1:
             raise SearchError(
@@ -338,7 +381,7 @@ class Retriever:
         text = _checked_text(text, Sentence("The text"))
         negative = _checked_text(negative, Sentence("The negative text"))
         pictured = image is not None or itself is not None
-        if not pictured and text is None:
+        if not pictured and text is None and not liked:
             raise SearchError("There is nothing to search for; give a picture, a text, or both.")
         query = np.zeros(self.index.manifest.encoder.dim)
         if image is not None:
@@ -347,9 +390,13 @@ class Retriever:
             query += (1 - weight if text is not None else 1) * self.index.embeddings[itself]
         if text is not None:
             query += (weight if pictured else 1) * self._queries.text(text)
-        query = _unit(query)
-        if negative is not None:
-            query = _unit(query - self._queries.text(negative))
+        asked: list[npt.NDArray[Any]] = [_unit(query)] if pictured or text is not None else []
+        asked += [self._queries.image(load_image(each)) for each in liked]
+        query = _unit(np.mean(asked, axis=0))
+        avoided: list[npt.NDArray[Any]] = [] if negative is None else [self._queries.text(negative)]
+        avoided += [self._queries.image(load_image(each)) for each in disliked]
+        if avoided:
+            query = _unit(query - np.mean(avoided, axis=0))
         return query.astype(np.float32)
 
     def thumbnail(self, id: str) -> bytes:
@@ -433,9 +480,17 @@ class Retriever:
             for rank, (row, score) in enumerate(found, start=1)
         ]
 
-    def _pixel_query(self, image: ImageSource | None, itself: int | None) -> PixelVector:
+    def _pixel_query(
+        self, image: ImageSource | None, itself: int | None, liked: Sequence[ImageSource] = ()
+    ) -> PixelVector:
+        size = self.index.manifest.pixel_size
+        if liked:
+            pictured = image is not None or itself is not None
+            vectors = [self._pixel_query(image, itself)] if pictured else []
+            vectors += [pixel_vector(load_image(each), size) for each in liked]
+            return np.rint(np.mean(vectors, axis=0)).astype(np.uint8)
         if image is not None:
-            return pixel_vector(load_image(image), self.index.manifest.pixel_size)
+            return pixel_vector(load_image(image), size)
         if itself is None:
             raise SearchError("There is no picture to search with; upload one or choose an example.")
         return self.index.pixels.vectors[itself]
@@ -514,6 +569,23 @@ def _checked_text(text: str | None, what: Sentence) -> str | None:
             most=MAX_TEXT,
         )
     return text
+
+
+def checked_images(images: Any) -> list[ImageSource]:
+    """The pictures of a list. Raises SearchError for what is none, and for too many."""
+    if images is None:
+        return []
+    if not isinstance(images, list | tuple):
+        raise SearchError("The pictures must be a list, not {kind}.", kind=type(images).__name__)
+    if len(images) > MAX_IMAGES:
+        raise SearchError("There are {count} pictures; at most {most} are taken.", count=len(images), most=MAX_IMAGES)
+    return list(images)
+
+
+def _checked_offset(offset: Any) -> int:
+    if isinstance(offset, bool) or not isinstance(offset, Integral) or offset < 0:
+        raise SearchError("The offset is {offset}; it must be a whole number of at least 0.", offset=repr_short(offset))
+    return int(offset)
 
 
 def _unit(vector: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

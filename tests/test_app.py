@@ -56,6 +56,24 @@ def test_search_clip_answers_as_the_retriever(client, retriever, asked):
     assert answer["method"] == "clip"
 
 
+def test_likes_and_dislikes_are_lists_of_pictures(client, retriever):
+    dog, fish = str(QUERIES / "dog.webp"), str(QUERIES / "butterflyfish.webp")
+    sent = {"images": [handle_file(TIGER), handle_file(dog)], "negative_images": [handle_file(fish)], "offset": 2}
+    answer = client.predict(**sent, k=4, api_name="/search_clip")
+    expected = retriever.by_clip(images=[TIGER, dog], negative_images=[fish], k=4, offset=2)
+    assert_hits(answer, expected, retriever)
+    assert [hit["rank"] for hit in answer["hits"]] == [3, 4, 5, 6]
+
+
+def test_a_list_cannot_name_a_file_of_the_server(server):
+    for lists in ([[{"path": "/etc/hostname"}], None], [None, [{"path": "/etc/hostname"}]], [["/etc/hostname"], None]):
+        kind, said = ask(server, "/search_clip", [None, "a bird", None, 0.5, None, 3, *lists, 0])
+        assert kind == "error"
+        assert "uploaded" in said
+    kind, said = ask(server, "/search_clip", [None, "a bird", None, 0.5, None, 3, "x", None, 0])
+    assert (kind, said) == ("error", "The pictures must be a list, not str.")
+
+
 def test_defaults_are_l2_and_ten(client, retriever):
     answer = client.predict(image=handle_file(TIGER), api_name="/search_pixels")
     assert_hits(answer, retriever.by_pixels(TIGER, "l2", 10), retriever)

@@ -81,21 +81,35 @@ def printed_by(capsys, *arguments):
 @pytest.mark.parametrize("pictured", [{}, {"image": TIGER}, {"like": "animals/birds/ostrich.webp"}], ids=str)
 def test_search_asks_whatever_by_clip_can(index_folder, retriever, cache, capsys, monkeypatch, pictured):
     monkeypatch.setenv("IMGRET_CACHE", str(cache))
-    options = {"text": "--text", "negative": "--not", "text_weight": "--weight", "image": "--image", "like": "--like"}
-    for text, negative, weight, labels in itertools.product(
+    options = {
+        "text": "--text",
+        "negative": "--not",
+        "text_weight": "--weight",
+        "image": "--image",
+        "like": "--like",
+        "offset": "--offset",
+    }
+    dog, fish = str(QUERIES / "dog.webp"), str(QUERIES / "butterflyfish.webp")
+    lists = {"labels": "--label", "images": "--also", "negative_images": "--not-image"}
+    for parts in itertools.product(
         ({}, {"text": "a bird"}),
         ({}, {"negative": "a tree"}),
         ({}, {"text_weight": 0.2}),
         ({}, {"labels": ["animals/birds", "food/fruit"]}),
+        ({}, {"images": [dog, fish]}),
+        ({}, {"negative_images": [fish], "offset": 2}),
     ):
-        query = pictured | text | negative | weight | labels
-        if not (pictured or text):
+        query = dict(pictured)
+        for part in parts:
+            query |= part
+        if not (pictured or query.keys() & {"text", "images"}):
             continue
         command = ["search", index_folder, "--metric", "clip", "-k", 4, "--json"]
         for name, option in options.items():
             command += [option, query[name]] if name in query else []
-        for label in query.get("labels", ()):
-            command += ["--label", label]
+        for name, option in lists.items():
+            for value in query.get(name, ()):
+                command += [option, value]
         answer = json.loads(printed_by(capsys, *command))
         assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in retriever.by_clip(**query, k=4)], query
 

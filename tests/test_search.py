@@ -76,6 +76,63 @@ def test_l2_and_cosine_rank_unit_vectors_alike_and_l1_does_not(retriever):
     assert ranked(lambda id: retriever.by_embedding(metric="l1", like=id)) != cosine
 
 
+DOG, FLOWER = QUERIES / "dog.webp", QUERIES / "butterflyfish.webp"
+
+
+def test_likes_and_dislikes_are_the_formula_of_rocchio(retriever):
+    a, b, c = (
+        vector.astype(float) for vector in retriever.encoder.embed_images([load_image(p) for p in (TIGER, DOG, FLOWER)])
+    )
+    text, negative = retriever.encoder.embed_texts(["a flower", "a tiger"]).astype(float)
+    for asked, vector in (
+        ({"images": [TIGER]}, a),
+        ({"images": [TIGER, DOG]}, unit((a + b) / 2)),
+        ({"image": TIGER, "images": [DOG]}, unit((a + b) / 2)),
+        ({"text": "a flower", "images": [TIGER, DOG]}, unit((text + a + b) / 3)),
+        ({"image": TIGER, "negative_images": [DOG]}, unit(a - b)),
+        ({"image": TIGER, "negative": "a tiger", "negative_images": [DOG, FLOWER]}, unit(a - (negative + b + c) / 3)),
+        ({"images": [TIGER, DOG], "negative_images": [FLOWER]}, unit(unit((a + b) / 2) - c)),
+    ):
+        hits = retriever.by_clip(**asked, k=8)
+        scores = clip_scores(retriever, vector)
+        np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:8], atol=1e-5)
+    vectors = np.array([pixel_vector(load_image(path), 64) for path in (TIGER, DOG)], dtype=float)
+    scores = METRICS["l2"](np.rint(vectors.mean(axis=0)).astype(np.uint8), retriever.index.pixels.vectors)
+    expected = best_first(scores, "l2")[:5].tolist()
+    assert [hit.row for hit in retriever.by_pixels(TIGER, k=5, images=[DOG])] == expected
+    assert [hit.row for hit in retriever.by_pixels(k=5, images=[TIGER, DOG])] == expected
+
+
+def test_an_offset_goes_on_where_the_hits_before_it_ended(retriever):
+    for search in (
+        lambda **asked: retriever.by_pixels(TIGER, **asked),
+        lambda **asked: retriever.by_clip(text="a bird", **asked),
+        lambda **asked: retriever.by_clip(like=retriever.index.record(3).id, fold=True, **asked),
+    ):
+        whole = search(k=30)
+        assert search(k=10, offset=10) == whole[10:20]
+        assert search(k=10, offset=20) == whole[20:]
+        assert [hit.rank for hit in search(k=2, offset=5)] == [6, 7]
+        assert search(k=10, offset=540) == search(k=545)[540:]
+        assert search(k=1, offset=10**9) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"images": "tiger.webp"}, "must be a list"),
+        ({"images": [TIGER] * 33}, "at most 32"),
+        ({"negative_images": [TIGER]}, "nothing to search for"),
+        ({"images": [TIGER], "offset": -1}, "at least 0"),
+        ({"images": [TIGER], "offset": 1.5}, "at least 0"),
+        ({"images": [TIGER], "negative_images": [TIGER]}, "cancel each other out"),
+    ],
+)
+def test_lists_of_pictures_and_offsets_that_cannot_be_are_refused(retriever, asked, said):
+    with pytest.raises(SearchError, match=said):
+        retriever.by_clip(**asked)
+
+
 def test_the_tiger_finds_a_cat_by_clip(retriever):
     assert "tiger" in retriever.by_clip(image=TIGER, k=1)[0].caption.lower()
 

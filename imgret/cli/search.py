@@ -26,6 +26,10 @@ def add(commands: Commands) -> None:
     command.set_defaults(run=run)
     command.add_argument("folder", metavar="FOLDER")
     command.add_argument("--image", metavar="FILE", help="the query picture")
+    command.add_argument("--also", metavar="FILE", action="append", help="another query picture; may be repeated")
+    command.add_argument(
+        "--not-image", metavar="FILE", action="append", help="a picture that hits should not be like; may be repeated"
+    )
     command.add_argument("--like", metavar="ID", help="a picture of the index as the query; it is no hit itself")
     command.add_argument("--images", metavar="QUERIES", help="a folder of query pictures, each searched by itself")
     command.add_argument("--text", metavar="TEXT", help="the query in words; beside a picture, both count")
@@ -43,6 +47,7 @@ def add(commands: Commands) -> None:
         help="l2 by default for a picture alone, else clip; clip-l1, say, is L1 on the embeddings",
     )
     command.add_argument("-k", metavar="K", type=int, default=10, help="how many, 10 by default")
+    command.add_argument("--offset", metavar="N", type=int, default=0, help="leave out the N best hits")
     command.add_argument(
         "--fold", action="store_true", help="one hit for equal and nearly equal pictures, with a number"
     )
@@ -107,9 +112,9 @@ def _search(retriever: "Retriever", options: argparse.Namespace, path: str | Non
 
 
 def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None) -> "SearchResult":
-    pictured = path is not None or options.like is not None
+    pictured = path is not None or options.like is not None or options.also is not None
     in_words = options.text is not None or options.negative is not None or options.labels is not None
-    metric = options.metric or ("clip" if in_words or not pictured else "l2")
+    metric = options.metric or ("clip" if in_words or options.not_image or not pictured else "l2")
     image: Any = path
     if options.part:
         from imgret.images import load_image
@@ -128,6 +133,9 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
             options.k,
             like=options.like,
             fold=options.fold,
+            images=options.also,
+            negative_images=options.not_image,
+            offset=options.offset,
         )
     if not pictured:
         raise ImgretError(
@@ -140,11 +148,17 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
             "The metric {metric} compares pictures alone; leave --text, --not and --label out, or take --metric clip.",
             metric=metric,
         )
+    if options.not_image:
+        raise ImgretError("--not-image is for --metric clip.")
     if metric.startswith("clip-"):
+        if options.also or options.offset:
+            raise ImgretError("--also and --offset are for the pixel metrics and for clip.")
         return retriever.find_by_embedding(
             image, metric.removeprefix("clip-"), options.k, like=options.like, fold=options.fold
         )
-    return retriever.find_by_pixels(image, metric, options.k, like=options.like, fold=options.fold)
+    return retriever.find_by_pixels(
+        image, metric, options.k, like=options.like, fold=options.fold, images=options.also, offset=options.offset
+    )
 
 
 def _print_table(hits: "list[Hit]", title: str | None) -> None:

@@ -106,7 +106,7 @@ def check(function: Callable[..., Any], metric: str, seconds: float = SECONDS) -
         raise CheckError(
             "There is no metric {metric}; choose one of {metrics}.", metric=repr(metric), metrics=", ".join(METRICS)
         )
-    if "fork" not in multiprocessing.get_all_start_methods():
+    if sys.platform == "win32":
         raise CheckError(
             "A function cannot be checked by itself on this system; write it to a file, and run imgret check."
         )

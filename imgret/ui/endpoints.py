@@ -15,7 +15,7 @@ from PIL import Image
 from imgret.duplicates import MAX_PICTURES, DuplicateGroup
 from imgret.encoders import EncoderError
 from imgret.images import load_image
-from imgret.search import METHODS, SearchError, SearchResult
+from imgret.search import METHODS, SearchError, SearchResult, checked_images
 from imgret.startup import ReadyIndex, Startup
 from imgret.ui.crop import FULL_IMAGE, crop
 from imgret.ui.examples import QUERIES
@@ -80,6 +80,9 @@ class Endpoints:
         text_weight: float = 0.5,
         labels: list[str] | None = None,
         k: int = 10,
+        images: list[FileData] | None = None,
+        negative_images: list[FileData] | None = None,
+        offset: int = 0,
     ) -> dict[str, Any]:
         """Finds the pictures of the library that are the closest in meaning to a picture, a text, or both.
 
@@ -90,13 +93,19 @@ class Endpoints:
             text_weight: From 0 (the picture alone) to 1 (the text alone), where both are given.
             labels: Only pictures with one of these labels, as /library lists them.
             k: How many pictures to return, best first, at least 1.
+            images: Further pictures that the hits should be like, if any.
+            negative_images: Pictures that they should not be like.
+            offset: How many of the best hits to leave out, to go on after them.
         Returns:
             {"hits": [{"rank", "id", "label", "labels", "caption", "score", "image"}], "method", "elapsed_ms",
             "library", "notice"}; image is a file that the client downloads, notice null or a sentence.
         """
         ready = self.start.wait()
         query = Query(None if image is None else self._picture(image))
-        return self.by_clip(ready, query, text, negative, text_weight, labels, k).as_dict()
+        liked, disliked = self._pictures(images), self._pictures(negative_images)
+        return self.by_clip(
+            ready, query, text, negative, text_weight, labels, k, images=liked, negative_images=disliked, offset=offset
+        ).as_dict()
 
     def compare(self, image: FileData, k: int = 5) -> list[dict[str, Any]]:
         """Asks all five methods for the same picture: l1, l2, cosine, correlation, clip, in this order.
@@ -194,13 +203,21 @@ class Endpoints:
         return respond(ready, self.thumbnails, metric, search)
 
     def by_clip(
-        self, ready: ReadyIndex, query: Query, text: Any, negative: Any, text_weight: Any, labels: Any, k: Any
+        self,
+        ready: ReadyIndex,
+        query: Query,
+        text: Any,
+        negative: Any,
+        text_weight: Any,
+        labels: Any,
+        k: Any,
+        **more: Any,
     ) -> Response:
-        """The answer by CLIP."""
+        """The answer by CLIP; `more` are the likes, the dislikes and the offset of `find_by_clip`."""
 
         def search() -> SearchResult:
             retriever, like = ready.retriever, query.like
-            return retriever.find_by_clip(query.picture, text, negative, text_weight, labels, k, like=like)
+            return retriever.find_by_clip(query.picture, text, negative, text_weight, labels, k, like=like, **more)
 
         return respond(ready, self.thumbnails, "clip", search)
 
@@ -215,6 +232,9 @@ class Endpoints:
 
     def _picture(self, value: Any) -> Image.Image:
         return load_image(uploaded_file(value, self._shown), max_bytes=self.max_bytes)
+
+    def _pictures(self, values: Any) -> list[Image.Image]:
+        return [self._picture(value) for value in checked_images(values)]
 
 
 def _document(endpoint: gr.events.Dependency, function: Callable[..., Any]) -> None:

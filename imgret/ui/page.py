@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -168,7 +169,13 @@ class Demo(gr.Blocks):
     thumbnails: Thumbnails
 
     def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
-        """Raises gr.Error for too few arguments: Gradio's own error prints them into the log."""
+        """Adds the defaults of arguments that a plain request leaves out at the end, as gradio_client does. Raises
+        gr.Error for too few arguments: Gradio's own error prints them into the log.
+        """
+        if block_fn.api_visibility == "public" and block_fn.fn is not None:
+            left_out = [*signature(block_fn.fn).parameters.values()][len(inputs) : len(block_fn.inputs)]
+            if all(parameter.default is not Parameter.empty for parameter in left_out):
+                inputs += [parameter.default for parameter in left_out]
         if len(inputs) < (wanted := len(block_fn.inputs)):
             raise gr.Error(f"{len(inputs)} arguments were given; {wanted} are needed.", print_exception=False)
 
