@@ -106,14 +106,15 @@ def check(function: Callable[..., Any], metric: str, seconds: float = SECONDS) -
         raise CheckError(
             "There is no metric {metric}; choose one of {metrics}.", metric=repr(metric), metrics=", ".join(METRICS)
         )
-    if sys.platform == "win32":
+    if "fork" not in multiprocessing.get_all_start_methods():
         raise CheckError(
             "A function cannot be checked by itself on this system; write it to a file, and run imgret check."
         )
     cases = _cases(metric)
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder, "answers")
-        process = multiprocessing.get_context("fork").Process(target=child.run, args=(function, cases, answers))
+        forks: Any = multiprocessing.get_context("fork")  # for the types of Windows, which has none
+        process = forks.Process(target=child.run, args=(function, cases, answers))
         process.start()
         process.join(seconds)
         late = process.is_alive()
