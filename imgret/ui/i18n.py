@@ -17,6 +17,8 @@ class Words:
     title: str
     lead: str
     about: str
+    figures: str
+    about_figures: str
     about_languages: Mapping[str, str]
     starter: str
     wait: str
@@ -40,6 +42,7 @@ class Words:
     k: str
     first: str
     pixels_status: str
+    rows_scanned: str
     clip_status: str
     go_on: str
     save: str
@@ -101,8 +104,10 @@ EN = Words(
     title="Image retrieval with basic maths",
     lead="Give a picture and see the most similar ones of a library: by four formulas on its pixels, or by what CLIP "
     "understands of it.",
-    about="**{count}** pictures from `{library}` · encoder `{encoder}`, reads {languages} · the vector index finds "
-    "{recall:.2%} of the true {k} nearest (ef_search {ef_search})",
+    about="**{count}** pictures from `{library}`; ask with a picture, or with words in {languages}.",
+    figures="How exact?",
+    about_figures="The four metrics compare every picture, so their answers are exact. CLIP's embeddings, by the encoder {encoder}, are "
+    "searched by an index that finds {recall:.2%} of the true {k} nearest (ef_search {ef_search}).",
     about_languages=_EN_LANGUAGES,
     starter="`starter` is the small encoder that comes along: it knows what a picture shows, and short English and Vietnamese. The "
     "full CLIP, trained on two billion pictures with their texts, also follows whole sentences, style and setting.",
@@ -136,7 +141,8 @@ EN = Words(
     larger="Larger is closer; 1 is the best there is.",
     k="How many pictures (k)",
     first="Choose an example or give a picture: the most similar ones appear here.",
-    pixels_status="**{hits}** best of {count} pictures by **{metric}** · {rows_scanned} had to be looked at · {ms:.1f} ms",
+    pixels_status="**{hits}** best of {count} pictures by **{metric}**{scanned} · {ms:.1f} ms",
+    rows_scanned=" · only {rows_scanned} had to be compared in full",
     clip_status="**{hits}** best of {count} pictures by **CLIP** · {ms:.0f} ms",
     go_on="Click a picture to search for more like it.",
     save="Save as",
@@ -230,8 +236,10 @@ VI = Words(
     title="Truy vấn hình ảnh dùng các toán cơ bản",
     lead="Đưa vào một hình ảnh và xem những hình giống nó nhất trong thư viện: theo bốn công thức trên các điểm ảnh, "
     "hoặc theo điều mà CLIP hiểu về nó.",
-    about="**{count}** hình ảnh từ `{library}` · mô hình `{encoder}`, đọc được {languages} · chỉ mục vector tìm ra "
-    "{recall:.2%} trong {k} hình gần nhất thật sự (ef_search {ef_search})",
+    about="**{count}** hình ảnh từ `{library}`; hãy tìm bằng một hình, hoặc bằng lời {languages}.",
+    figures="Chính xác đến đâu?",
+    about_figures="Bốn độ đo so với mọi hình, nên kết quả là chính xác. Vector của CLIP, do mô hình {encoder} tạo ra, được tìm bằng một chỉ "
+    "mục tìm ra {recall:.2%} trong {k} hình gần nhất thật sự (ef_search {ef_search}).",
     about_languages=_VI_LANGUAGES,
     starter="`starter` là mô hình nhỏ đi kèm: nó biết trong hình có gì, và đọc lời ngắn bằng tiếng Việt và tiếng Anh. CLIP đầy đủ, học từ hai "
     "tỉ hình ảnh có lời, còn hiểu cả câu dài, phong cách và bối cảnh.",
@@ -265,7 +273,8 @@ VI = Words(
     larger="Càng lớn càng giống; 1 là giống nhất.",
     k="Số hình trả về (k)",
     first="Chọn một ví dụ hoặc đưa vào một hình: những hình giống nhất sẽ hiện ra ở đây.",
-    pixels_status="**{hits}** hình giống nhất trong {count} theo **{metric}** · phải xem kỹ {rows_scanned} · {ms:.1f} ms",
+    pixels_status="**{hits}** hình giống nhất trong {count} theo **{metric}**{scanned} · {ms:.1f} ms",
+    rows_scanned=" · chỉ phải so sánh trọn vẹn {rows_scanned} hình",
     clip_status="**{hits}** hình giống nhất trong {count} theo **CLIP** · {ms:.0f} ms",
     go_on="Bấm vào một hình để tìm những hình giống nó.",
     save="Lưu dạng",

@@ -446,12 +446,15 @@ def _about(ready: ReadyIndex, start: Startup, language: str) -> str:
     line = words.about.format(
         count=manifest.count,
         library=manifest.library.name,
-        encoder=manifest.encoder.uri,
         languages=", ".join(words.about_languages.get(code, code) for code in manifest.encoder.languages),
+    )
+    figures = words.about_figures.format(
+        encoder=manifest.encoder.uri,
         recall=manifest.recall.recall,
         k=manifest.recall.k,
         ef_search=manifest.recall.ef_search,
     )
+    line += f"\n\n<details><summary>{words.figures}</summary>{figures}</details>"
     notices = [f"⚠️ {translated(ready.notice, language)}"] if ready.notice else []
     if not start.done:
         stage, done, total = start.stage

@@ -64,11 +64,13 @@ class PixelsTab(Tab):
         metric, k = form
         words = WORDS[language]
         response = self._endpoints.by_pixels(ready, query, metric, k)
+        count, rows_scanned = len(ready.retriever.index), response.rows_scanned
+        saved = rows_scanned is not None and rows_scanned < count
         status = words.pixels_status.format(
             hits=len(response.hits),
-            count=len(ready.retriever.index),
+            count=count,
             metric=words.metrics[metric],
-            rows_scanned=response.rows_scanned,
+            scanned=words.rows_scanned.format(rows_scanned=rows_scanned) if saved else "",
             ms=response.elapsed_ms,
         )
         return [_about(language, metric), *self._results.shown(response, language, status)]
