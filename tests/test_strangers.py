@@ -271,12 +271,14 @@ def test_the_log_has_a_line_a_request_and_nothing_of_what_was_asked(served, pict
     written = served.log.stat().st_size
     ask(served.address, "/search_clip", [None, "a very secret walrus", None, 0.5, None, 3])
     ask(served.address, "/search_clip", [None, "a walrus", None, 7, None, 3])
-    assert ask(served.address, "/search_clip", [None, "a walrus"]) == ("error", "2 arguments were given; 6 are needed.")
+    assert ask(served.address, "/search_pixels", []) == ("error", "0 arguments were given; 3 are needed.")
+    assert ask(served.address, "/search_clip", [None, "a walrus"])[0] == "complete"  # the rest has defaults
     text = served.log.read_text()[written:]
     lines = [json.loads(line[line.index("{") :]) for line in text.splitlines() if '"request"' in line]
     assert [(line["method"], line["outcome"]) for line in lines] == [
         ("search_clip", "answered"),
         ("search_clip", "refused: SearchError"),
+        ("search_clip", "answered"),
     ]
     assert all(line["ms"] >= 0 and len(line["request"]) == 12 for line in lines)
     assert "walrus" not in text
