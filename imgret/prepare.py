@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from imgret.duplicates import find_duplicates
 from imgret.errors import ImgretError
 from imgret.files.tempdir import TempFolder
 from imgret.library import ImageLibrary
+from imgret.library.records import Annotations, Description, Entry, Rows, printable, within
+from imgret.library.splits import KEYWORDS
+from imgret.library.tree import Tree, scan
 
 
 class PrepareError(ImgretError):
@@ -23,7 +26,8 @@ class Prepared:
     """What came of the pictures of a folder, each by its path below the folder, in order.
 
     `train` and `test` were copied; the others were left out: `undecodable` with the reason, `small` ones with a side
-    below the least, and `duplicates` with the picture that they repeat and that was kept.
+    below the least, `unclassed` ones in no class folder, and `duplicates` with the picture that they repeat and that
+    was kept. `other` says which files are no pictures: tables and texts say nothing here, as the folder is the class.
     """
 
     train: tuple[str, ...]
@@ -32,6 +36,26 @@ class Prepared:
     small: tuple[str, ...]
     duplicates: tuple[tuple[str, str], ...]
     unclassed: tuple[str, ...]
+    other: tuple[str, ...]
+
+
+class _Files(Rows):
+    """All pictures below a folder by their own names, whatever its tables and splits say; the label is the folder."""
+
+    numbered = False
+    split = revision = None
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree, self._names, self.count = tree, tree.pictures, len(tree.pictures)
+        self.description = Description("all files", "folders")
+
+    def __iter__(self) -> Iterator[Entry]:
+        for name in self._names:
+            place = within(self._tree.root, name) if name in self._tree.links else self._tree.root / name
+            yield Entry.of(printable(name), Annotations((name.rpartition("/")[0] or ".",)), place)
+
+    def part(self, rows: slice) -> "_Files":
+        return self.like(_names=self._names[rows])
 
 
 def prepare_folder(
@@ -61,7 +85,17 @@ def prepare_folder(
         raise PrepareError(
             "{out} lies in {source}, which is not to be changed; name a folder elsewhere.", out=out, source=source
         )
-    library = ImageLibrary.load(source)
+    tree = scan(source)
+    if not tree.pictures:
+        raise PrepareError("There are no pictures in {source}; name a folder with class folders.", source=source)
+    for first, rest in (name.split("/", 1) for name in tree.pictures if name.count("/") > 1):
+        if any(first.lower() in names for names in KEYWORDS.values()):
+            raise PrepareError(
+                "{source} is split already: {name} lies in {split}. Name {path} to prepare that part, or move its "
+                "class folders out of it.",
+                source=source, name=repr(rest), split=repr(first), path=source / first,
+            )  # fmt: skip
+    library = ImageLibrary(str(source), _Files(tree))
     temp = TempFolder(cache, "prepare")
     try:
         index = build_index(library, temp.folder / "index", "starter", 32, cache=cache, progress=progress)
@@ -98,8 +132,9 @@ def prepare_folder(
         small,
         tuple(duplicates),
         unclassed,
+        (*tree.metadata, *tree.tables, *(f"{name}.txt" for name in sorted(tree.texts)), *tree.left_out),
     )
-    _copy(source, out, found)
+    _copy({printable(name): tree.root / name for name in tree.pictures}, out, found)
     return found
 
 
@@ -109,7 +144,7 @@ def _drawn(ids: list[str], share: float, seed: int) -> list[str]:
     return sorted(ids, key=lambda id: hashlib.sha256(f"{seed}:{id}".encode()).digest())[:count]
 
 
-def _copy(source: Path, out: Path, found: Prepared) -> None:
+def _copy(places: dict[str, Path], out: Path, found: Prepared) -> None:
     draft = out.with_name(f".{out.name}-draft")
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -118,7 +153,7 @@ def _copy(source: Path, out: Path, found: Prepared) -> None:
             for id in ids:
                 place = draft / part / id
                 place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source / id, place)
+                shutil.copyfile(places[id], place)
         if out.exists():
             out.rmdir()
         draft.replace(out)

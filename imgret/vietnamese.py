@@ -270,6 +270,24 @@ VIETNAMESE = {
     "The function embedding made vectors of the shapes {one} and {other}; all must have one shape.": "Hàm embedding cho ra các vector có hình dạng {one} và {other}; tất cả phải có cùng một hình dạng.",
     "The result {id} is none of the {count} files; give the files that add_embedding was given.": "Kết quả {id} không thuộc {count} tệp đã cho; hãy đưa đúng danh sách tệp đã đưa cho add_embedding.",
     "Drawing the results needs matplotlib ({error}): pip install 'imgret[course]'.": "Vẽ kết quả cần matplotlib ({error}): pip install 'imgret[course]'.",
+    "{path} cannot be loaded: it ends the program.": "Không nạp được {path}: nó kết thúc chương trình.",
+    "the lengths lack their roots": "độ dài thiếu căn bậc hai",
+    "the numbers overflow, as they are whole numbers of 8 or 16 bits; make them float first":
+        "bị tràn số, vì các số là số nguyên 8 hay 16 bit; hãy đổi sang float trước",
+    "this is the sum of squares, without the root": "đây là tổng các bình phương, chưa lấy căn",
+    "this is the mean of squares, as in the course's code":
+        "đây là trung bình các bình phương, như trong mã của khóa học",
+    "the root is of the mean, not of the sum": "căn được lấy của trung bình, không phải của tổng",
+    "this is the mean, not the sum": "đây là trung bình, không phải tổng",
+    "The ranking is right in another unit: for {example} the formula gives {expected:.6g}, the function {got:.6g}: {cause}.":
+        "Thứ tự đúng nhưng khác đơn vị: với {example}, công thức cho {expected:.6g}, còn hàm cho {got:.6g}: {cause}.",
+    "There are no pictures in {source}; name a folder with class folders.":
+        "Không có ảnh nào trong {source}; hãy chỉ tới một thư mục có các thư mục lớp.",
+    "{source} is split already: {name} lies in {split}. Name {path} to prepare that part, or move its class folders out of it.":
+        "{source} đã được chia sẵn: {name} nằm trong {split}. Hãy chỉ tới {path} để chuẩn bị phần đó, hoặc chuyển các thư mục lớp ra khỏi nó.",
+    "note: the memory that a function takes is limited on Linux only":
+        "lưu ý: bộ nhớ mà hàm dùng chỉ bị giới hạn trên Linux",
+    "note: not in the file: {functions}": "lưu ý: không có trong tệp: {functions}",
 }  # fmt: skip
 """A field stands for the same value as in the English template. What has no entry stays English."""
 

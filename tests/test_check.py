@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import time
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,7 +151,8 @@ def endless(query, data):
 
 
 def hungry(query, data):
-    return np.ones(2**34).sum(), [np.ones(2**30) for _ in range(64)]
+    """Asks for 4 GB in steps that any machine would give it."""
+    return len([np.empty(2**23) for _ in range(64)])
 
 
 def networked(query, data):
@@ -186,6 +189,80 @@ def test_a_function_that_cannot_be_left_alone_ends_in_a_sentence(function, said)
     assert said in found.sentence
 
 
+def test_a_function_that_changes_its_arrays_is_told_so():
+    found = check(lambda q, d: (metrics.absolute_difference(q, d), d.fill(0))[0], "l1")
+    assert (found.verdict, "changes the arrays" in found.sentence) == ("wrong", True)
+
+
+def test_what_a_function_prints_stays_away(capfd):
+    def loud(query, data):
+        print("here I am")
+        subprocess.run(["echo", "and I"])
+        return metrics.absolute_difference(query, data)
+
+    assert check(loud, "l1").verdict == "right"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_monotone_change_of_each_query_alone_is_no_right_order():
+    """Scores of two queries are compared, too: a factor that depends on the query is an error."""
+    found = check(lambda q, d: metrics.mean_square_difference(q, d) * (1 + f(q).sum()), "l2")
+    assert found.verdict == "wrong"
+
+
+def overflowing(kind):
+    def cosine_of(query, data):
+        q, d = query.astype(kind), data.astype(kind)
+        lengths = np.sqrt(dot(query, data[:0]).sum() + (f(query) ** 2).sum()) * norm(data)
+        return safe((d * q).sum(axis=axes(data)).astype(float), lengths)
+
+    return cosine_of
+
+
+@pytest.mark.parametrize(
+    ("metric", "function", "cause"),
+    [
+        ("correlation", cosine, "the mean is not taken off"),
+        ("correlation", lambda q, d: dot(centred(q[None])[0], centred(d)), "the lengths are missing"),
+        ("correlation", lambda q, d: dot(centred(q[None])[0], centred(d)) / q.size, "the lengths are missing"),
+        ("cosine", lambda q, d: safe(dot(q, d), (norm(d) * norm(q[None])) ** 2), "lack their roots"),
+        ("cosine", lambda q, d: safe(dot(q, d), norm(d)), "one of the two lengths"),
+        ("cosine", overflowing(np.int16), "8 or 16 bits"),
+        ("l2", lambda q, d: np.sqrt(((d.astype("i2") - q.astype("i2")) ** 2).sum(axis=axes(d))), "8 or 16 bits"),
+        ("l2", lambda q, d: -metrics.mean_square_difference(q, d), "the order is reversed"),
+        ("l1", lambda q, d: -metrics.absolute_difference(q, d), "the order is reversed"),
+        ("l1", lambda q, d: (f(d) - f(q)).sum(axis=axes(d)), "with their signs"),
+        ("l2", lambda q, d: np.abs(f(d) - f(q)).sum(axis=axes(d)), "values of L1"),
+        ("l2", lambda q, d: ((f(d) - f(q)) ** 2).sum(axis=axes(d)), "without the root"),
+        ("l2", lambda q, d: ((f(d) - f(q)) ** 2).mean(axis=axes(d)), "mean of squares, as in the course's code"),
+        ("l1", lambda q, d: np.abs(f(d) - f(q)).mean(axis=axes(d)), "the mean, not the sum"),
+    ],
+)
+def test_a_common_mistake_has_its_cause(metric, function, cause):
+    with np.errstate(all="ignore"):
+        found = check(function, metric)
+    assert cause in found.sentence, found
+
+
+def test_a_fault_of_larger_pictures_is_shown_by_the_smallest_one_that_has_it():
+    def at_size(query, data):
+        return metrics.absolute_difference(query, data) * (-1 if query.size >= 7 else 1)
+
+    def with_error(query, data):
+        if query.ndim == 3 and query.shape[0] > 2:
+            raise KeyError("tall")
+        return metrics.correlation_coefficient(query, data)
+
+    found = check(at_size, "l1")
+    assert (found.verdict, np.size(found.example.query)) == ("wrong", 7)
+    assert found.example.got == -found.example.expected
+    assert str(found.example.query) in found.sentence
+    found = check(with_error, "correlation")
+    assert np.shape(found.example.query) == (3, 1, 3)
+    assert "a picture" not in found.sentence
+    assert "KeyError: 'tall'" in found.sentence
+
+
 SUBMISSION = """
 import numpy as np
 print("loaded")
@@ -216,7 +293,10 @@ def test_the_command_prints_verdicts_in_both_languages_and_as_json(tmp_path):
     }
     assert found["absolute_difference"]["example"]["query"] == [200]
     assert "cosine_similarity, correlation_coefficient" in printed.stderr
-    assert "tràn số" in imgret("check", file, "--language", "vi", code=3).stdout
+    vietnamese = imgret("check", file, "--language", "vi", code=3)
+    assert "tràn số" in vietnamese.stdout
+    assert "không có trong tệp" in vietnamese.stderr
+    assert "Không có tệp" in imgret("check", tmp_path / "none.py", "--language", "vi", code=2).stderr
     file.write_text(SUBMISSION.split("def mean")[1].join(["import numpy as np\ndef mean", ""]))
     assert "right order" in imgret("check", file).stdout
 
@@ -227,6 +307,9 @@ def test_a_file_that_cannot_be_checked_is_a_sentence(tmp_path):
         ("def f(:", "cannot be loaded"),
         ("x = 1", "none of the functions"),
         ("1/0", "ZeroDivisionError"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("import os; os._exit(0)", "ends the program"),
+        ("import socket; socket.create_connection(('127.0.0.1', 9))", "no network"),
     ):
         (tmp_path / "bad.py").write_text(text)
         assert refused(imgret("check", tmp_path / "bad.py", code=2), said)
@@ -235,3 +318,44 @@ def test_a_file_that_cannot_be_checked_is_a_sentence(tmp_path):
         check_file(tmp_path / "bad.py", seconds=1)
     with pytest.raises(CheckError, match="no metric"):
         check(endless, "l3")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_a_file_that_takes_memory_while_loading_is_a_sentence(tmp_path):
+    (tmp_path / "large.py").write_text("import mmap\nkept = [mmap.mmap(-1, 2**31) for _ in range(20)]\n")
+    with pytest.raises(CheckError, match="cannot be loaded"):
+        check_file(tmp_path / "large.py")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no sessions of processes")
+def test_what_a_function_starts_ends_with_it(tmp_path):
+    told = tmp_path / "told"
+    (tmp_path / "my_metrics.py").write_text(
+        "import subprocess, sys\nimport numpy as np\n"
+        "def absolute_difference(query, data):\n"
+        f"    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"    open({str(told)!r}, 'a').write(f'{{child.pid}}\\n')\n"
+        "    return np.abs(data.astype(float) - query).sum(axis=tuple(range(1, data.ndim)))\n"
+    )
+    assert check_file(tmp_path / "my_metrics.py")[0].verdict == "right"
+    for pid in map(int, told.read_text().split()):
+        state = Path(f"/proc/{pid}/stat")
+        until = time.monotonic() + 5
+        while state.exists() and state.read_text().split()[2] != "Z" and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_json_has_no_word_that_json_lacks(tmp_path):
+    (tmp_path / "my_metrics.py").write_text(
+        "import numpy as np\ndef mean_square_difference(q, d): return np.full(len(d), np.nan)\n"
+        "def absolute_difference(q, d): return np.full(len(d), np.inf)\n"
+    )
+    printed = imgret("check", tmp_path / "my_metrics.py", "--json", code=3).stdout
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    found = json.loads(printed, parse_constant=refuse)
+    assert found["mean_square_difference"]["example"]["got"] == "nan"
+    assert found["absolute_difference"]["example"]["got"] == "inf"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -97,6 +98,37 @@ def test_what_cannot_be_prepared_is_a_sentence_and_leaves_nothing(own, cache, tm
     with pytest.raises(PrepareError, match="No space left"):
         prepare_folder(own, tmp_path / "out", cache=cache)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_names_and_tables_of_a_folder_stay_as_they_are(own, cache, tmp_path):
+    source = tmp_path / "source"
+    pictures = sorted((own / "cats").glob("*.webp"))[:8]
+    decomposed = unicodedata.normalize("NFD", "mèo")
+    for folder, some in ((decomposed, pictures[:4]), ("chó", pictures[4:])):
+        (source / folder).mkdir(parents=True)
+        for number, path in enumerate(some):
+            shutil.copy(path, source / folder / unicodedata.normalize("NFD", f"ảnh {number}.webp"))
+    (source / "metadata.csv").write_text(f"file_name,label\n{decomposed}/none.webp,other\n", encoding="utf-8")
+    found = prepare_folder(source, tmp_path / "data", test=0.25, cache=cache)
+    assert len(found.train) == 6
+    classes = sorted(unicodedata.normalize("NFC", name.split("/")[0]) for name in found.test)
+    assert classes == ["chó", "mèo"]
+    assert found.other == ("metadata.csv",)
+    assert set(files_of(tmp_path / "data")) == {
+        *(f"train/{id}" for id in found.train),
+        *(f"test/{id}" for id in found.test),
+    }
+
+
+def test_a_folder_that_is_split_already_is_refused(own, cache, tmp_path):
+    for part in ("train", "test"):
+        shutil.copytree(own / "birds", tmp_path / "source" / part / "birds")
+    with pytest.raises(PrepareError, match="split already"):
+        prepare_folder(tmp_path / "source", tmp_path / "data", cache=cache)
+    assert prepare_folder(tmp_path / "source" / "train", tmp_path / "data", cache=cache).train
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PrepareError, match="no pictures"):
+        prepare_folder(tmp_path / "empty", tmp_path / "more", cache=cache)
 
 
 def test_held_out_queries_are_measured_as_their_definitions_say(prepared, cache, tmp_path):

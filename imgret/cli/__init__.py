@@ -26,6 +26,7 @@ from imgret.cli import (
     serve,
 )
 from imgret.errors import ImgretError
+from imgret.vietnamese import translated
 
 COMMANDS = (
     build,
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return int(code or 0)
     except ImgretError as error:
-        print(f"imgret: {' '.join(str(error).split())}", file=sys.stderr)
+        sentence = translated(error.sentence, getattr(options, "language", "en"))
+        print(f"imgret: {' '.join(sentence.split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, head say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

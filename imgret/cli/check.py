@@ -5,6 +5,8 @@ import json
 import sys
 
 from imgret.cli.shared import Commands
+from imgret.errors import Sentence
+from imgret.vietnamese import translated
 
 CODE_IF_WRONG = 3
 """The exit code where a function is wrong."""
@@ -21,8 +23,11 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     from imgret.course.check import FUNCTIONS, WRONG, check_file
 
+    def note(sentence: Sentence) -> None:
+        print(translated(sentence, options.language), file=sys.stderr)
+
     if sys.platform != "linux":
-        print("note: the memory that a function takes is limited on Linux only", file=sys.stderr)
+        note(Sentence("note: the memory that a function takes is limited on Linux only"))
     verdicts = check_file(options.file)
     if options.json:
         answers = {verdict.function: verdict.as_dict(options.language) for verdict in verdicts}
@@ -32,5 +37,5 @@ def run(options: argparse.Namespace) -> int:
             print(verdict.text(options.language))
     checked = {verdict.function for verdict in verdicts}
     if missing := [name for name in FUNCTIONS if name not in checked]:
-        print(f"note: not in the file: {', '.join(missing)}", file=sys.stderr)
+        note(Sentence("note: not in the file: {functions}", functions=", ".join(missing)))
     return CODE_IF_WRONG if any(verdict.verdict == WRONG for verdict in verdicts) else 0

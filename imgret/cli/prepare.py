@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> None:
         (f"a side below {options.min_side} pixels", found.small),
         ("a duplicate", [f"{id} (of {kept})" for id, kept in found.duplicates]),
         ("in no class folder", found.unclassed),
+        ("no pictures", found.other),
     ):
         if pictures:
             shown = ", ".join(map(printable, pictures[:5]))

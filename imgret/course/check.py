@@ -1,25 +1,28 @@
-"""Checks a student's metric: finds the smallest example that goes wrong, and says what is wrong with it."""
+"""Checks a student's metrics in a process with limits, and looks for the smallest example that goes wrong."""
 
 import json
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from imgret.course import child
 from imgret.course.child import Case
-from imgret.errors import ImgretError, Sentence
-from imgret.metrics import LARGER_IS_CLOSER, METRICS
-from imgret.vietnamese import translated
+from imgret.course.diagnosis import RIGHT, RIGHT_ORDER, WRONG, Example, Verdict, cases_of, is_wrong, judge, with_example
+from imgret.errors import ImgretError
+from imgret.metrics import METRICS
+
+__all__ = ["FUNCTIONS", "RIGHT", "RIGHT_ORDER", "WRONG", "CheckError", "Example", "Verdict", "check", "check_file"]
 
 FUNCTIONS = {function.__name__: metric for metric, function in METRICS.items()}
 """The metrics by the names of the course's functions."""
@@ -27,68 +30,11 @@ FUNCTIONS = {function.__name__: metric for metric, function in METRICS.items()}
 SECONDS = 20
 """How long loading a file and all calls of one function may take."""
 
-RIGHT, RIGHT_ORDER, WRONG = "right", "right order", "wrong"
+_SMALL = 4
+"""Examples of so many numbers are small enough."""
 
-_Values = npt.NDArray[Any]
-_TOLERANCE = 1e-5
-_CAUSES = {
-    "uint8": Sentence("the numbers overflow, as the pixels stay uint8 (0 to 255); make them float first"),
-    "mean": Sentence("the mean is not taken off, so this is the cosine similarity"),
-    "norms": Sentence("the lengths are missing, so this is the product a.b alone"),
-    "one norm": Sentence("one of the two lengths is missing"),
-    "l1": Sentence("these are the values of L1"),
-    "l2": Sentence("these are the values of L2"),
-    "signed": Sentence("the differences are summed with their signs, so they cancel each other out"),
-    "reversed": Sentence("the order is reversed: the most similar comes last"),
-    "zero": Sentence("where a length or a variance is 0, the answer is to be 0"),
-    "values": Sentence("the values and their order are others"),
-}
-
-
-@dataclass(frozen=True)
-class Example:
-    """The smallest example found: a query, one row of the data, what the formula gives, and what the function gave."""
-
-    query: Any
-    data: Any
-    expected: float | list[int]
-    got: float | str | list[int] | None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a check found. `verdict` is "right", "right order" (other numbers, the same ranking) or "wrong"; `sentence`
-    says why unless it is right, and `example` shows it.
-    """
-
-    function: str
-    verdict: str
-    sentence: Sentence | None = None
-    example: Example | None = None
-
-    def as_dict(self, language: str = "en") -> dict[str, Any]:
-        """The verdict as `imgret check --json` prints it."""
-        shown = None
-        if self.example is not None:
-            one = self.example
-            shown = {"query": one.query, "data": one.data, "expected": one.expected, "got": one.got}
-        sentence = None if self.sentence is None else translated(self.sentence, language)
-        return {"verdict": self.verdict, "example": shown, "sentence": sentence}
-
-    def text(self, language: str = "en") -> str:
-        """The verdict in lines, for people."""
-        verdicts = {
-            RIGHT: Sentence("right"),
-            RIGHT_ORDER: Sentence("right order"),
-            WRONG: Sentence("wrong"),
-        }
-        first = f"{self.function}: {translated(verdicts[self.verdict], language)}"
-        if self.sentence is None:
-            return first
-        return f"{first}\n  {translated(self.sentence, language)}"
-
-    def __repr__(self) -> str:
-        return self.text()
+_Answers = tuple[list[dict[str, Any]], bool]
+"""What the child process noted, and whether it was ended for taking too long."""
 
 
 class CheckError(ImgretError):
@@ -98,8 +44,9 @@ class CheckError(ImgretError):
 def check(function: Callable[..., Any], metric: str, seconds: float = SECONDS) -> Verdict:
     """Checks `function(query, data)` against the metric called `metric`, or against a function of the course by name.
 
-    It runs in a process of its own, for at most `seconds`. Raises CheckError for an unknown metric, and on Windows,
-    where a function cannot be handed to another process: write it to a file there, for `imgret check`.
+    It runs in a process of its own, for at most `seconds`, without network, and on Linux with at most 2 GB of memory.
+    Raises CheckError for an unknown metric, and on Windows, where a function cannot be handed to another process: write
+    it to a file there, for `imgret check`.
     """
     metric = FUNCTIONS.get(metric, metric)
     if metric not in METRICS:
@@ -110,18 +57,21 @@ def check(function: Callable[..., Any], metric: str, seconds: float = SECONDS) -
         raise CheckError(
             "A function cannot be checked by itself on this system; write it to a file, and run imgret check."
         )
-    cases = _cases(metric)
-    with tempfile.TemporaryDirectory() as folder:
-        answers = Path(folder, "answers")
-        forks: Any = multiprocessing.get_context("fork")  # for the types of Windows, which has none
-        process = forks.Process(target=child.run, args=(function, cases, answers))
-        process.start()
-        process.join(seconds)
-        late = process.is_alive()
-        process.kill()
-        process.join()
-        notes = _read(answers)
-    return _judged(getattr(function, "__name__", "function"), metric, cases, notes, late)
+
+    def run(cases: Sequence[Case], seconds: float) -> _Answers:
+        with tempfile.TemporaryDirectory() as folder:
+            answers = Path(folder, "answers")
+            forks: Any = multiprocessing.get_context("fork")  # for the types of Windows, which has none
+            process = forks.Process(target=child.run, args=(function, cases, answers))
+            process.start()
+            process.join(seconds)
+            late = process.is_alive()
+            _end(process.pid)
+            process.kill()
+            process.join()
+            return _read(answers), late
+
+    return _checked(getattr(function, "__name__", "function"), metric, run, seconds)
 
 
 def check_file(path: str | os.PathLike[str], seconds: float = SECONDS) -> list[Verdict]:
@@ -130,259 +80,93 @@ def check_file(path: str | os.PathLike[str], seconds: float = SECONDS) -> list[V
     """
     if not Path(path).is_file():
         raise CheckError("There is no file {path}; name a Python file with the functions to check.", path=path)
-    notes, late = _run(path, "", [], seconds)
+    notes, late = _run_file(path, "", [], seconds)
     if late:
         raise CheckError("{path} was not loaded within {seconds:g} seconds.", path=path, seconds=seconds)
     for note in notes:
         if "unreadable" in note:
             raise CheckError("{path} cannot be loaded ({reason}).", path=path, reason=note["unreadable"])
+    if not any("functions" in note for note in notes):
+        raise CheckError("{path} cannot be loaded: it ends the program.", path=path)
     found = [name for note in notes for name in note.get("functions", ())]
     names = [name for name in FUNCTIONS if name in found]
     if not names:
         raise CheckError(
             "{path} has none of the functions to check: {functions}.", path=path, functions=", ".join(FUNCTIONS)
         )
-    verdicts = []
-    for name in names:
-        cases = _cases(FUNCTIONS[name])
-        notes, late = _run(path, name, cases, seconds)
-        verdicts.append(_judged(name, FUNCTIONS[name], cases, notes, late))
-    return verdicts
+
+    def runs(name: str) -> Callable[[Sequence[Case], float], _Answers]:
+        return lambda cases, seconds: _run_file(path, name, cases, seconds)
+
+    return [_checked(name, FUNCTIONS[name], runs(name), seconds) for name in names]
 
 
-def _run(
-    path: str | os.PathLike[str], name: str, cases: list[Case], seconds: float
-) -> tuple[list[dict[str, Any]], bool]:
-    """What the child process noted, and whether it was ended for taking too long."""
+def _checked(name: str, metric: str, run: Callable[[Sequence[Case], float], _Answers], seconds: float) -> Verdict:
+    """The verdict on a function that `run` calls with cases, with an example as small as half of the time finds."""
+    cases = cases_of(metric)
+    verdict = judge(name, metric, cases, *run(cases, seconds))
+    example, until = verdict.example, time.monotonic() + seconds / 2
+    if verdict.verdict != WRONG or example is None or not isinstance(example.got, float | str):
+        return verdict
+    kind = np.uint8 if isinstance(np.ravel(example.query)[0], np.integer) else np.float64
+    case = (np.array(example.query, kind), np.array([example.data], kind))
+    while case[0].size > _SMALL and (left := until - time.monotonic()) > 0:
+        smaller = _smaller(case)
+        notes, _ = run(smaller, left)
+        answers = [note for note in notes if note.keys() & {"values", "error", "memory"}]
+        both = zip(smaller, answers, strict=False)  # a run that was ended has fewer answers
+        found = next(((one, answer) for one, answer in both if is_wrong(metric, one, answer)), None)
+        if found is None:
+            break
+        case = found[0]
+        verdict = with_example(verdict, metric, *found)
+    return verdict
+
+
+def _smaller(case: Case) -> list[Case]:
+    """The case without a half of its pixels, without a quarter, an eighth and so on; or as plain vectors."""
+    query, data = case
+    found: list[Case] = [(query.reshape(-1), data.reshape(1, -1))] if query.ndim > 1 else []
+    for axis in range(min(2, query.ndim)):
+        count = query.shape[axis]
+        size = count // 2
+        while size:
+            for start in range(0, count - size + 1, size):
+                left = np.r_[0:start, start + size : count]
+                found.append((query.take(left, axis), data.take(left, axis + 1)))
+            size //= 2
+    # Pixels that are all equal are another case: their variance is 0.
+    return sorted((one for one in found if all(map(np.ptp, one))), key=lambda one: one[0].size)
+
+
+def _run_file(path: str | os.PathLike[str], name: str, cases: Sequence[Case], seconds: float) -> _Answers:
     with tempfile.TemporaryDirectory() as folder:
         given, answers = Path(folder, "cases"), Path(folder, "answers")
-        given.write_bytes(pickle.dumps(cases))
+        given.write_bytes(pickle.dumps(list(cases)))
         command = [sys.executable, "-m", "imgret.course.child", os.fspath(path), name, str(given), str(answers)]
         # Each thread of a BLAS would take address space of its own, which the limit counts.
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-        try:
-            subprocess.run(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=seconds,
-                check=False,
-            )
+        null = subprocess.DEVNULL
+        with subprocess.Popen(command, env=environment, stdin=null, stdout=null, stderr=null) as process:
             late = False
-        except subprocess.TimeoutExpired:
-            late = True
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                late = True
+            _end(process.pid)
+            process.kill()
         return _read(answers), late
+
+
+def _end(session: int) -> None:
+    """Ends whatever the child process has started; it leads a session of its own."""
+    if sys.platform != "win32":
+        with suppress(ProcessLookupError):
+            os.killpg(session, signal.SIGKILL)
 
 
 def _read(answers: Path) -> list[dict[str, Any]]:
     if not answers.exists():
         return []
     return [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-
-
-def _cases(metric: str) -> list[Case]:
-    """Queries and data from small to large: single pixels, a few pixels, pictures; each uint8 and float64."""
-    draw = np.random.default_rng(0)
-    small = [
-        ([200], [[250], [100], [190]]),
-        ([3, 1], [[1, 3], [3, 2], [6, 2], [9, 1]]),
-        ([200, 10], [[10, 200], [250, 30], [100, 90], [200, 12]]),
-        ([1, 2, 4], [[2, 4, 9], [4, 2, 1], [5, 6, 7], [3, 3, 5]]),
-        ([250, 3, 120, 90], [[3, 250, 90, 120], [255, 0, 130, 80], [120, 2, 60, 44], [9, 200, 7, 255], [1, 1, 1, 2]]),
-    ]
-    if metric == "correlation":  # a single pixel has no variance
-        small = small[1:]
-    cases = [(np.array(query, np.uint8), np.array(data, np.uint8)) for query, data in small]
-    for shape, count in (((1, 1, 3), 4), ((2, 2, 3), 5), ((4, 3, 3), 7), ((8, 8, 3), 6), ((48,), 9)):
-        low, high = (0, 8) if shape == (2, 2, 3) else (0, 256)
-        query = draw.integers(low, high, shape, dtype=np.uint8)
-        cases.append((query, draw.integers(low, high, (count, *shape), dtype=np.uint8)))
-    both = [case for query, data in cases for case in ((query, data), (query.astype(float), data.astype(float)))]
-    zero = [(np.array(query, float), np.array(data, float)) for query, data in _zeros(metric)]
-    return [*both, *zero]
-
-
-def _zeros(metric: str) -> list[tuple[list[int], list[list[int]]]]:
-    if metric == "cosine":
-        return [([3, 4], [[0, 0], [4, 3]]), ([0, 0], [[1, 2], [3, 4]])]
-    if metric == "correlation":
-        return [([3, 4], [[5, 5], [3, 7]]), ([5, 5], [[1, 2], [3, 4]]), ([0, 0], [[1, 2], [0, 0]])]
-    return [([0, 0], [[0, 0], [1, 2]])]
-
-
-def _judged(name: str, metric: str, cases: Sequence[Case], notes: Sequence[dict[str, Any]], late: bool) -> Verdict:
-    def wrong(sentence: Sentence, example: Example | None = None) -> Verdict:
-        return Verdict(name, WRONG, sentence, example)
-
-    begun = [note["begun"] for note in notes if "begun" in note]
-    answers = [note for note in notes if note.keys() & {"values", "error", "memory"}]
-    expected = [METRICS[metric](query, data) for query, data in cases]
-    if any("socket" in note for note in notes):
-        return wrong(Sentence("It opens a network connection, which a metric does not need."))
-    for number, answer in enumerate(answers):
-        query, data = cases[number]
-        shown = _example(query, data, expected[number], 0, None)
-        if "memory" in answer:
-            return wrong(
-                Sentence("It takes more than {size} GB of memory for {example}.", size=2, example=_told(shown)), shown
-            )
-        if "error" in answer:
-            shown = _example(query, data, expected[number], 0, answer["error"])
-            return wrong(
-                Sentence("It ends with an error for {example}: {error}", example=_told(shown), error=answer["error"]),
-                shown,
-            )
-        if answer["changed"]:
-            return wrong(Sentence("It changes the arrays that it is given; work on copies."), shown)
-        if answer["shape"] != [len(data)]:
-            shown = Example(query.tolist(), data.tolist(), [len(data)], answer["shape"])
-            return wrong(
-                Sentence(
-                    "The answer has shape {got} instead of {wanted}, one value a picture: data of shape {data} is "
-                    "summed over all axes but the first.",
-                    got=tuple(answer["shape"]),
-                    wanted=(len(data),),
-                    data=data.shape,
-                ),
-                shown,
-            )
-    if len(answers) < len(cases):
-        query, data = cases[begun[-1]] if begun else cases[0]
-        shown = _example(query, data, expected[begun[-1] if begun else 0], 0, None)
-        if late:
-            return wrong(Sentence("It does not return in time for {example}.", example=_told(shown)), shown)
-        return wrong(Sentence("It ends the program instead of returning, for {example}.", example=_told(shown)), shown)
-    got = [np.array(answer["values"], dtype=np.float64) for answer in answers]
-    return _compared(name, metric, cases, expected, got)
-
-
-def _compared(
-    name: str, metric: str, cases: Sequence[Case], expected: Sequence[_Values], got: Sequence[_Values]
-) -> Verdict:
-    regular = len(cases) - len(_zeros(metric))
-    off = [~np.isclose(one, other, rtol=_TOLERANCE, atol=1e-7) for one, other in zip(got, expected, strict=True)]
-    first = next((number for number in range(regular) if off[number].any()), None)
-    if first is not None and not _same_order(metric, cases[:regular], expected, got):
-        row = int(np.argmax(off[first]))
-        shown = _example(*cases[first], expected[first], row, float(got[first][row]))
-        cause = _CAUSES[_cause(metric, cases, expected, got, off)]
-        return Verdict(name, WRONG, _because(shown, cause), shown)
-    ordered = _same_order(metric, cases, expected, got)
-    for number in range(regular, len(cases)):
-        missing = np.isnan(got[number]) & ~np.isnan(expected[number])
-        if (other := off[number] & ~missing).any() and (first is None or not (ordered or missing.any())):
-            row = int(np.argmax(other))
-            shown = _example(*cases[number], expected[number], row, float(got[number][row]))
-            return Verdict(name, WRONG, _because(shown, _CAUSES["zero"]), shown)
-        if missing.any():
-            row = int(np.argmax(missing))
-            shown = _example(*cases[number], expected[number], row, None)
-            sentence = Sentence(
-                "The ranking is right, but for {example} it gives no number (nan) instead of 0: {cause}.",
-                example=_told(shown),
-                cause=_CAUSES["zero"],
-            )
-            return Verdict(name, RIGHT_ORDER, sentence, shown)
-    if first is None:
-        return Verdict(name, RIGHT)
-    row = int(np.argmax(off[first]))
-    shown = _example(*cases[first], expected[first], row, float(got[first][row]))
-    sentence = Sentence(
-        "The ranking is right in another unit: for {example} the formula gives {expected:.6g}, the function {got:.6g}.",
-        example=_told(shown),
-        expected=shown.expected,
-        got=shown.got,
-    )
-    return Verdict(name, RIGHT_ORDER, sentence, shown)
-
-
-def _same_order(metric: str, cases: Sequence[Case], expected: Sequence[_Values], got: Sequence[_Values]) -> bool:
-    """Whether the values grow with the expected ones over all queries of one size, so that only the unit differs."""
-    sizes = {query.size for query, _ in cases}
-    for size in sizes:
-        its = [number for number, (query, _) in enumerate(cases) if query.size == size]
-        want, have = (np.concatenate([values[number] for number in its]) for values in (expected, got))
-        if not np.isfinite(have).all():
-            return False
-        margin = _TOLERANCE * max(float(np.abs(want).max()), 1e-9)
-        larger = want[:, None] > want[None, :] + margin
-        equal = np.abs(want[:, None] - want[None, :]) <= 1e-9 * max(float(np.abs(want).max()), 1e-9)
-        near = np.abs(have[:, None] - have[None, :]) <= 1e-4 * max(float(np.abs(have).max()), 1e-9)
-        if not (have[:, None] > have[None, :])[larger].all() or not near[equal].all():
-            return False
-    return True
-
-
-def _cause(
-    metric: str, cases: Sequence[Case], expected: Sequence[_Values], got: Sequence[_Values], off: Sequence[Any]
-) -> str:
-    """The name of the cause that explains the values."""
-    regular = len(cases) - len(_zeros(metric))
-    bytes_off = any(off[number].any() for number in range(0, regular, 2))
-    floats = range(1, regular, 2)
-    floats_right = _same_order(
-        metric, [cases[i] for i in floats], [expected[i] for i in floats], [got[i] for i in floats]
-    )
-    if bytes_off and floats_right:
-        return "uint8"
-
-    def explains(formula: Callable[[_Values, _Values], _Values]) -> bool:
-        for number in floats:
-            query, data = cases[number]
-            a, b = query.reshape(-1).astype(float), data.reshape(len(data), -1).astype(float)
-            with np.errstate(all="ignore"):
-                values = formula(a, b)
-            if not np.allclose(got[number], values, rtol=1e-4, atol=1e-6, equal_nan=True):
-                return False
-        return True
-
-    if explains(lambda a, b: METRICS[metric](a, b)):
-        return "uint8"
-    candidates: dict[str, list[Callable[[_Values, _Values], _Values]]] = {
-        "mean": [METRICS["cosine"]] if metric == "correlation" else [],
-        "norms": [lambda a, b: b @ a] if metric in LARGER_IS_CLOSER else [],
-        "one norm": [
-            lambda a, b: b @ a / np.linalg.norm(a),
-            lambda a, b: b @ a / np.linalg.norm(b, axis=1),
-        ]
-        if metric in LARGER_IS_CLOSER
-        else [],
-        "l1": [METRICS["l1"]] if metric != "l1" else [],
-        "l2": [METRICS["l2"]] if metric != "l2" else [],
-        "signed": [
-            lambda a, b: (a - b).sum(axis=1),
-            lambda a, b: (b - a).sum(axis=1),
-            lambda a, b: np.abs((a - b).sum(axis=1)),
-        ],
-    }
-    for cause, formulas in candidates.items():
-        if any(map(explains, formulas)):
-            return cause
-    negated = [-values for values in got]
-    if _same_order(metric, [cases[i] for i in floats], [expected[i] for i in floats], [negated[i] for i in floats]):
-        return "reversed"
-    return "values"
-
-
-def _because(shown: Example, cause: Sentence) -> Sentence:
-    return Sentence(
-        "For {example} the formula gives {expected:.6g}, the function {got:.6g}: {cause}.",
-        example=_told(shown),
-        expected=shown.expected,
-        got=shown.got,
-        cause=cause,
-    )
-
-
-def _example(query: _Values, data: _Values, expected: _Values, row: int, got: float | str | None) -> Example:
-    return Example(query.tolist(), data[row].tolist(), float(expected[row]), got)
-
-
-def _told(shown: Example) -> Sentence:
-    """An example in a sentence; the pixels of larger pictures are left to the JSON."""
-    if np.size(shown.query) > 12:
-        return Sentence("a picture of {count} numbers", count=np.size(shown.query))
-    return Sentence("query {query} and data [{data}]", query=shown.query, data=shown.data)

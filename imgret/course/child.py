@@ -9,6 +9,7 @@ import pickle
 import runpy
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,21 +19,47 @@ Case = tuple[Any, Any]
 """A query and the data, as the metrics take them."""
 
 MEMORY = 2 * 2**30
-"""Bytes that a function may take beyond what Python and numpy have; on Linux only."""
+"""Bytes that a function may take beyond what its file has taken; on Linux only."""
+MEMORY_TO_LOAD = 16 * 2**30
+"""Bytes of addresses that loading the file may take: torch alone maps several GB."""
 MAX_VALUES = 1000
 
 
 def run(function: Callable[..., Any], cases: Sequence[Case], answers: Path) -> None:
-    """Calls `function` with each case, and appends a line of JSON to `answers` for each: its values and their shape, or
-    its error. A line that says "begun" comes before, so that one knows where a process was ended.
+    """Calls `function` with each case, in a session of its own, and appends a line of JSON to `answers` for each: its
+    values and their shape, or its error. A line that says "begun" comes before, so that one knows where a process was
+    ended.
     """
     with answers.open("a", encoding="utf-8") as file:
-        _limit_memory()
-        _refuse_sockets(file)
-        _be_silent()
-        for number, (query, data) in enumerate(cases):
-            _note(file, {"begun": number})
-            _note(file, _answer(function, query, data))
+        _confine(file)
+        _call(function, cases, file)
+
+
+def main(file: str, name: str, cases: str, answers: str) -> None:
+    """Loads `file` and runs its function called `name`; without a name notes which functions the file has."""
+    with Path(answers).open("a", encoding="utf-8") as notes:
+        _confine(notes)
+        _limit_memory(MEMORY_TO_LOAD)
+        try:
+            sys.path.insert(0, str(Path(file).resolve().parent))
+            sys.argv = [file]
+            loaded = runpy.run_path(file, run_name="checked")
+        except BaseException as error:  # sys.exit and KeyboardInterrupt, too
+            line = getattr(error, "lineno", None)
+            where = f" (line {line})" if line else ""
+            _note(notes, {"unreadable": f"{type(error).__name__}: {error}{where}"[:300]})
+            return
+        _note(notes, {"functions": [key for key, value in loaded.items() if callable(value)]})
+        if name:
+            with Path(cases).open("rb") as source:
+                _call(loaded[name], pickle.load(source), notes)
+
+
+def _call(function: Callable[..., Any], cases: Sequence[Case], file: TextIO) -> None:
+    _limit_memory(MEMORY)
+    for number, (query, data) in enumerate(cases):
+        _note(file, {"begun": number})
+        _note(file, _answer(function, query, data))
 
 
 def _answer(function: Callable[..., Any], query: Any, data: Any) -> dict[str, Any]:
@@ -55,18 +82,17 @@ def _note(file: TextIO, line: dict[str, Any]) -> None:
     file.flush()
 
 
-def _limit_memory() -> None:
-    if sys.platform == "linux":
-        import resource
+def _confine(file: TextIO) -> None:
+    """Before any line of the student's runs: no terminal, no network, and a session that can be ended as a whole."""
+    if sys.platform != "win32":
+        with suppress(PermissionError):  # it leads one already
+            os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - in a notebook they are no files
 
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        most = resource.getrlimit(resource.RLIMIT_AS)[1]
-        limit = taken + MEMORY if most == resource.RLIM_INFINITY else min(taken + MEMORY, most)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
-
-
-def _refuse_sockets(file: TextIO) -> None:
-    # Python asks the hook before it opens one, on every system. A function that catches the error is noted, too.
+    # Python asks the hook before it opens a socket, on every system. A function that catches the error is noted, too.
     def hook(event: str, _: Any) -> None:
         if event.startswith("socket."):
             _note(file, {"socket": True})
@@ -75,28 +101,14 @@ def _refuse_sockets(file: TextIO) -> None:
     sys.addaudithook(hook)
 
 
-def _be_silent() -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(null, stream)
+def _limit_memory(size: int) -> None:
+    if sys.platform == "linux":
+        import resource
 
-
-def main(file: str, name: str, cases: str, answers: str) -> None:
-    """Loads `file` and runs its function called `name`; without a name notes which functions the file has."""
-    with Path(answers).open("a", encoding="utf-8") as notes:
-        try:
-            sys.path.insert(0, str(Path(file).resolve().parent))
-            sys.argv = [file]
-            loaded = runpy.run_path(file, run_name="checked")
-        except Exception as error:
-            line = getattr(error, "lineno", None)
-            where = f" (line {line})" if line else ""
-            _note(notes, {"unreadable": f"{type(error).__name__}: {error}{where}"[:300]})
-            return
-        _note(notes, {"functions": [key for key, value in loaded.items() if callable(value)]})
-    if name:
-        with Path(cases).open("rb") as source:
-            run(loaded[name], pickle.load(source), Path(answers))
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        most = resource.getrlimit(resource.RLIMIT_AS)[1]
+        limit = taken + size if most == resource.RLIM_INFINITY else min(taken + size, most)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
 
 if __name__ == "__main__":
