@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgret.errors import ImgretError
+from imgret.images import ImageError, load_image
 from imgret.library import ImageLibrary
 from imgret.metrics import METRICS, best_first
 from imgret.search import EMBEDDING_METHODS, METHODS, Retriever
@@ -31,7 +32,8 @@ class Evaluation:
     `methods` holds precision@k and map by method, means over the queries, each from 0 to 1; `by_label` the same by
     label, then by method; `captions` recall@k from captions to pictures, None where no picture has a caption, by
     `caption_queries` captions; `captions_by_language` the same by language code, where the library has captions in
-    several languages. A query whose label no other picture has counts as 0 everywhere; there are `alone` of them.
+    several languages; `held_out` the figures of queries that are not in the index, where the build had such. A query
+    whose label no other picture has counts as 0 everywhere; there are `alone` of them.
     """
 
     queries: int
@@ -41,6 +43,7 @@ class Evaluation:
     by_label: dict[str, dict[str, dict[str, float]]]
     caption_queries: int = 0
     captions_by_language: dict[str, dict[str, float]] = field(default_factory=dict)
+    held_out: "HeldOut | None" = None
 
 
 def evaluate(
@@ -97,7 +100,7 @@ def evaluate(
 class HeldOut:
     """Figures of queries that are not in the index, by method, as those of `Evaluation`.
 
-    `unknown` pictures have no label that the index has, and are no queries.
+    `unknown` pictures have no label that the index has, or cannot be decoded, and are no queries.
     """
 
     queries: int
@@ -110,26 +113,35 @@ def evaluate_held_out(
     library: ImageLibrary,
     progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None,
     methods: Sequence[str] = METHODS,
+    queries: int | None = None,
 ) -> HeldOut:
-    """Searches with each picture of `library`, whose labels are those of the index, among all pictures of the index.
+    """Searches with each picture of `library`, whose labels are those of the index, among all pictures of the index; or
+    with `queries` of them, drawn with a fixed seed.
 
     Rankings are complete and exact. Raises EvaluationError where no label is known.
     """
     index, unknown = retriever.index, 0
     figures: dict[str, list[Figures]] = {method: [] for method in methods}
     rows_of = {label: index.rows_of(label) for label in index.manifest.labels}
-    for done, record in enumerate(library):
+    chosen = None if library.count is None else {*_sample(np.arange(library.count), queries).tolist()}
+    for done, entry in enumerate(library.entries()):
+        if chosen is not None and done not in chosen:
+            continue
         progress("evaluate held out", done, library.count)
-        known = [rows_of[label] for label in record.labels if label in rows_of]
-        if not known or record.image is None:
+        known = [rows_of[label] for label in entry.labels if label in rows_of]
+        try:
+            image = load_image(entry.read()) if known else None
+        except ImageError:
+            image = None
+        if image is None:
             unknown += 1
             continue
         relevant = np.zeros(len(index), dtype=bool)
         relevant[np.concatenate(known)] = True
-        vector = retriever.embed_query(image=record.image)
+        vector = retriever.embed_query(image=image)
         for method in methods:
             if method in METRICS:
-                query = retriever.pixel_query(record.image)
+                query = retriever.pixel_query(image)
                 order = index.pixels.search(query, method, len(index))[0]
             else:
                 metric = EMBEDDING_METHODS.get(method, "cosine")

@@ -9,6 +9,8 @@ data-<content hash>/   read-only from the moment the manifest names it
     chroma/            the Chroma collection, if it is not on a Chroma server
     map.npy            (N, 2) float32, the point of each picture on the map of the library; NaN if it has none
     evaluation.json    precision, mAP and recall, if the pictures have labels or captions
+    held-out.arrow         some pictures that are not in the library, to search with, if it came with such
+    calibration.json       scores of queries whose label was left out: they say where the matches of a query end
     duplicates.json        the groups of equal and nearly equal pictures, unless there are too many pictures to look
 """
 
@@ -30,6 +32,7 @@ import pyarrow.compute as pc
 from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from imgret import held_out
 from imgret.encoders import fingerprint, uri_of
 from imgret.errors import ImgretError, one_line
 from imgret.files import durable
@@ -54,6 +57,8 @@ ENCODER = "encoder"
 MAP = "map.npy"
 EVALUATION = "evaluation.json"
 DUPLICATES = "duplicates.json"
+CALIBRATION = "calibration.json"
+HELD_OUT = "held-out.arrow"
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -246,6 +251,12 @@ class _AnyFormat:
     format: int
 
 
+class _HeldOut(TypedDict):
+    queries: int
+    unknown: int
+    methods: dict[str, dict[str, float]]
+
+
 class _Figures(TypedDict):
     """What evaluation.json holds: an `imgret.evaluate.Evaluation`."""
 
@@ -256,6 +267,14 @@ class _Figures(TypedDict):
     by_label: dict[str, dict[str, dict[str, float]]]
     caption_queries: NotRequired[int]
     captions_by_language: NotRequired[dict[str, dict[str, float]]]
+    held_out: NotRequired[_HeldOut | None]
+
+
+class _Calibration(TypedDict):
+    """What calibration.json holds for one method: see `imgret.calibration.Calibration`."""
+
+    rows: list[int]
+    scores: list[float]
 
 
 class _Group(TypedDict):
@@ -281,6 +300,8 @@ class Index:
             neither labels nor captions, and in an index of a release that did not evaluate.
         duplicates: the kind and the rows of each group of equal or nearly equal pictures; None where the build did not
             look for them. `imgret.duplicates` finds them, and names their pictures.
+        calibration: by method, rows and scores of queries whose label was left out; empty where the build made none.
+        held_out: some pictures that are not in the library, to search with; none where the library came without.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, cache: Path, chroma: ChromaServer | None = None) -> None:
@@ -296,6 +317,8 @@ class Index:
         self._points = open_array(self._data / MAP) if (self._data / MAP).exists() else None
         self.evaluation = _read_figures(self._data / EVALUATION)
         self.duplicates = _read_groups(self._data / DUPLICATES, count)
+        self.calibration = _read_calibration(self._data / CALIBRATION, count)
+        self.held_out = held_out.read(self._data / HELD_OUT) if (self._data / HELD_OUT).exists() else ()
         if not (len(self._records) == len(self.pixels) == count and self.embeddings.shape[:1] == (count,)):
             raise InvalidIndexError(
                 "The parts of the index in {folder} do not agree on the number of pictures; build it anew.",
@@ -621,6 +644,19 @@ def _read_records(path: Path, thumbnail_bytes: int) -> pa.Table:
 
 def _read_figures(path: Path) -> Mapping[str, Any] | None:
     return TypeAdapter(_Figures).validate_json(_read_text(path), strict=True) if path.exists() else None
+
+
+def _read_calibration(path: Path, count: int) -> Mapping[str, _Calibration]:
+    if not path.exists():
+        return {}
+    found = TypeAdapter(dict[str, _Calibration]).validate_json(_read_text(path), strict=True)
+    for each in found.values():
+        rows, scores = each["rows"], each["scores"]
+        if len(rows) != len(scores) or not rows or not (min(rows) >= 0 and max(rows) < count):
+            raise ValueError(f"{path.name} does not hold a score for each of its rows")
+        if not np.isfinite(scores).all():
+            raise ValueError(f"{path.name} holds scores that are no numbers")
+    return found
 
 
 def _counted(records: pa.Table) -> dict[str, int]:

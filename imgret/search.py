@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from imgret.calibration import ALPHA, TEXT, Calibration, p_values
 from imgret.duplicates import DuplicateGroup, duplicates_of
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.shared import SharedEncoder
@@ -54,6 +55,8 @@ class Hit:
     """One nearest. `rank` counts from 1; `score` is the metric's value, for CLIP the cosine similarity; `row` is where
     the index keeps the picture. A picture may have several `labels`: `label` is the text that joins them. `duplicates`:
     how many other pictures of the library are (nearly) equal to it, where a search folds them into this hit; else None.
+    `p`: how often a query without a match in the library finds a hit as good, see `imgret.calibration`; None where that
+    is not known for this kind of query.
     """
 
     rank: int
@@ -65,6 +68,7 @@ class Hit:
     row: int = field(default=-1, repr=False, compare=False)
     labels: tuple[str, ...] = field(default=(), repr=False)
     duplicates: int | None = field(default=None, repr=False)
+    p: float | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The hit as the command line and the endpoints give it."""
@@ -75,6 +79,7 @@ class Hit:
             "labels": list(self.labels),
             "caption": self.caption,
             "score": self.score,
+            "p": self.p,
         }
         return values if self.duplicates is None else values | {"duplicates": self.duplicates}
 
@@ -90,6 +95,12 @@ class SearchResult:
     hits: list[Hit]
     rows_scanned: int | None = None
     notice: Sentence | None = None
+
+    def matches(self, alpha: float = ALPHA) -> int | None:
+        """How many hits, from the first on, have a p-value of at most `alpha`; None where it is not known."""
+        if any(hit.p is None for hit in self.hits):
+            return None
+        return sum(hit.p is not None and hit.p <= alpha for hit in self.hits)
 
 
 class Retriever:
@@ -184,7 +195,8 @@ class Retriever:
             scanned = nearest.rows_scanned
             return nearest.rows, nearest.scores
 
-        return SearchResult(self._best(ask, k, itself, fold, offset), scanned, notice)
+        method = None if liked and (image is not None or itself is not None or len(liked) > 1) else metric
+        return SearchResult(self._best(ask, k, itself, fold, offset, method), scanned, notice)
 
     def pixel_query(self, image: ImageSource | None, like: str | None = None) -> PixelVector:
         """The pixel vector (D,) of the query that `by_pixels` searches for."""
@@ -246,8 +258,11 @@ class Retriever:
         images: Sequence[ImageSource] | None = None,
         negative_images: Sequence[ImageSource] | None = None,
         offset: int = 0,
+        metric: str | None = None,
     ) -> SearchResult:
-        """`by_clip`, with a notice where that warns."""
+        """`by_clip`, with a notice where that warns. With a `metric`, one of the four, all embeddings are compared with
+        the query vector by it, instead of searched by the cosine; the score is the metric's.
+        """
         notices = [self._k_notice(k), self._language_notice(text, negative), self._release_notice]
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
@@ -258,7 +273,18 @@ class Retriever:
         def ask(k: int) -> tuple[_Rows, _Scores]:
             return self._nearest(vector, k, wanted)
 
-        return SearchResult(self._best(ask, k, itself, fold, offset), notice=Sentence.joined(*notices))
+        if metric is None:
+            method: str | None = TEXT if image is None and itself is None else "clip"
+            if wanted or liked or disliked or negative is not None or (method == "clip" and text is not None):
+                method = None  # queries of that kind are not calibrated
+            return SearchResult(self._best(ask, k, itself, fold, offset, method), notice=Sentence.joined(*notices))
+        metric, rows = self.checked_metric(metric), np.arange(len(self.index))
+        if wanted:
+            rows = np.unique(np.concatenate([self.index.rows_of(label) for label in wanted]))
+        scores = METRICS[metric](vector, self.index.embeddings[rows] if wanted else self.index.embeddings)
+        order = best_first(scores, metric)
+        hits = self._best(lambda k: (rows[order[:k]], scores[order[:k]]), k, itself, fold, offset)
+        return SearchResult(hits, len(rows), Sentence.joined(*notices))
 
     def by_embedding(
         self,
@@ -274,24 +300,8 @@ class Retriever:
         All embeddings are compared, by the formulas of `imgret.metrics`. On unit vectors L2 and cosine rank alike.
         `like` and `fold` are as for `by_pixels`. Raises SearchError, ImageError, EncoderError.
         """
-        return _warned(self.find_by_embedding(image, metric, k, like=like, fold=fold))
-
-    def find_by_embedding(
-        self,
-        image: ImageSource | None = None,
-        metric: str = "cosine",
-        k: int = 10,
-        *,
-        like: str | None = None,
-        fold: bool = False,
-    ) -> SearchResult:
-        """`by_embedding`, with the number of rows scanned, and with a notice where that warns."""
-        notices = [self._k_notice(k), self._release_notice]
-        metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
-        scores = METRICS[metric](self._clip_query(image, None, None, 0, itself), self.index.embeddings)
-        order = best_first(scores, metric)
-        hits = self._best(lambda k: (order[:k], scores[order[:k]]), k, itself, fold)
-        return SearchResult(hits, len(scores), Sentence.joined(*notices))
+        metric = self.checked_metric(metric)
+        return _warned(self.find_by_clip(image, k=k, like=like, fold=fold, metric=metric))
 
     def _nearest(
         self, vector: npt.NDArray[np.float32], k: int, labels: list[str] | None
@@ -317,10 +327,16 @@ class Retriever:
             asked *= 2
 
     def _best(
-        self, ask: Callable[[int], tuple[_Rows, _Scores]], k: int, itself: int | None, fold: bool, offset: int = 0
+        self,
+        ask: Callable[[int], tuple[_Rows, _Scores]],
+        k: int,
+        itself: int | None,
+        fold: bool,
+        offset: int = 0,
+        method: str | None = None,
     ) -> list[Hit]:
         """The `k` best hits after the first `offset`, but not `itself`; `ask` says rows and scores. Folded, one hit a
-        group.
+        group. With p-values if the `method` is calibrated.
         """
         k = min(k + offset, len(self.index))
         asked = k + (itself is not None)
@@ -335,8 +351,61 @@ class Retriever:
                     asked *= 2
                     continue
                 rows, scores = rows[first], scores[first]
-            hits = self.hits(rows[:k], scores[:k])[offset:]
+            hits = self.hits(rows[:k], scores[:k])
+            if hits and method is not None and method in self.index.calibration:
+                hits = self._with_p(hits, method, ask, itself)
+            hits = hits[offset:]
             return [replace(hit, duplicates=self._groups.get(hit.row, (0, 1))[1] - 1) for hit in hits] if fold else hits
+
+    def _with_p(
+        self, hits: list[Hit], method: str, ask: Callable[[int], tuple[_Rows, _Scores]], itself: int | None
+    ) -> list[Hit]:
+        """The hits with their p-values."""
+        calibration = self._calibrations[method]
+        labels = [self._label_numbers(hit.row, hit.labels) for hit in hits]
+        first = labels[0]
+        other = next((hit.score for hit, own in zip(hits, labels, strict=True) if not own & first), None)
+        asked = len(hits)
+        while other is None and asked < len(self.index):
+            asked = min(4 * asked, len(self.index))
+            rows, scores = ask(asked)
+            ranked = ((int(row), score) for row, score in zip(rows, scores, strict=True) if row != itself)
+            other = next((score for row, score in ranked if not self._label_numbers(row) & first), None)
+        best = [other if own & first else hits[0].score for own in labels]
+        found = p_values(
+            calibration,
+            method,
+            np.array([hit.score for hit in hits]),
+            labels,
+            np.array([np.nan if score is None else score for score in best], dtype=np.float64),
+        )
+        return [replace(hit, p=float(p)) for hit, p in zip(hits, found, strict=True)]
+
+    @cached_property
+    def _calibrations(self) -> dict[str, Calibration]:
+        found = {}
+        for method, each in self.index.calibration.items():
+            labels = [sorted(self._label_numbers(row)) for row in each["rows"]]
+            table = np.full((len(labels), max(1, *map(len, labels))), -1, dtype=np.int64)
+            for row, own in enumerate(labels):
+                table[row, : len(own)] = own
+            found[method] = Calibration(table, np.array(each["scores"], dtype=np.float64))
+        return found
+
+    def _label_numbers(self, row: int, labels: tuple[str, ...] | None = None) -> frozenset[int]:
+        """The labels of a picture as numbers; in a library without labels the group of its (near) equals."""
+        if not self.index.manifest.labels:
+            return frozenset([self._groups.get(row, (row, 1))[0]])
+        own = self.index.record(row).labels if labels is None else labels
+        return frozenset(self._number_of[label] for label in own)
+
+    @cached_property
+    def _number_of(self) -> dict[str, int]:
+        return {label: number for number, label in enumerate(self.index.manifest.labels)}
+
+    def duplicates_of(self, row: int) -> tuple[int, ...]:
+        """The rows of the pictures that are (nearly) equal to the one in `row`, it among them."""
+        return next((group.rows for group in self.duplicates if row in group.rows), (row,))
 
     @property
     def duplicates(self) -> tuple[DuplicateGroup, ...]:

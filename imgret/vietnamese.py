@@ -288,6 +288,12 @@ VIETNAMESE = {
     "note: the memory that a function takes is limited on Linux only":
         "lưu ý: bộ nhớ mà hàm dùng chỉ bị giới hạn trên Linux",
     "note: not in the file: {functions}": "lưu ý: không có trong tệp: {functions}",
+    "--alpha says which hits are matches, so it needs --only-matches.":
+        "--alpha quyết định hình nào là khớp, nên cần có --only-matches.",
+    "Alpha is {alpha:g}; it must be between 0 and 1.": "Alpha là {alpha:g}; nó phải nằm giữa 0 và 1.",
+    "Where the matches end is not known for this query; it is for one picture by l1, l2, cosine, correlation or clip, and for one text, in an index of this release.":
+        "Với truy vấn này không biết các hình khớp kết thúc ở đâu; điều đó chỉ biết được với một hình theo l1, l2, cosine, correlation hay clip, và với một câu, trong chỉ mục của phiên bản này.",
+    "Give --queries one number and one folder at most.": "Hãy cho --queries nhiều nhất một số và một thư mục.",
 }  # fmt: skip
 """A field stands for the same value as in the English template. What has no entry stays English."""
 

@@ -23,11 +23,12 @@ ROWS = {
     "Searching and fetching": {"imgret.search", "imgret.explain", "imgret.projection", "imgret.hub"},
     "Near duplicates": {"imgret.duplicates"},
     "The index, where both roads meet": {"imgret.index"},
-    "The two stores": {"imgret.pixels", "imgret.vectors"},
+    "The two stores, and where matches end": {"imgret.calibration", "imgret.pixels", "imgret.vectors"},
     "Libraries and metrics": {"imgret.library", "imgret.metrics", "imgret.pixels.sketches"},
     "Pictures, encoders, settings and translations": {
         "imgret.images",
         "imgret.alignment",
+        "imgret.held_out",
         "imgret.encoders",
         "imgret.settings",
         "imgret.vietnamese",

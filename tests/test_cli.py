@@ -47,6 +47,7 @@ def test_course_layout_is_built_searched_and_evaluated(imgret, small_library, tm
     assert "40 pictures, 4 labels, 0 skipped; encoder starter" in built.stdout
     bird = next((tmp_path / "data" / "train" / "birds").iterdir())
     found = json.loads(imgret("search", tmp_path / "index", "--image", bird, "-k", 2, "--json").stdout)
+    assert 0 < found["hits"][0].pop("p") <= 1
     assert found["hits"][0] == {
         "rank": 1, "id": f"birds/{bird.name}", "label": "birds", "labels": ["birds"], "caption": None, "score": 0.0,
     }  # fmt: skip
@@ -174,7 +175,12 @@ def test_search_and_evaluate_take_the_metrics_on_embeddings(imgret, index_folder
     asked = imgret("evaluate", index_folder, "--queries", 20, "--method", "clip", "--method", "clip-correlation")
     assert [line.split()[0] for line in asked.stdout.splitlines()[2:4]] == ["clip", "clip-correlation"]
     assert refused(imgret("evaluate", index_folder, "--method", "l3"), "no method l3")
-    assert refused(imgret("search", index_folder, "--text", "x", "--metric", "clip-l2"), "needs --image or --like")
+    asked = imgret(
+        "search", index_folder, "--text", "a bird", "--metric", "clip-l1", "--label", "animals/birds", "--json"
+    )
+    expected = retriever.find_by_clip(text="a bird", labels=["animals/birds"], metric="l1").hits
+    assert [hit["id"] for hit in json.loads(asked.stdout)["hits"]] == [hit.id for hit in expected]
+    assert refused(imgret("search", index_folder, "--text", "x", "--metric", "l2"), "needs --image or --like")
 
 
 def test_evaluate_prints_a_row_a_method_and_the_captions(imgret, index_folder):

@@ -325,6 +325,7 @@ def test_the_page_speaks_vietnamese_where_the_browser_asks_for_it_and_switches(v
     page.get_by_role("tab", name="Pixels").click()
     page.get_by_text("Squares each difference first").wait_for()
     page.get_by_text("10 best of 545 pictures").first.wait_for()
+    page.get_by_text("no sure match: a query without a match here finds hits as good").first.wait_for()
     visit("/?lang=vi").get_by_role("tab", name="Điểm ảnh").wait_for()
 
 
@@ -384,7 +385,7 @@ def test_a_hit_is_explained_by_terms_that_add_up_to_its_score_and_by_occlusion(p
 def test_the_course_works_a_metric_out_for_two_small_pictures(page):
     examples = read_examples()
     a, b = (small_picture(example.path) for example in examples[:2])
-    page.locator("#course button").first.click()
+    page.get_by_role("tab", name="Learn").click()
     cells = page.locator("#worked-tables td")
     cells.first.wait_for()
     assert cells.all_inner_texts()[:128] == [str(value) for value in (*a.flat, *b.flat)]
@@ -482,6 +483,7 @@ def test_on_a_phone_the_results_of_a_click_are_on_the_screen(visit, scheme):
 SHARED = {
     "a text": "?tab=clip&text=an+elephant",
     "all of a form": "?tab=clip&text=an+elephant&negative=a+bird&label=animals%2Fmammals&k=3&weight=0.3",
+    "a metric on embeddings": "?tab=clip&text=an+elephant&method=clip-l1&k=4",
     "a picture of the library": "?tab=pixels&method=l1&id=animals%2Fbirds%2Fostrich.webp&k=4",
 }
 
@@ -505,6 +507,17 @@ def test_a_shared_search_stays_as_it_is_for_seconds_and_over_a_reload(visit, add
     assert {name: value for name, value in seen[0][1].items() if name in wanted} == wanted
 
 
+def test_embeddings_are_compared_by_the_metric_that_is_chosen(visit, retriever):
+    page = visit("/?tab=clip&example=tiger.webp")
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(TIGER), "clip"))
+    page.locator("#clip-metric").get_by_text("L1").click()
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_embedding(TIGER, "l1"), "clip"))
+    assert "method=clip-l1" in page.url
+    page.locator("#clip-metric").get_by_text("L2").click()
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_embedding(TIGER, "l2"), "clip"))
+    page.get_by_text("L2 and cosine rank alike here").wait_for()
+
+
 def test_hits_are_there_at_first_sight_in_each_tab_and_the_address_stays_bare(visit):
     page = visit("/")
     page.locator("#pixel-hits img").first.wait_for(timeout=20_000)
@@ -517,12 +530,12 @@ def test_hits_are_there_at_first_sight_in_each_tab_and_the_address_stays_bare(vi
 
 @pytest.mark.parametrize("width", [390, 320])
 @pytest.mark.parametrize("language", ["vi", "en"])
-def test_a_phone_shows_all_five_tabs_without_a_menu(visit, width, language):
+def test_a_phone_shows_all_tabs_without_a_menu(visit, width, language):
     page = visit(f"/?lang={language}", width=width, height=844)
     page.locator("#pixel-hits img").first.wait_for(timeout=20_000)
     tabs = page.get_by_role("tab").filter(visible=True)
     assert [tab.inner_text() for tab in tabs.all()] == [
-        getattr(WORDS[language], f"{name}_tab") for name in ("pixels", "clip", "compare", "library", "code")
+        getattr(WORDS[language], f"{name}_tab") for name in ("pixels", "clip", "compare", "library", "code", "course")
     ]
     assert not page.locator(".overflow-menu button").first.is_visible()
     assert all(0 <= tab.bounding_box()["x"] < width for tab in tabs.all())

@@ -3,6 +3,8 @@
 import json
 import shutil
 import unicodedata
+from dataclasses import asdict
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -10,10 +12,13 @@ from PIL import Image
 
 from imgret import ImageLibrary, Retriever, build_index, load_image
 from imgret.evaluate import PRECISIONS, EvaluationError, evaluate_held_out
+from imgret.held_out import spread
 from imgret.images import pixel_vector
+from imgret.index import Index
 from imgret.metrics import METRICS, best_first
 from imgret.prepare import PrepareError, prepare_folder
-from tests.conftest import LIBRARY
+from tests.browser import open_browser
+from tests.conftest import LIBRARY, serving
 from tests.test_check import imgret
 
 
@@ -149,12 +154,77 @@ def test_held_out_queries_are_measured_as_their_definitions_say(prepared, cache,
             at = np.flatnonzero(right)
             rows.append([*(right[:k].mean() for k in PRECISIONS), np.mean((np.arange(len(at)) + 1) / (at + 1))])
         np.testing.assert_allclose(list(found.methods[metric].values()), np.mean(rows, axis=0))
-    printed = imgret("evaluate", tmp_path / "index", "--held-out", tmp_path / "test", "--method", "l1", "--json")
+    printed = imgret("evaluate", tmp_path / "index", "--queries", tmp_path / "test", "--method", "l1", "--json")
     answer = json.loads(printed.stdout)
     assert answer["held_out"]["methods"]["l1"] == pytest.approx(found.methods["l1"])
     assert list(answer["methods"]) == ["l1"]
     with pytest.raises(EvaluationError, match="has a label of the index"):
         evaluate_held_out(retriever, ImageLibrary.load(LIBRARY / "food"))
+
+
+def test_the_test_split_of_a_folder_is_measured_kept_and_shown_by_the_build(prepared, cache, tmp_path):
+    source = tmp_path / "data"
+    shutil.copytree(prepared[1], source)
+    library = ImageLibrary.load(source)
+    assert [entry.id for entry in library.held_out.entries()] == [*prepared[0].test]
+    index = build_index(library, tmp_path / "index", "starter", 16, cache=cache)
+    found = index.evaluation["held_out"]
+    assert found == asdict(evaluate_held_out(Retriever(index, cache=cache), library.held_out))
+    assert [picture.id for picture in index.held_out] == [*prepared[0].test]
+    for picture in index.held_out:
+        shown, original = load_image(picture.picture), load_image(source / "test" / picture.id)
+        assert max(shown.size) == min(512, max(original.size))
+        assert np.abs(pixel_vector(shown, 8).astype(int) - pixel_vector(original, 8)).mean() < 3
+    printed = imgret("evaluate", tmp_path / "index", "--json").stdout
+    assert json.loads(printed)["held_out"]["methods"] == found["methods"]
+    assert build_index(ImageLibrary.load(source), tmp_path / "index", "starter", 16, cache=cache).manifest.data == (
+        index.manifest.data
+    )
+    (source / "test" / prepared[0].test[0]).unlink()
+    index = build_index(ImageLibrary.load(source), tmp_path / "index", "starter", 16, cache=cache)
+    assert (len(index.held_out), index.evaluation["held_out"]["queries"]) == (1, 1)
+    assert ImageLibrary.load(source, split="test").held_out is None
+    assert ImageLibrary.load(source / "train").held_out is None
+
+
+def test_a_build_takes_queries_from_another_folder(prepared, cache, tmp_path):
+    out = prepared[1]
+    printed = imgret("build", out / "train", "--out", tmp_path / "index", "--queries", out, "--pixel-size", 16).stdout
+    assert "held out: 2 queries; 0 more" in printed
+    assert len(Index.open(tmp_path / "index", cache=cache).held_out) == 2
+
+
+def test_examples_are_spread_over_the_labels():
+    labels = [("a",)] * 30 + [("b",)] * 2 + [("c",)]
+    assert spread(labels, 5) == [0, 1, 30, 31, 32]
+    assert spread(labels, 7) == [0, 1, 2, 3, 30, 31, 32]
+    assert spread(labels, 100) == list(range(33))
+
+
+def test_the_page_shows_the_held_out_pictures_as_examples(prepared, cache, tmp_path):
+    build_index(ImageLibrary.load(prepared[1]), tmp_path / "index", "starter", 16, cache=cache).close()
+    first = sorted(prepared[0].test)[0]
+    with serving(tmp_path / "index", cache, tmp_path) as served, open_browser() as browser:
+        page = browser.new_page(locale="en")
+        page.goto(f"{served.address}/?tab=clip&method=clip-l1&example={first}")
+        page.locator("#clip-hits img").first.wait_for()
+        assert page.locator("#example-gallery .thumbnail-item").count() == 2
+        page.locator("#example-gallery .thumbnail-item").nth(1).click()
+        page.wait_for_function("first => !window.location.search.includes(encodeURIComponent(first))", arg=first)
+        second = parse_qs(urlsplit(page.url).query)["example"]
+        assert second == [sorted(prepared[0].test)[1]]
+        assert parse_qs(urlsplit(page.url).query)["method"] == ["clip-l1"]
+        page.get_by_role("tab", name="Library").click()
+        page.get_by_text("2 pictures that are not in the library").wait_for()
+        rows = page.locator("#evaluation-held-out").get_by_role("row", name="CLIP").first.inner_text().split()
+        assert len(rows) == 5
+        for path in (cache / "shown").glob("*-held-out-*"):
+            path.unlink()  # as a sweep may; the next visitor's is written again
+        page.reload()
+        page.locator("#example-gallery img").first.wait_for()
+        loaded = "() => [...document.querySelectorAll('#example-gallery img')].every(img => img.naturalWidth > 0)"
+        page.wait_for_function(loaded)
+        page.close()
 
 
 def test_the_command_says_what_it_left_out(own, cache, tmp_path):

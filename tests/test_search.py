@@ -64,6 +64,22 @@ def test_hits_by_a_metric_on_embeddings_are_those_of_its_formula(retriever, metr
     assert [hit.row for hit in retriever.by_embedding(metric=metric, like=hits[0].id, k=3)] == others[:3]
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_metric_on_embeddings_takes_words_labels_and_an_offset_as_the_cosine_does(retriever, metric):
+    labels = ["animals/birds", "food/fruit"]
+    asked = {"image": TIGER, "text": "a bird", "negative": "water", "text_weight": 0.7}
+    rows = [row for row, label in enumerate(retriever.index.column("label")) if label in labels]
+    scores = METRICS[metric](retriever.embed_query(**asked), retriever.index.embeddings[rows])
+    expected = [rows[at] for at in best_first(scores, metric)]
+    found = retriever.find_by_clip(**asked, labels=labels, k=5, offset=2, metric=metric)
+    assert [hit.row for hit in found.hits] == expected[2:7]
+    assert [hit.rank for hit in found.hits] == [3, 4, 5, 6, 7]
+    every = retriever.find_by_clip(**asked, labels=labels, k=545, metric=metric).hits
+    assert [hit.row for hit in every] == expected
+    with pytest.raises(SearchError, match="no metric"):
+        retriever.find_by_clip(**asked, metric="l3")
+
+
 def test_l2_and_cosine_rank_unit_vectors_alike_and_l1_does_not(retriever):
     ids = [retriever.index.record(row).id for row in range(0, 545, 5)]
 

@@ -1,10 +1,11 @@
-"""The build road: `build_index` turns a library into an index in five stages.
+"""The build road: `build_index` turns a library into an index in six stages.
 
     extract_features           pixel vector, thumbnail and embedding of each new picture, into the feature cache
     assemble                   matrices, thumbnails and records, in the order of the library
     write_search_structures    pixel index, Chroma collection with its recall audit, map, exported encoder
     write_evaluation           precision, mAP and recall of all five methods
     write_duplicates           the groups of equal and nearly equal pictures
+    write_calibration          the scores of queries without a match in the library
 
 An engine runs the first stage: threads of this process, or Ray (ray.py). All stages write below `.building` in the
 index folder. At the end the new manifest replaces the old one. A process that is killed leaves either the old index or
@@ -37,7 +38,9 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from imgret import held_out
 from imgret import index as layout
+from imgret.build.calibrate import calibrate
 from imgret.build.features import FeatureCache, FeatureExtractor, ImageFeatures, Outcome
 from imgret.duplicates import MAX_PICTURES, find_duplicates
 from imgret.encoders import (
@@ -51,7 +54,7 @@ from imgret.encoders import (
     uri_of,
 )
 from imgret.errors import ImgretError, one_line
-from imgret.evaluate import EvaluationError, evaluate
+from imgret.evaluate import EvaluationError, HeldOut, evaluate, evaluate_held_out
 from imgret.files.npy import new_array, open_array
 from imgret.images import ImageError, load_image
 from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest, VectorLocation
@@ -71,6 +74,8 @@ EXPORT_SAMPLES, EXPORT_STRIDE = 64, 50
 MAX_QUERIES, MIN_QUERIES, MAX_COMPARISONS = 1000, 100, 2_000_000
 """How many queries the evaluation in an index takes. Each one ranks the whole library.
 """
+EXAMPLES = 16
+"""How many held-out pictures an index keeps."""
 
 COMPILE = "import os; getattr(os, 'nice', int)(15); from imgret.pixels.sketches import Sketches; Sketches.warm()"
 
@@ -106,6 +111,7 @@ def build_index(
     cache: Path | None = None,
     engine: Engine | None = None,
     chroma: ChromaServer | str | None = None,
+    queries: ImageLibrary | None = None,
 ) -> Index:
     """Builds the index of `library` in `folder`, or updates the one that is there, and opens it.
 
@@ -123,6 +129,8 @@ def build_index(
         chroma: a Chroma server or its address, which then gets the vectors instead of the folder, in a collection named
             after their content. Of what builds in this folder wrote there, the collection of the index before stays for
             those who still search it; what is older is dropped.
+        queries: pictures that are not in the library, with labels, to search with for the evaluation and as examples on
+            the page; by default the library's own test split, `library.held_out`.
 
     Raises:
         BuildError, VectorError: the index cannot be built or its vectors cannot be written. What the library, the
@@ -145,7 +153,8 @@ def build_index(
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-        _build(library, folder, work, encoder, pixel_size, progress, cache, engine or in_threads, chroma)
+        queries = queries or library.held_out
+        _build(library, queries, folder, work, encoder, pixel_size, progress, cache, engine or in_threads, chroma)
         shutil.rmtree(work, ignore_errors=True)  # Windows removes no lock that is held; the next build takes it
     except Timeout:
         raise BuildError("Another build is writing to {folder}; wait for it to end.", folder=folder) from None
@@ -173,6 +182,7 @@ def _owner(folder: Path) -> str:
 
 def _build(
     library: ImageLibrary,
+    queries: ImageLibrary | None,
     folder: Path,
     work: Path,
     encoder: str | Encoder,
@@ -213,7 +223,7 @@ def _build(
                 count=len(skipped),
                 reason=skipped[0][1],
             )
-        content, draft = _identity(rows, made_by, pixel_size), work / "data"
+        content, draft = _identity(rows, queries, made_by, pixel_size), work / "data"
         data = f"data-{content}{layout.SERVED if chroma else ''}"
         labels = [row.entry.label for row in rows]
         write: Write = partial(VectorStore.create, draft / layout.VECTORS)
@@ -251,7 +261,7 @@ def _build(
             )
             if compiling is not None:
                 compiling.wait()
-            _finish_draft(work, manifest, for_build, draft, progress)
+            _finish_draft(work, manifest, for_build, queries, draft, progress)
             shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
             os.rename(draft, folder / data)
             manifest = replace(manifest, data=data, files=layout.list_files(folder, data))
@@ -273,14 +283,25 @@ def _collection_before(folder: Path) -> list[str]:
     return [location.collection] if location else []
 
 
-def _finish_draft(work: Path, manifest: Manifest, for_build: "_BuildEncoder", draft: Path, progress: Progress) -> None:
-    """Adds the results of `imgret evaluate` and the duplicates to the draft.
+def _finish_draft(
+    work: Path,
+    manifest: Manifest,
+    for_build: "_BuildEncoder",
+    queries: ImageLibrary | None,
+    draft: Path,
+    progress: Progress,
+) -> None:
+    """Adds the results of `imgret evaluate`, the duplicates and some held-out pictures to the draft.
 
     Then nothing of it is open: Windows would not move it.
     """
     with closing(Index(work, manifest, work)) as unfinished:
-        write_evaluation(Retriever(unfinished, lambda: for_build.encoder), draft, progress)
+        retriever = Retriever(unfinished, lambda: for_build.encoder)
+        write_evaluation(retriever, queries, draft, progress)
         write_duplicates(unfinished, draft, progress)
+        write_calibration(retriever, draft, progress)
+    if queries is not None:
+        write_held_out(queries, draft)
 
 
 def in_threads(library: ImageLibrary, extractor: FeatureExtractor) -> Generator[Outcome]:
@@ -379,14 +400,47 @@ def write_search_structures(
     return audit
 
 
-def write_evaluation(retriever: Retriever, draft: Path, progress: Progress) -> None:
-    """Adds the results of `imgret evaluate` to the folder, if the pictures have labels or captions."""
+def write_evaluation(retriever: Retriever, held_out: ImageLibrary | None, draft: Path, progress: Progress) -> None:
+    """Adds the results of `imgret evaluate` to the folder, if the pictures have labels or captions; those of held-out
+    queries, too, if there are such.
+    """
     queries = max(MIN_QUERIES, min(MAX_QUERIES, MAX_COMPARISONS // len(retriever.index)))
     try:
         found = evaluate(retriever, queries, progress)
     except EvaluationError:
         return
+    if held_out is not None:
+        found = replace(found, held_out=_held_out_figures(retriever, held_out, queries, progress))
     (draft / layout.EVALUATION).write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
+
+
+def write_calibration(retriever: Retriever, draft: Path, progress: Progress) -> None:
+    """Adds the scores of queries without a match to the folder."""
+    found = calibrate(retriever, progress)
+    if found is not None:
+        (draft / layout.CALIBRATION).write_text(json.dumps(found), encoding="utf-8")
+
+
+def _held_out_figures(retriever: Retriever, library: ImageLibrary, queries: int, progress: Progress) -> HeldOut | None:
+    try:
+        return evaluate_held_out(retriever, library, progress, queries=queries)
+    except EvaluationError:  # none of them has a label of the index
+        return None
+
+
+def write_held_out(queries: ImageLibrary, draft: Path) -> None:
+    """Adds some of the held-out pictures to the folder, of as many labels as there are."""
+    chosen = {*held_out.spread((entry.labels for entry in queries.entries()), EXAMPLES)}
+    kept = []
+    for row, entry in enumerate(queries.entries()):
+        if row not in chosen:
+            continue
+        try:
+            picture = held_out.packed(load_image(entry.read()))
+        except ImageError:
+            continue
+        kept.append(held_out.HeldOutPicture(entry.id, entry.labels, entry.caption, entry.captions, picture))
+    held_out.write(draft / layout.HELD_OUT, kept)
 
 
 def write_duplicates(index: Index, draft: Path, progress: Progress) -> None:
@@ -511,11 +565,13 @@ def _finder(features: FeatureCache, old: Index | None) -> Callable[[str], ImageF
     return find
 
 
-def _identity(rows: list[Row], encoder: str, pixel_size: int) -> str:
+def _identity(rows: list[Row], queries: ImageLibrary | None, encoder: str, pixel_size: int) -> str:
     """A hash of all that the data of an index depends on."""
     # It includes the names of files that earlier releases did not write, so that a rebuild adds them.
-    kind = (layout.FORMAT, layout.MAP, layout.EVALUATION, layout.DUPLICATES, encoder, pixel_size)
+    kind = (layout.FORMAT, layout.MAP, layout.EVALUATION, layout.DUPLICATES, layout.CALIBRATION, encoder, pixel_size)
     identity = hashlib.sha256(repr(kind).encode())
+    if queries is not None:
+        identity.update(repr(queries.revision or queries.source).encode())
     for row in rows:
         identity.update(repr((row.entry, row.content)).encode("utf-8", "surrogateescape"))
     return identity.hexdigest()[:16]

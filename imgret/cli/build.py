@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from imgret.cli.shared import Commands, ProgressBar, add_source_options, printable
+from imgret.cli.shared import Commands, ProgressBar, add_source_options, printable, read_queries
 from imgret.errors import ImgretError
 
 COLUMNS = ("image_column", "label_column", "caption_column")
@@ -30,6 +30,11 @@ def add(commands: Commands) -> None:
     )
     command.add_argument(
         "--address", metavar="A", help="the Ray cluster: host:port or auto; without it Ray runs on this machine alone"
+    )
+    command.add_argument(
+        "--queries",
+        metavar="FOLDER",
+        help="pictures to measure with that are not in the library; its own test split by default",
     )
     for column in COLUMNS:
         command.add_argument(f"--{column.replace('_', '-')}", metavar="C")
@@ -63,6 +68,7 @@ def run(options: argparse.Namespace) -> None:
             cache=settings.cache,
             engine=on_ray(options.address) if options.engine == "ray" else None,
             chroma=ChromaServer.of(settings),
+            queries=None if options.queries is None else read_queries(options.queries),
         )
     manifest, recall = index.manifest, index.manifest.recall
     if not at_once:
@@ -71,6 +77,8 @@ def run(options: argparse.Namespace) -> None:
         f"{options.out}: {len(index)} pictures, {len(manifest.labels)} labels, {manifest.skipped_count} skipped; "
         f"encoder {manifest.encoder.uri}; recall@{recall.k} {recall.recall:.4f} with ef_search {recall.ef_search}"
     )
+    if (figures := (index.evaluation or {}).get("held_out")) is not None:
+        print(f"held out: {figures['queries']} queries; {figures['unknown']} more have no label of the library")
     for name, reason in manifest.skipped[:5]:
         print(f"skipped {printable(name)}: {reason}", file=sys.stderr)
     index.close()

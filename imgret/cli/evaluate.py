@@ -2,9 +2,9 @@
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from imgret.cli.shared import Commands, ProgressBar, add_encoder_check, open_retriever
+from imgret.cli.shared import Commands, ProgressBar, add_encoder_check, open_retriever, read_queries
 from imgret.errors import ImgretError
 
 
@@ -12,7 +12,13 @@ def add(commands: Commands) -> None:
     command = commands.add_parser("evaluate", help="measure how good the answers of all five methods are")
     command.set_defaults(run=run)
     command.add_argument("folder", metavar="FOLDER")
-    command.add_argument("--queries", metavar="N", type=int, help="a sample of N queries instead of all pictures")
+    command.add_argument(
+        "--queries",
+        metavar="N|FOLDER",
+        action="append",
+        default=[],
+        help="a sample of N queries instead of all pictures; or a folder of other pictures, such as data/test",
+    )
     command.add_argument(
         "--method",
         dest="methods",
@@ -20,16 +26,12 @@ def add(commands: Commands) -> None:
         action="append",
         help="measure only this method; may be repeated, and be clip-l1, clip-l2 or clip-correlation, too",
     )
-    command.add_argument(
-        "--held-out", metavar="FOLDER", help="search with the pictures of this folder, too: data/test, say"
-    )
     command.add_argument("--json", action="store_true")
     add_encoder_check(command)
 
 
 def run(options: argparse.Namespace) -> None:
-    from imgret.evaluate import evaluate, evaluate_held_out
-    from imgret.library import ImageLibrary
+    from imgret.evaluate import HeldOut, evaluate, evaluate_held_out
     from imgret.search import EMBEDDING_METHODS, METHODS
 
     known = (*METHODS, *EMBEDDING_METHODS)
@@ -38,17 +40,22 @@ def run(options: argparse.Namespace) -> None:
             raise ImgretError(
                 "There is no method {method}; there are {methods}.", method=method, methods=", ".join(known)
             )
+    numbers = [int(given) for given in options.queries if given.lstrip("-").isdecimal()]
+    folders = [given for given in options.queries if not given.lstrip("-").isdecimal()]
+    if len(numbers) > 1 or len(folders) > 1:
+        raise ImgretError("Give --queries one number and one folder at most.")
     retriever = open_retriever(options.folder, options.encoder)
     with ProgressBar() as progress:
-        found = evaluate(retriever, options.queries, progress, options.methods or METHODS)
-    held_out = None
-    if options.held_out is not None:
-        library = ImageLibrary.load(options.held_out)
+        found = evaluate(retriever, numbers[0] if numbers else None, progress, options.methods or METHODS)
+    if folders:
         with ProgressBar() as progress:
-            held_out = evaluate_held_out(retriever, library, progress, options.methods or METHODS)
+            held_out = evaluate_held_out(retriever, read_queries(folders[0]), progress, options.methods or METHODS)
+        found = replace(found, held_out=held_out)
+    elif (figures := (retriever.index.evaluation or {}).get("held_out")) is not None:  # as the build measured them
+        wanted = {name: figures["methods"][name] for name in options.methods or METHODS if name in figures["methods"]}
+        found = replace(found, held_out=HeldOut(figures["queries"], figures["unknown"], wanted))
     if options.json:
-        extra = {} if held_out is None else {"held_out": asdict(held_out)}
-        print(json.dumps(asdict(found) | extra, ensure_ascii=False))
+        print(json.dumps(asdict(found), ensure_ascii=False))
         return
     print(
         f"{found.queries} queries, each against the other pictures of {len(retriever.index)}; "
@@ -61,9 +68,12 @@ def run(options: argparse.Namespace) -> None:
     for language, figures in found.captions_by_language.items():
         recalls = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         print(f"caption in {language} to picture: {recalls}")
-    if held_out is not None:
-        print(f"{held_out.queries} queries from {options.held_out}; {held_out.unknown} more have no label of the index")
-        _print_table(held_out.methods)
+    if found.held_out is not None:
+        where = folders[0] if folders else "the test split, as the build measured them"
+        print(
+            f"{found.held_out.queries} queries from {where}; {found.held_out.unknown} more have no label of the index"
+        )
+        _print_table(found.held_out.methods)
 
 
 def _print_table(methods: dict[str, dict[str, float]]) -> None:

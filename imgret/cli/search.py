@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imgret.calibration import ALPHA
 from imgret.cli.shared import Commands, add_encoder_check, open_retriever, printable
 from imgret.errors import ImgretError
 from imgret.metrics import METRICS
@@ -51,6 +52,12 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--fold", action="store_true", help="one hit for equal and nearly equal pictures, with a number"
     )
+    command.add_argument(
+        "--only-matches", action="store_true", help="leave out the hits that a query without a match would find as well"
+    )
+    command.add_argument(
+        "--alpha", metavar="A", type=float, help="the share of such queries that may be given a match, 0.1 by default"
+    )
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help='print {"hits": [...]}, as the endpoints answer')
     form.add_argument("--csv", action="store_true", help="print comma-separated values with a header")
@@ -66,6 +73,12 @@ def run(options: argparse.Namespace) -> None:
             "--images takes each picture of a folder by itself, so it goes without --image, --like, "
             "--part, --save and --open."
         )
+    if options.alpha is None:
+        options.alpha = ALPHA
+    elif not options.only_matches:
+        raise ImgretError("--alpha says which hits are matches, so it needs --only-matches.")
+    if not 0 < options.alpha < 1:
+        raise ImgretError("Alpha is {alpha:g}; it must be between 0 and 1.", alpha=options.alpha)
     if options.save:
         _check_name(options.save)
     retriever = open_retriever(options.folder, options.encoder)
@@ -108,10 +121,26 @@ def _search(retriever: "Retriever", options: argparse.Namespace, path: str | Non
     found = _found(retriever, options, path)
     if found.notice is not None:
         print(f"note: {found.notice}", file=sys.stderr)
-    return found.hits
+    if not options.only_matches:
+        return found.hits
+    count = found.matches(options.alpha)
+    if count is None:
+        raise ImgretError(
+            "Where the matches end is not known for this query; it is for one picture by l1, l2, cosine, correlation "
+            "or clip, and for one text, in an index of this release."
+        )
+    if not count:
+        print(
+            f"note: no sure match: queries without a match find a hit as good as the best one in {found.hits[0].p:.0%} "
+            f"of cases, and alpha is {options.alpha:g}",
+            file=sys.stderr,
+        )
+    return found.hits[:count]
 
 
 def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None) -> "SearchResult":
+    from imgret.search import EMBEDDING_METHODS
+
     pictured = path is not None or options.like is not None or options.also is not None
     in_words = options.text is not None or options.negative is not None or options.labels is not None
     metric = options.metric or ("clip" if in_words or options.not_image or not pictured else "l2")
@@ -123,7 +152,7 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
         if path is None:
             raise ImgretError("--part takes a part of a picture, so it needs --image.")
         image = crop(load_image(path), options.part)
-    if metric == "clip":
+    if metric in EMBEDDING_METHODS or metric == "clip":
         return retriever.find_by_clip(
             image,
             options.text,
@@ -136,6 +165,7 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
             images=options.also,
             negative_images=options.not_image,
             offset=options.offset,
+            metric=EMBEDDING_METHODS.get(metric),
         )
     if not pictured:
         raise ImgretError(
@@ -150,12 +180,6 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
         )
     if options.not_image:
         raise ImgretError("--not-image is for --metric clip.")
-    if metric.startswith("clip-"):
-        if options.also or options.offset:
-            raise ImgretError("--also and --offset are for the pixel metrics and for clip.")
-        return retriever.find_by_embedding(
-            image, metric.removeprefix("clip-"), options.k, like=options.like, fold=options.fold
-        )
     return retriever.find_by_pixels(
         image, metric, options.k, like=options.like, fold=options.fold, images=options.also, offset=options.offset
     )

@@ -3,9 +3,12 @@
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgret.errors import ImgretError
+
+if TYPE_CHECKING:
+    from imgret.library import ImageLibrary
 
 Commands = Any
 """The subparsers of the command line; argparse has no public name for them."""
@@ -88,3 +91,11 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def read_queries(folder: str) -> "ImageLibrary":
+    """The pictures of a folder to search with; its test split, if it has one."""
+    from imgret.library import ImageLibrary
+
+    library = ImageLibrary.load(folder)
+    return library.held_out or library

@@ -98,17 +98,14 @@ def _figures(figures: Mapping[str, Any] | None) -> str:
         return "The library has no labels and no captions, so its answers were not measured.\n"
     lines = []
     if figures["methods"]:
-        names = list(next(iter(figures["methods"].values())))
         lines += [
             f"## How good are the answers?\n\n{figures['queries']} of its pictures as queries against the others; "
             "a hit is right if it has the same label.\n",
-            f"| | {' | '.join(names)} |",
-            f"|{'---|' * (len(names) + 1)}",
-            *(
-                f"| {method} | {' | '.join(f'{value:.2f}' for value in values.values())} |"
-                for method, values in figures["methods"].items()
-            ),
+            *_rows(figures["methods"]),
         ]
+    if held_out := figures.get("held_out"):
+        lines.append(f"\n{held_out['queries']} pictures that are not in the library as queries:\n")
+        lines += _rows(held_out["methods"])
     if figures["captions"]:
         found = ", ".join(f"{name} {value:.2f}" for name, value in figures["captions"].items())
         asked = f", by {figures['caption_queries']} captions" if "caption_queries" in figures else ""
@@ -117,6 +114,19 @@ def _figures(figures: Mapping[str, Any] | None) -> str:
         found = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
         lines.append(f"From a caption in {language}: {found}.")
     return "\n".join(lines) + "\n"
+
+
+def _rows(methods: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A table of the figures by method."""
+    names = list(next(iter(methods.values())))
+    return [
+        f"| | {' | '.join(names)} |",
+        f"|{'---|' * (len(names) + 1)}",
+        *(
+            f"| {method} | {' | '.join(f'{value:.2f}' for value in values.values())} |"
+            for method, values in methods.items()
+        ),
+    ]
 
 
 def _license(index: Index) -> str:

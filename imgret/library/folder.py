@@ -63,7 +63,7 @@ class FolderRows(Rows):
         self._annotations: Mapping[str, Annotations] | None = annotations if named_ones else None
         if not self._names:
             raise _no_pictures(folder, tree)
-        self.split, self.count = chosen.split, len(self._names)
+        self.split, self.splits, self.count = chosen.split, chosen.splits, len(self._names)
         self._at, self._strip = chosen.at, 0
         if chosen.at is not None:
             self._strip = len(common_folder(self._names, chosen.at + 1))

@@ -33,7 +33,8 @@ class ImageLibrary:
     card says, None where only reading to the end would tell. `skipped` holds `(id, reason)` of the rows that the last
     complete iteration could not decode. `description` says what was taken as pictures, labels, captions and split, and
     what was left out. `stamp` is a hash of the sizes and times of its files: as long as it is the same, so are the
-    pictures. None of what is not in files here.
+    pictures. None of what is not in files here. `held_out` is the test split of a folder whose train split this is, the
+    pictures to search with; None where there is none.
     """
 
     def __init__(self, source: str, rows: Rows, limit: int | None = None, config: str | None = None) -> None:
@@ -42,6 +43,7 @@ class ImageLibrary:
         )  # fmt: skip
         self.skipped: tuple[tuple[str, str], ...] = ()
         self.stamp = rows.stamp
+        self.held_out: ImageLibrary | None = None
         self._rows = rows
 
     @classmethod
@@ -90,7 +92,10 @@ class ImageLibrary:
                 "{name} is a file; a library is a folder of pictures, a parquet or tar file, or a Hub data set.",
                 name=path.name,
             )
-        return cls(str(source), rows, limit, config)
+        library = cls(str(source), rows, limit, config)
+        if rows.split == "train" and TEST in rows.splits:
+            library.held_out = cls(str(source), _of_folder(path, config, TEST, columns, streaming=False), None, config)
+        return library
 
     @property
     def count(self) -> int | None:
@@ -140,6 +145,7 @@ class ImageLibrary:
         self.skipped = tuple(skipped)
 
 
+TEST = "test"
 Columns = tuple[str | None, str | None, str | None]
 
 

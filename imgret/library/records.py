@@ -135,6 +135,8 @@ class Rows(ABC):
     split: str | None
     revision: str | None
     description: Description
+    splits: tuple[str, ...] = ()
+    """The names of all splits of a folder, the chosen one, too."""
     stamp: str | None = None
     """A hash of the sizes and times of the files that hold the rows; None where the revision says all."""
 

@@ -18,7 +18,7 @@ _AMONG_OTHERS = re.compile(rf"(?:.*[-._ 0-9])?({'|'.join(_SPLIT_OF)})(?:[-._ 0-9
 @dataclass(frozen=True)
 class Chosen:
     """The names of one split, or all where there are none. `at` is the depth of the folders that are splits, None where
-    they are none; `others` says how many each other split has.
+    they are none; `others` says how many each other split has, `splits` names all of them.
     """
 
     split: str | None
@@ -26,6 +26,7 @@ class Chosen:
     at: int | None = None
     others: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    splits: tuple[str, ...] = ()
 
 
 def split_of(name: str) -> str | None:
@@ -101,7 +102,7 @@ def _chosen(names: Sequence[str], split_by: dict[str, str], at: int | None, want
         if other != split and (there := by_split.get(other))
     ]
     rest = [counted(len(by_split[None]), "picture in no split")] if by_split[None] else []
-    return Chosen(wanted or split, by_split.get(split, []), at, (*others, *rest))
+    return Chosen(wanted or split, by_split.get(split, []), at, (*others, *rest), splits=tuple(splits))
 
 
 def _stem(name: str) -> str:

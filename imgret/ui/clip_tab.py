@@ -5,13 +5,17 @@ from typing import Any
 
 import gradio as gr
 
+from imgret.metrics import METRICS
+from imgret.search import EMBEDDING_METHODS
 from imgret.startup import ReadyIndex
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.explanations import clip_explanation
-from imgret.ui.i18n import WORDS
+from imgret.ui.i18n import WORDS, Words
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.results import Results
 from imgret.ui.tab import INTERNAL_EVENT, Tab, k_from, k_slider, picture_field
+
+COSINE = "cosine"
 
 
 class ClipTab(Tab):
@@ -45,6 +49,12 @@ class ClipTab(Tab):
                 weight = localized(
                     gr.Slider, {"label": lambda words: words.weight}, minimum=0, maximum=1, value=0.5, step=0.05
                 )
+                metric = localized(
+                    gr.Radio,
+                    {"label": lambda words: words.metric_on_embeddings, "choices": _choices},
+                    value=COSINE,
+                    elem_id="clip-metric",
+                )
                 k = k_slider(localized)
             with gr.Column(scale=5, min_width=320, elem_classes="results"):
                 suggestions = localized(
@@ -61,36 +71,52 @@ class ClipTab(Tab):
             [text, self.picture],
             **INTERNAL_EVENT,
         ).then(None, js="() => document.querySelector('#clip-search').click()", api_visibility="private")
-        self.form, self.text = [text, negative, weight, self.labels, k], text
+        self.form, self.text = [text, negative, weight, self.labels, k, metric], text
         self.cleared_on_example = (text, negative)
         self.outputs = self._results.outputs
         self.hits = [self._results.hits]
         self._results.wire(endpoints, clip_explanation, language, [self.picture, self.part], self.form)
-        self.triggers = [button.click, text.submit, negative.submit, weight.release, self.labels.input, k.release]
+        self.triggers = [
+            button.click,
+            text.submit,
+            negative.submit,
+            weight.release,
+            self.labels.input,
+            k.release,
+            metric.input,
+        ]
 
     def search(self, ready: ReadyIndex, language: str, query: Query | None, *form: Any) -> list[Any]:
-        text, negative, weight, labels, k = form
+        text, negative, weight, labels, k, metric = form
         # An empty field of the form means "not given"; a program that sends an empty text gets an error instead.
         response = self._endpoints.by_clip(
-            ready, query or Query(None), text or None, negative or None, weight, labels or None, k
+            ready, query or Query(None), text or None, negative or None, weight, labels or None, k, metric
         )
-        status = WORDS[language].clip_status.format(
-            hits=len(response.hits), count=len(ready.retriever.index), ms=response.elapsed_ms
+        words = WORDS[language]
+        status = words.clip_status.format(
+            hits=len(response.hits),
+            count=len(ready.retriever.index),
+            metric="" if metric == COSINE else f", {words.metrics[metric]}",
+            ms=response.elapsed_ms,
         )
+        if metric == "l2":
+            status += f" · {words.alike}"
         return self._results.shown(response, language, status)
 
     def cleared(self, language: str, *form: Any) -> list[Any]:
         return self._results.cleared()
 
     def address(self, *form: Any) -> dict[str, str]:
-        text, negative, weight, labels, k = form
+        text, negative, weight, labels, k, metric = form
         given = {"text": text or "", "negative": negative or "", "label": "|".join(labels or ()), "k": str(k)}
+        if metric != COSINE:
+            given["method"] = f"{self.name}-{metric}"
         return {name: value for name, value in given.items() if value} | (
             {} if weight == 0.5 else {"weight": str(weight)}
         )
 
     def from_address(self, parameters: Mapping[str, str], *form: Any) -> list[Any]:
-        text, negative, weight, labels, k = form
+        text, negative, weight, labels, k, metric = form
         try:
             weight = min(1.0, max(0.0, float(parameters.get("weight", parameters.get("w", weight)))))
         except ValueError:
@@ -102,4 +128,9 @@ class ClipTab(Tab):
             weight,
             labels,
             k_from(parameters, k),
+            EMBEDDING_METHODS.get(parameters.get("method", ""), metric),
         ]
+
+
+def _choices(words: Words) -> list[tuple[str, str]]:
+    return [(words.metrics[metric], metric) for metric in (COSINE, *(name for name in METRICS if name != COSINE))]

@@ -1,6 +1,6 @@
 """The tab that searches for one picture with all five methods, a row of hits each."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 import gradio as gr
@@ -8,7 +8,6 @@ import gradio as gr
 from imgret.search import METHODS
 from imgret.startup import ReadyIndex
 from imgret.ui.endpoints import Endpoints, Query
-from imgret.ui.examples import Example
 from imgret.ui.i18n import WORDS
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.responses import Response
@@ -24,9 +23,8 @@ class CompareTab(Tab):
 
     name = "compare"
 
-    def __init__(self, endpoints: Endpoints, localized: LocalizedComponents, examples: Sequence[Example]) -> None:
+    def __init__(self, endpoints: Endpoints, localized: LocalizedComponents) -> None:
         self._endpoints = endpoints
-        self._labels = {example.path.name: example.label for example in examples}
         with (
             localized(gr.Tab, {"label": lambda words: words.compare_tab}, id=self.name) as self.tab,
             gr.Row(elem_classes="search"),
@@ -80,8 +78,8 @@ class CompareTab(Tab):
         index = ready.retriever.index
         if query.like is not None:
             return frozenset(index.record(index.row_of(query.like)).labels)
-        label = self._labels.get(query.example or "", "")
-        return {label} & index.manifest.labels.keys()
+        labels = {label for one in self._endpoints.examples() if one.name == query.example for label in one.labels}
+        return labels & index.manifest.labels.keys()
 
 
 def _title(language: str, response: Response, by_clip: set[str], labels: Set[str]) -> str:

@@ -18,7 +18,7 @@ from imgret.images import load_image
 from imgret.search import METHODS, SearchError, SearchResult, checked_images
 from imgret.startup import ReadyIndex, Startup
 from imgret.ui.crop import FULL_IMAGE, crop
-from imgret.ui.examples import QUERIES
+from imgret.ui.examples import Examples
 from imgret.ui.handlers import gradio_handler
 from imgret.ui.responses import Response, empty_response, respond
 from imgret.ui.thumbnails import Thumbnails
@@ -33,7 +33,7 @@ SEARCH_QUEUE: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit":
 
 @dataclass(frozen=True)
 class Query:
-    """A picture to search with: decoded, with its file's name if it is an example; or one of the library by its id, of
+    """A picture to search with: decoded, with its name if it is an example; or one of the library by its id, of
     which a part was decoded if there is a picture, too.
     """
 
@@ -47,6 +47,7 @@ class Endpoints:
 
     def __init__(self, start: Startup, thumbnails: Thumbnails, shown: tuple[Path, ...], max_bytes: int) -> None:
         self.start, self.thumbnails = start, thumbnails
+        self.examples = Examples(start, thumbnails)
         self._shown, self.max_bytes = shown, max_bytes
 
     def publish(self) -> None:
@@ -67,8 +68,10 @@ class Endpoints:
             metric: l1 and l2 are distances, smaller is closer; cosine and correlation similarities, larger is closer.
             k: How many pictures to return, best first, at least 1.
         Returns:
-            {"hits": [{"rank", "id", "label", "labels", "caption", "score", "image"}], "method", "elapsed_ms",
-            "library", "notice"}; image is a file that the client downloads, notice null or a sentence.
+            {"hits": [{"rank", "id", "label", "labels", "caption", "score", "p", "image"}], "method", "elapsed_ms",
+            "library", "notice", "matches"}; matches is how many of the hits, from the first on, have a p of at most
+            0.1, where p says how often a query without a match in the library finds a hit as good (null where that is
+            not known); image is a file that the client downloads, notice null or a sentence.
         """
         return self.by_pixels(self.start.wait(), Query(self._picture(image)), metric, k).as_dict()
 
@@ -97,8 +100,10 @@ class Endpoints:
             negative_images: Pictures that they should not be like.
             offset: How many of the best hits to leave out, to go on after them.
         Returns:
-            {"hits": [{"rank", "id", "label", "labels", "caption", "score", "image"}], "method", "elapsed_ms",
-            "library", "notice"}; image is a file that the client downloads, notice null or a sentence.
+            {"hits": [{"rank", "id", "label", "labels", "caption", "score", "p", "image"}], "method", "elapsed_ms",
+            "library", "notice", "matches"}; matches is how many of the hits, from the first on, have a p of at most
+            0.1, where p says how often a query without a match in the library finds a hit as good (null where that is
+            not known); image is a file that the client downloads, notice null or a sentence.
         """
         ready = self.start.wait()
         query = Query(None if image is None else self._picture(image))
@@ -191,7 +196,8 @@ class Endpoints:
         if like is not None and part == FULL_IMAGE:
             return Query(None, like)
         picture = crop(load_image(path, max_bytes=self.max_bytes), part)
-        return Query(picture, like, path.name if path.parent == QUERIES else None)
+        example = None if like else self.examples.at(path)
+        return Query(picture, like, example.name if example else None)
 
     def by_pixels(self, ready: ReadyIndex, query: Query, metric: Any, k: Any) -> Response:
         """The answer by one of the four metrics."""
@@ -211,15 +217,20 @@ class Endpoints:
         text_weight: Any,
         labels: Any,
         k: Any,
+        metric: Any = "cosine",
         **more: Any,
     ) -> Response:
-        """The answer by CLIP; `more` are the likes, the dislikes and the offset of `find_by_clip`."""
+        """The answer by CLIP, with another metric on the embeddings than the cosine where one is named; `more` are the
+        likes, the dislikes and the offset of `find_by_clip`.
+        """
+        if metric != "cosine":
+            more["metric"] = ready.retriever.checked_metric(metric)
 
         def search() -> SearchResult:
             retriever, like = ready.retriever, query.like
             return retriever.find_by_clip(query.picture, text, negative, text_weight, labels, k, like=like, **more)
 
-        return respond(ready, self.thumbnails, "clip", search)
+        return respond(ready, self.thumbnails, "clip" if metric == "cosine" else f"clip-{metric}", search)
 
     def by_all(self, ready: ReadyIndex, query: Query, k: Any) -> list[Response]:
         """The answers by all five methods, in the order of METHODS; the pixel metrics' also while CLIP has none."""

@@ -31,6 +31,7 @@ class Words:
     compare_tab: str
     library_tab: str
     code_tab: str
+    course_tab: str
     query_picture: str
     drop: str
     part: str
@@ -44,6 +45,12 @@ class Words:
     pixels_status: str
     rows_scanned: str
     clip_status: str
+    metric_on_embeddings: str
+    alike: str
+    matches: str
+    no_matches: str
+    all_match: str
+    matches_meaning: str
     go_on: str
     save: str
     why: str
@@ -75,6 +82,7 @@ class Words:
     evaluation_lead: str
     evaluation_none: str
     evaluation_captions: str
+    evaluation_held_out: str
     languages: Mapping[str, str]
     description: str
     method: str
@@ -86,7 +94,6 @@ class Words:
     duplicates_lead: str
     duplicates_none: str
     duplicates_kinds: Mapping[str, str]
-    course: str
     course_text: str
     worked_lead: str
     worked_score: str
@@ -121,6 +128,7 @@ EN = Words(
     compare_tab="Compare",
     library_tab="Library",
     code_tab="Code",
+    course_tab="Learn",
     query_picture="Query picture",
     drop="Drop a picture here, or click to choose one",
     part="Drag over the picture to search with that part of it (keys: + − ← → ↑ ↓); a click, or Esc, takes the whole again.",
@@ -143,7 +151,14 @@ EN = Words(
     first="Choose an example or give a picture: the most similar ones appear here.",
     pixels_status="**{hits}** best of {count} pictures by **{metric}**{scanned} · {ms:.1f} ms",
     rows_scanned=" · only {rows_scanned} had to be compared in full",
-    clip_status="**{hits}** best of {count} pictures by **CLIP** · {ms:.0f} ms",
+    clip_status="**{hits}** best of {count} pictures by **CLIP{metric}** · {ms:.0f} ms",
+    metric_on_embeddings="Compare the embeddings by",
+    alike="L2 and cosine rank alike here, as |a − b|² = 2 − 2 a·b for vectors of length 1.",
+    matches="**sure matches: the first {count}**; a query without a match here finds hits as good as the others",
+    no_matches="**no sure match**: a query without a match here finds hits as good",
+    all_match="**all are sure matches**",
+    matches_meaning="*Sure match*: of the queries whose label is not in the library, at most one in ten gets one, on average over "
+    "labels like these; not for each label.",
     go_on="Click a picture to search for more like it.",
     save="Save as",
     why="See why: choose a hit",
@@ -185,6 +200,8 @@ EN = Words(
     evaluation_lead="Each of {queries} pictures of the library in turn is the query. Precision@k: how many of the k "
     "best other pictures have its label. mAP: the same over all ranks.",
     evaluation_none="This library has no labels, so there is nothing to measure the answers against.",
+    evaluation_held_out="{queries} pictures that are not in the library, the examples above among them, as queries against "
+    "all of it:",
     evaluation_captions="From a caption in {language} to its picture: among the first ten in {recall:.0%} of cases.",
     languages={"en": "English", "vi": "Vietnamese"},
     description="What was read",
@@ -198,7 +215,6 @@ EN = Words(
     duplicates_lead="**{groups}** groups of pictures that are the same, or nearly: {pictures} pictures in all.",
     duplicates_none="No two pictures of this library are the same, or nearly.",
     duplicates_kinds={"exact": "equal", "near": "nearly equal"},
-    course="The course in short",
     course_text="""**1. The task.** *Image retrieval*: from a query picture (**input**: a query image and an image
 library) to the pictures that are similar to it (**output**: a list, best first).
 
@@ -253,6 +269,7 @@ VI = Words(
     compare_tab="So sánh",
     library_tab="Thư viện",
     code_tab="Mã",
+    course_tab="Học",
     query_picture="Hình truy vấn",
     drop="Thả hình vào đây, hoặc bấm để chọn",
     part="Kéo chuột trên hình để truy vấn bằng phần đó của hình (phím: + − ← → ↑ ↓); bấm vào hình, hoặc phím Esc, để lấy lại cả hình.",
@@ -275,7 +292,14 @@ VI = Words(
     first="Chọn một ví dụ hoặc đưa vào một hình: những hình giống nhất sẽ hiện ra ở đây.",
     pixels_status="**{hits}** hình giống nhất trong {count} theo **{metric}**{scanned} · {ms:.1f} ms",
     rows_scanned=" · chỉ phải so sánh trọn vẹn {rows_scanned} hình",
-    clip_status="**{hits}** hình giống nhất trong {count} theo **CLIP** · {ms:.0f} ms",
+    clip_status="**{hits}** hình giống nhất trong {count} theo **CLIP{metric}** · {ms:.0f} ms",
+    metric_on_embeddings="So sánh các vector bằng",
+    alike="Ở đây L2 và cosine xếp hạng như nhau, vì |a − b|² = 2 − 2 a·b với vector có độ dài 1.",
+    matches="**chắc chắn khớp: {count} hình đầu**; một truy vấn không có hình khớp ở đây cũng tìm được hình tốt như những hình còn lại",
+    no_matches="**không có hình nào chắc chắn khớp**: một truy vấn không có hình khớp ở đây cũng tìm được hình tốt như vậy",
+    all_match="**tất cả đều chắc chắn khớp**",
+    matches_meaning="*Chắc chắn khớp*: trong các truy vấn mà nhãn không có trong thư viện, nhiều nhất một phần mười được coi là có hình "
+    "khớp, tính trung bình trên các nhãn như ở đây, không phải cho từng nhãn.",
     go_on="Bấm vào một hình để tìm những hình giống nó.",
     save="Lưu dạng",
     why="Vì sao: chọn một kết quả",
@@ -317,6 +341,8 @@ VI = Words(
     evaluation_lead="Lần lượt {queries} hình của thư viện làm hình truy vấn. Precision@k: trong k hình khác giống nhất, "
     "bao nhiêu hình cùng nhãn. mAP: như vậy trên mọi thứ hạng.",
     evaluation_none="Thư viện này không có nhãn, nên không có gì để đo kết quả.",
+    evaluation_held_out="{queries} hình không có trong thư viện, trong đó có các ví dụ ở trên, làm hình truy vấn trên toàn bộ "
+    "thư viện:",
     evaluation_captions="Từ chú thích tiếng {language} tìm ra hình của nó: nằm trong mười hình đầu ở {recall:.0%} số lần.",
     languages={"en": "Anh", "vi": "Việt"},
     description="Thư viện được đọc từ đâu",
@@ -330,7 +356,6 @@ VI = Words(
     duplicates_lead="**{groups}** nhóm hình giống hệt hoặc gần như giống hệt nhau, gồm {pictures} hình.",
     duplicates_none="Thư viện này không có hai hình nào giống hệt hoặc gần như giống hệt nhau.",
     duplicates_kinds={"exact": "giống hệt", "near": "gần giống hệt"},
-    course="Tóm tắt khoá học",
     course_text="""**1. Giới thiệu bài toán.** *Truy vấn hình ảnh (Images Retrieval)*: từ hình ảnh truy vấn (**Input**:
 hình ảnh truy vấn Query Image và bộ dữ liệu Images Library) đến những hình tương tự (**Output**: danh sách hình ảnh, giống
 nhất trước).

@@ -13,7 +13,7 @@ from imgret.search import METHODS, SearchError
 from imgret.ui.duplicates_section import DuplicatesSection
 from imgret.ui.endpoints import Endpoints
 from imgret.ui.handlers import gradio_handler
-from imgret.ui.i18n import WORDS
+from imgret.ui.i18n import WORDS, Words
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.map_picture import MapPicture
 from imgret.ui.results import hits_gallery
@@ -90,6 +90,10 @@ class LibraryTab:
                 table = gr.Dataframe(
                     interactive=False, visible=False, elem_id="evaluation-table", show_search="none", buttons=[]
                 )
+            held_out_lead = gr.Markdown("", elem_classes="small")
+            held_out = gr.Dataframe(
+                interactive=False, visible=False, elem_id="evaluation-held-out", show_search="none", buttons=[]
+            )
             by_label = localized(
                 gr.Dataframe,
                 {"label": lambda words: f"{words.by_label}: {words.precision}"},
@@ -126,11 +130,12 @@ class LibraryTab:
                 gr.update(choices=choices),
                 *self._browse(language, label, int(number or 1)),
                 *self._figures(language, label),
+                *_held_out(index.evaluation, words),
                 _by_label(index.evaluation, words.label),
                 "\n".join(f"- {line}" for line in index.manifest.description),
             ]
 
-        spoken_parts = [label, *browsed, *figures, by_label, description]
+        spoken_parts = [label, *browsed, *figures, held_out_lead, held_out, by_label, description]
         self.tab.select(gradio_handler(speak), where, spoken_parts, **INTERNAL_EVENT)
         self.tab.select(gradio_handler(self._map), [*latest], self.map, **INTERNAL_EVENT)
         language.input(gradio_handler(speak), where, spoken_parts, **INTERNAL_EVENT)
@@ -191,15 +196,27 @@ class LibraryTab:
         if not methods:
             return [lead, hidden, hidden]
         rows = [[words.metrics[method], *(methods[method][name] for name in MEASURES)] for method in methods]
-        table = {
-            "headers": [words.method, *MEASURES],
-            "data": [[row[0], *(f"{v:.2f}" for v in row[1:])] for row in rows],
-        }
         return [
             lead,
             gr.update(value=_frame(rows, ["method", *MEASURES]), visible=True, sort=[row[0] for row in rows]),
-            gr.update(value=table, visible=True),
+            gr.update(value=_table(methods, words), visible=True),
         ]
+
+
+def _table(methods: Mapping[str, Mapping[str, float]], words: Words) -> dict[str, Any]:
+    data = [
+        [words.metrics[method], *(f"{figures[name]:.2f}" for name in MEASURES)] for method, figures in methods.items()
+    ]
+    return {"headers": [words.method, *MEASURES], "data": data}
+
+
+def _held_out(evaluation: Mapping[str, Any] | None, words: Words) -> list[Any]:
+    """A sentence about the queries that are not in the library, and the table of their figures."""
+    found = (evaluation or {}).get("held_out")
+    if not found:
+        return ["", gr.update(visible=False)]
+    lead = words.evaluation_held_out.format(queries=found["queries"])
+    return [lead, gr.update(value=_table(found["methods"], words), visible=True)]
 
 
 def _by_label(evaluation: Mapping[str, Any] | None, title: str) -> Any:

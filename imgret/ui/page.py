@@ -25,7 +25,7 @@ from imgret.ui.address import LANGUAGE_TO_ADDRESS, OURS, TO_ADDRESS, copy_script
 from imgret.ui.clip_tab import ClipTab
 from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
-from imgret.ui.course_section import CourseSection
+from imgret.ui.course_tab import CourseTab
 from imgret.ui.crop import FULL_IMAGE
 from imgret.ui.downloads import bound_downloads
 from imgret.ui.endpoints import SEARCH_QUEUE, Endpoints
@@ -99,9 +99,8 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
             says = {"value": lambda words: json.dumps([words.share, words.shared])}
             shared = localized(gr.Textbox, says, visible="hidden")
             share.click(None, shared, js=copy_script(settings.space_host), api_visibility="private")
-        examples = read_examples()
         gallery = gr.Gallery(
-            [(str(example.path), example.captions[DEFAULT]) for example in examples],
+            _captioned(read_examples(), DEFAULT),
             show_label=False,
             elem_id="example-gallery",
             height="auto",
@@ -112,15 +111,15 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
         latest = gr.Textbox("", visible="hidden"), gr.Textbox(FULL_IMAGE, visible="hidden")
         with gr.Tabs() as choice:
             pixels, clip = PixelsTab(endpoints, localized, language), ClipTab(endpoints, localized, language)
-            compare = CompareTab(endpoints, localized, examples)
+            compare = CompareTab(endpoints, localized)
             library = LibraryTab(endpoints, localized, language, latest)
             CodeTab(localized)
-        CourseSection(localized, examples, language)
+            CourseTab(localized, read_examples(), language)
         localized(gr.Markdown, {"value": lambda words: words.privacy}, elem_classes="small")
         timer = gr.Timer(SECONDS_BETWEEN_STAGES, active=False)
         endpoints.publish()
         Tools(endpoints).publish()
-        page = _Page(endpoints, [pixels, clip, compare], examples, language, latest, choice)
+        page = _Page(endpoints, [pixels, clip, compare], language, latest, choice)
         page.wire(gallery, library)
 
         def show_status(language: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
@@ -132,17 +131,17 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
             words, manifest = WORDS[language], ready.retriever.index.manifest
             small = words.starter if manifest.encoder.uri == "starter" else ""
             labels = gr.update(choices=list(manifest.labels))
-            return [_about(ready, start, language), gr.Timer(active=not start.done), small, labels]
+            shown = _captioned(endpoints.examples(), language)
+            return [_about(ready, start, language), gr.Timer(active=not start.done), small, labels, shown]
 
         def speak(language: str) -> list[Any]:
-            named = [(str(example.path), example.captions[language]) for example in examples]
-            return [named, *localized.updates(language)]
+            return [_captioned(endpoints.examples(), language), *localized.updates(language)]
 
         def greet(request: gr.Request) -> list[Any]:
             code = chosen_language(request)
             return [code, pixels.at_first(code), *speak(code)]
 
-        status_fields = [about, timer, clip.starter, clip.labels]
+        status_fields = [about, timer, clip.starter, clip.labels, gallery]
         demo.load(greet, None, [language, pixels.about, gallery, *localized.components], **INTERNAL_EVENT).then(
             None, language, js="(language) => { document.documentElement.lang = language; }", api_visibility="private"
         ).then(
@@ -191,12 +190,11 @@ class _Page:
         self,
         endpoints: Endpoints,
         tabs: Sequence[Tab],
-        examples: Sequence[Example],
         language: gr.Radio,
         latest: tuple[gr.Textbox, gr.Textbox],
         choice: gr.Tabs,
     ) -> None:
-        self._endpoints, self._tabs, self._examples, self._choice = endpoints, tabs, examples, choice
+        self._endpoints, self._tabs, self._choice = endpoints, tabs, choice
         self._latest, self._part = latest
         self._active = gr.Textbox(tabs[0].name, visible="hidden")
         self._address = gr.Textbox("", visible="hidden")
@@ -224,12 +222,11 @@ class _Page:
     def _wire(self, tab: Tab, gallery: gr.Gallery) -> None:
         def pick(chosen: gr.SelectData, language: str, *values: Any) -> Changes:
             """A click on an example: the whole query."""
-            if not isinstance(chosen.index, int) or not 0 <= chosen.index < len(self._examples):
+            examples = self._endpoints.examples()
+            if not isinstance(chosen.index, int) or not 0 <= chosen.index < len(examples):
                 raise SearchError("There is no such example.")
             emptied: Changes = dict.fromkeys(tab.cleared_on_example, "")
-            return emptied | self._at(
-                tab, language, str(self._examples[chosen.index].path), self._given(values) | emptied
-            )
+            return emptied | self._at(tab, language, str(examples[chosen.index].path), self._given(values) | emptied)
 
         def search(language: str, *values: Any) -> Changes:
             return self._found(tab, language, self._given(values))
@@ -312,7 +309,8 @@ class _Page:
             return opened | self._at(tab, language, path, given | form, parameters.get("part", FULL_IMAGE))
         if parameters.keys() & set(OURS):  # a form with nothing to search for, or an example that there is not
             return opened
-        of_the_day = self._examples[date.today().toordinal() % len(self._examples)]
+        examples = self._endpoints.examples()
+        of_the_day = examples[date.today().toordinal() % len(examples)]
         found = self._at(tab, language, str(of_the_day.path), given)
         # Neither the address nor the tab: the visitor may have gone to another one by now.
         return {field: value for field, value in found.items() if field is not self._address}
@@ -364,8 +362,8 @@ class _Page:
 
     def _named(self, parameters: Mapping[str, str]) -> str | None:
         """The file of the example or of the picture of the library that the address names."""
-        for example in self._examples:
-            if example.path.name == parameters.get("example"):
+        for example in self._endpoints.examples():
+            if example.name == parameters.get("example"):
                 return str(example.path)
         if "id" not in parameters:
             return None
@@ -402,6 +400,10 @@ def launch(demo: Demo, start: Startup, settings: Settings, *, port: int | None =
         theme=_theme(),
         **options,
     )
+
+
+def _captioned(examples: Sequence[Example], language: str) -> list[tuple[str, str]]:
+    return [(str(example.path), example.caption(language)) for example in examples]
 
 
 def _theme() -> gr.themes.Base:

@@ -18,7 +18,7 @@ from imgret.ui.thumbnails import Thumbnails
 class Response:
     """The answer to one query.
 
-    `images`: the thumbnails of the hits. `rows_scanned`: as in `SearchResult`.
+    `images`: the thumbnails of the hits. `rows_scanned` and `matches`: as in `SearchResult`.
     """
 
     method: str
@@ -28,6 +28,7 @@ class Response:
     library: str
     notice: Sentence | None
     rows_scanned: int | None
+    matches: int | None = None
 
     def as_dict(self, *, with_images: bool = True) -> dict[str, Any]:
         """The answer as the endpoints give it, each hit with its `image`, a file that the client downloads."""
@@ -41,6 +42,7 @@ class Response:
             "elapsed_ms": self.elapsed_ms,
             "library": self.library,
             "notice": self.notice,
+            "matches": self.matches,
         }
 
 
@@ -62,6 +64,7 @@ def respond(
         library=ready.retriever.index.manifest.library.name,
         notice=Sentence.joined(found.notice, ready.notice),
         rows_scanned=found.rows_scanned,
+        matches=found.matches(),
     )
 
 

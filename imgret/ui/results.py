@@ -9,7 +9,7 @@ from imgret.metrics import LARGER_IS_CLOSER
 from imgret.search import Hit
 from imgret.ui.endpoints import Endpoints
 from imgret.ui.explanations import Explain, Explanation
-from imgret.ui.i18n import Words
+from imgret.ui.i18n import WORDS, Words
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.responses import Response
 from imgret.vietnamese import translated
@@ -33,6 +33,7 @@ class Results:
         self.hits = hits_gallery(f"{prefix}-hits")
         self._answer = gr.JSON(visible="hidden")
         self._explanation = Explanation(localized, f"{prefix}-why")
+        localized(gr.Markdown, {"value": lambda words: words.matches_meaning}, elem_classes="small")
         with gr.Row(elem_classes="save"):
             localized(gr.Markdown, {"value": lambda words: words.go_on}, elem_classes="small")
             for kind, (text, ending, media) in SAVED.items():
@@ -47,6 +48,7 @@ class Results:
     def shown(self, response: Response, language: str, status: str) -> list[Any]:
         """The values of `outputs` for an answer, of which `status` is a line."""
         notice = translated(response.notice, language) if response.notice else ""
+        status = " ".join(part for part in (status, _matches(response, language)) if part)
         hits, found = captioned(response, language), response.as_dict(with_images=False)
         return [f"{status} {notice}", hits, found, *self._explanation.cleared(len(response.hits))]
 
@@ -59,6 +61,16 @@ class Results:
     ) -> None:
         """Connects the explanation of a hit to `explain`."""
         self._explanation.wire(endpoints, explain, language, self._answer, query, form)
+
+
+def _matches(response: Response, language: str) -> str:
+    """A sentence about where the matches end, if that is known."""
+    words, count = WORDS[language], response.matches
+    if count is None or not response.hits:
+        return ""
+    if count == 0:
+        return f"· {words.no_matches}"
+    return f"· {words.matches.format(count=count)}" if count < len(response.hits) else f"· {words.all_match}"
 
 
 def first_line(localized: LocalizedComponents) -> None:
@@ -96,7 +108,7 @@ def _name(hit: Hit, language: str) -> str:
 
 def _score(method: str, score: float) -> str:
     """In the digits of its scale."""
-    return f"{score:.4f}" if method in LARGER_IS_CLOSER or method == "clip" else f"{score:,.0f}"
+    return f"{score:.4f}" if method in LARGER_IS_CLOSER or method.startswith("clip") else f"{score:,.0f}"
 
 
 def _saving(text: str, ending: str, media: str) -> str:

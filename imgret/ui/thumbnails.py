@@ -9,11 +9,13 @@ from uuid import uuid4
 import gradio as gr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from imgret.index import Index
 from imgret.search import Retriever
 from imgret.startup import Startup
 
 MAX_FILES, BETWEEN_SWEEPS = 20_000, 1000
 """How many files are kept, and how many writes pass between two deletions of the oldest."""
+HELD_OUT = "held-out"
 
 
 class Thumbnails:
@@ -34,6 +36,13 @@ class Thumbnails:
         path = self.folder / f"{retriever.index.manifest.data}-{row}.webp"  # a row of another index is another picture
         if not path.exists():
             self._write(path, retriever.index.thumbnail(row))
+        return path
+
+    def held_out_path(self, index: Index, number: int) -> Path:
+        """The file with the held-out picture of this number."""
+        path = self.folder / f"{index.manifest.data}-{HELD_OUT}-{number}.webp"
+        if not path.exists():
+            self._write(path, index.held_out[number].picture)
         return path
 
     def row_of(self, retriever: Retriever, path: Path) -> int | None:
@@ -79,6 +88,10 @@ class ThumbnailsOnDemand:
 
     def _write(self, asked: Path) -> None:
         retriever = self._start.wait().retriever
+        data, _, number = asked.stem.rpartition(f"-{HELD_OUT}-")
+        index = retriever.index
+        if data == index.manifest.data and number.isdecimal() and int(number) < len(index.held_out):
+            self._thumbnails.held_out_path(index, int(number))
         row = self._thumbnails.row_of(retriever, asked)
         if row is not None:
             self._thumbnails.path(retriever, row)

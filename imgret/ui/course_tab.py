@@ -1,4 +1,4 @@
-"""The course on the page: its text, a metric worked out for two small pictures, and where numbers differ."""
+"""The tab of the course: its text, a metric worked out for two small pictures, and where numbers differ."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ COLOURS = {"a": "#c2570c", "b": "#1d6fd1", "term": "#15803d"}
 """Of a, b and the terms, in the tables and in the formulas."""
 
 
-class CourseSection:
+class CourseTab:
     """The text of the course, and below it the choice of two pictures and a metric, with each number of its formula."""
 
     def __init__(self, localized: LocalizedComponents, examples: list[Example], language: gr.Radio) -> None:
         self._examples = examples
-        with localized(gr.Accordion, {"label": lambda words: words.course}, open=False, elem_id="course") as course:
+        with localized(gr.Tab, {"label": lambda words: words.course_tab}, id="course", elem_id="course") as course:
             localized(gr.Markdown, {"value": lambda words: words.course_text})
             if not examples:
                 return
@@ -57,11 +57,11 @@ class CourseSection:
             return [gr.update(choices=names), gr.update(choices=names), *self._shown(language, *chosen)]
 
         spoken = [first, second, *shown]
-        course.expand(gradio_handler(speak), asked, spoken, **INTERNAL_EVENT)
+        course.select(gradio_handler(speak), asked, spoken, **INTERNAL_EVENT)
         language.input(gradio_handler(speak), asked, spoken, **INTERNAL_EVENT)
 
     def _names(self, language: str) -> list[tuple[str, int]]:
-        return [(example.captions[language], number) for number, example in enumerate(self._examples)]
+        return [(example.caption(language), number) for number, example in enumerate(self._examples)]
 
     def _shown(self, language: str, first: Any, second: Any, metric: Any) -> list[str]:
         known = dict(enumerate(self._examples))

@@ -1,0 +1,100 @@
+"""Searches with pictures and texts whose label is left out of the library, and keeps the score of each best hit."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imgret.calibration import TEXT
+from imgret.index import Index
+from imgret.metrics import METRICS
+from imgret.search import Retriever
+
+MAX_PICTURES, MAX_TEXTS = 1000, 300
+_NEAREST, _BLOCK = 64, 64
+
+
+def calibrate(
+    retriever: Retriever, progress: Callable[[str, int, int | None], None]
+) -> dict[str, dict[str, list[Any]]] | None:
+    """By method, the `rows` of the query pictures and the `scores` of their best hits of other labels; for texts, a
+    caption or the label of a picture stands for it. None where all pictures have the same label.
+    """
+    index = retriever.index
+    labelled = [row for row, each in enumerate(index.words("label", "labels")) if each]
+    rows = _sample(np.array(labelled or range(len(index)), dtype=np.int64), MAX_PICTURES)
+    alike = {int(row): _alike(retriever, int(row)) for row in rows}
+    rows = np.array([row for row in rows if len(alike[int(row)]) < len(index)], dtype=np.int64)
+    if not len(rows):
+        return None
+    found: dict[str, dict[str, list[Any]]] = {}
+    for method in METRICS:
+        progress(f"calibrate {method}", 0, len(rows))
+        scores = [
+            _best_other(index, method, int(row), alike[int(row)], nearest)
+            for row, nearest in _nearest(index, method, rows)
+        ]
+        found[method] = {"rows": rows.tolist(), "scores": scores}
+    found["clip"] = {"rows": rows.tolist(), "scores": _best_cosines(index, index.embeddings[rows], rows, alike)}
+    texts = {int(row): text for row in _sample(rows, MAX_TEXTS) if (text := _text_of(index, int(row)))}
+    if texts:
+        progress("calibrate texts", 0, len(texts))
+        asked = sorted(texts, key=lambda row: len(texts[row]))  # a batch is padded to its longest text
+        vectors = [
+            retriever.encoder.embed_texts([texts[row] for row in asked[start : start + _BLOCK]])
+            for start in range(0, len(asked), _BLOCK)
+        ]
+        scores = _best_cosines(index, np.vstack(vectors), np.array(asked), alike)
+        found[TEXT] = {"rows": asked, "scores": scores}
+    return found
+
+
+def _sample(rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    return rows if len(rows) <= count else np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
+
+
+def _alike(retriever: Retriever, row: int) -> npt.NDArray[np.int64]:
+    """The rows that share a label with a picture, itself among them; without labels those that are nearly equal."""
+    labels = retriever.index.record(row).labels
+    if not labels:
+        return np.array(sorted({row, *retriever.duplicates_of(row)}), dtype=np.int64)
+    return np.unique(np.concatenate([retriever.index.rows_of(label) for label in labels]))
+
+
+def _nearest(
+    index: Index, method: str, rows: npt.NDArray[np.int64]
+) -> Sequence[tuple[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]]:
+    found, scores = index.pixels.search_many(index.pixels.vectors[rows], method, min(_NEAREST, len(index)))
+    return [(int(row), (found[at], scores[at])) for at, row in enumerate(rows)]
+
+
+def _best_other(
+    index: Index,
+    method: str,
+    row: int,
+    alike: npt.NDArray[np.int64],
+    nearest: tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]],
+) -> float:
+    found, scores = nearest
+    others = ~np.isin(found, alike)
+    if not others.any():
+        found, scores = index.pixels.search(index.pixels.vectors[row], method, len(index))
+        others = ~np.isin(found, alike)
+    return float(scores[np.argmax(others)])
+
+
+def _best_cosines(
+    index: Index, vectors: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], alike: dict[int, npt.NDArray[np.int64]]
+) -> list[float]:
+    best = []
+    for vector, row in zip(vectors, rows, strict=True):
+        scores = index.embeddings @ vector
+        scores[alike[int(row)]] = -np.inf
+        best.append(float(scores.max()))
+    return best
+
+
+def _text_of(index: Index, row: int) -> str | None:
+    record = index.record(row)
+    return record.caption or (record.labels[0].rpartition("/")[2] if record.labels else None)
