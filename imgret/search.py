@@ -38,6 +38,8 @@ MAX_TEXT, MAX_IMAGES = 2000, 32
 
 _SPARE, _TIE = 8, 1e-6
 """How many more neighbours than asked for are fetched, and how far apart scores are that Chroma can tell apart."""
+_OTHERS_AMONG = 1000
+"""Among how many hits one of another label is looked for; without one the p-value is larger than it need be."""
 _Rows = npt.NDArray[np.int64]
 _Scores = npt.NDArray[np.float64]
 
@@ -366,8 +368,8 @@ class Retriever:
         first = labels[0]
         other = next((hit.score for hit, own in zip(hits, labels, strict=True) if not own & first), None)
         asked = len(hits)
-        while other is None and asked < len(self.index):
-            asked = min(4 * asked, len(self.index))
+        while other is None and asked < (most := min(_OTHERS_AMONG, len(self.index))):
+            asked = min(4 * asked, most)
             rows, scores = ask(asked)
             ranked = ((int(row), score) for row, score in zip(rows, scores, strict=True) if row != itself)
             other = next((score for row, score in ranked if not self._label_numbers(row) & first), None)
@@ -395,17 +397,20 @@ class Retriever:
     def _label_numbers(self, row: int, labels: tuple[str, ...] | None = None) -> frozenset[int]:
         """The labels of a picture as numbers; in a library without labels the group of its (near) equals."""
         if not self.index.manifest.labels:
-            return frozenset([self._groups.get(row, (row, 1))[0]])
+            return frozenset([self._alike.get(row, row)])
         own = self.index.record(row).labels if labels is None else labels
         return frozenset(self._number_of[label] for label in own)
 
     @cached_property
+    def _alike(self) -> dict[int, int]:
+        """The first row of the group of (near) equals that a row is in, as the build found them; no query waits for
+        others.
+        """
+        return {row: rows[0] for _, rows in self.index.duplicates or () for row in rows}
+
+    @cached_property
     def _number_of(self) -> dict[str, int]:
         return {label: number for number, label in enumerate(self.index.manifest.labels)}
-
-    def duplicates_of(self, row: int) -> tuple[int, ...]:
-        """The rows of the pictures that are (nearly) equal to the one in `row`, it among them."""
-        return next((group.rows for group in self.duplicates if row in group.rows), (row,))
 
     @property
     def duplicates(self) -> tuple[DuplicateGroup, ...]:

@@ -1,12 +1,14 @@
 """Searches with pictures and texts whose label is left out of the library, and keeps the score of each best hit."""
 
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from imgret.calibration import TEXT
+from imgret.duplicates import DuplicateGroup
 from imgret.index import Index
 from imgret.metrics import METRICS
 from imgret.search import Retriever
@@ -16,15 +18,22 @@ _NEAREST, _BLOCK = 64, 64
 
 
 def calibrate(
-    retriever: Retriever, progress: Callable[[str, int, int | None], None]
+    retriever: Retriever, groups: Sequence[DuplicateGroup], progress: Callable[[str, int, int | None], None]
 ) -> dict[str, dict[str, list[Any]]] | None:
     """By method, the `rows` of the query pictures and the `scores` of their best hits of other labels; for texts, a
-    caption or the label of a picture stands for it. None where all pictures have the same label.
+    caption or the label of a picture stands for it. In a library without labels the `groups` of (nearly) equal pictures
+    stand for labels. None where all pictures have the same label.
     """
     index = retriever.index
     labelled = [row for row, each in enumerate(index.words("label", "labels")) if each]
     rows = _sample(np.array(labelled or range(len(index)), dtype=np.int64), MAX_PICTURES)
-    alike = {int(row): _alike(retriever, int(row)) for row in rows}
+    equal = {row: group.rows for group in groups for row in group.rows}
+    rows_of = cache(partial(_sharing, index))  # one array for all pictures of a label: it may hold most of the library
+    alike = (
+        {int(row): rows_of(index.record(int(row)).labels) for row in rows}
+        if labelled
+        else {int(row): np.array(equal.get(int(row), (row,)), dtype=np.int64) for row in rows}
+    )
     rows = np.array([row for row in rows if len(alike[int(row)]) < len(index)], dtype=np.int64)
     if not len(rows):
         return None
@@ -54,12 +63,9 @@ def _sample(rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     return rows if len(rows) <= count else np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
 
 
-def _alike(retriever: Retriever, row: int) -> npt.NDArray[np.int64]:
-    """The rows that share a label with a picture, itself among them; without labels those that are nearly equal."""
-    labels = retriever.index.record(row).labels
-    if not labels:
-        return np.array(sorted({row, *retriever.duplicates_of(row)}), dtype=np.int64)
-    return np.unique(np.concatenate([retriever.index.rows_of(label) for label in labels]))
+def _sharing(index: Index, labels: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """The rows of the pictures that have one of the labels."""
+    return np.unique(np.concatenate([index.rows_of(label) for label in labels]))
 
 
 def _nearest(

@@ -42,7 +42,7 @@ from imgret import held_out
 from imgret import index as layout
 from imgret.build.calibrate import calibrate
 from imgret.build.features import FeatureCache, FeatureExtractor, ImageFeatures, Outcome
-from imgret.duplicates import MAX_PICTURES, find_duplicates
+from imgret.duplicates import MAX_PICTURES, DuplicateGroup, find_duplicates
 from imgret.encoders import (
     Encoder,
     EncoderError,
@@ -298,8 +298,8 @@ def _finish_draft(
     with closing(Index(work, manifest, work)) as unfinished:
         retriever = Retriever(unfinished, lambda: for_build.encoder)
         write_evaluation(retriever, queries, draft, progress)
-        write_duplicates(unfinished, draft, progress)
-        write_calibration(retriever, draft, progress)
+        groups = write_duplicates(unfinished, draft, progress)
+        write_calibration(retriever, groups, draft, progress)
     if queries is not None:
         write_held_out(queries, draft)
 
@@ -414,9 +414,9 @@ def write_evaluation(retriever: Retriever, held_out: ImageLibrary | None, draft:
     (draft / layout.EVALUATION).write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
 
 
-def write_calibration(retriever: Retriever, draft: Path, progress: Progress) -> None:
+def write_calibration(retriever: Retriever, groups: Sequence[DuplicateGroup], draft: Path, progress: Progress) -> None:
     """Adds the scores of queries without a match to the folder."""
-    found = calibrate(retriever, progress)
+    found = calibrate(retriever, groups, progress)
     if found is not None:
         (draft / layout.CALIBRATION).write_text(json.dumps(found), encoding="utf-8")
 
@@ -443,13 +443,16 @@ def write_held_out(queries: ImageLibrary, draft: Path) -> None:
     held_out.write(draft / layout.HELD_OUT, kept)
 
 
-def write_duplicates(index: Index, draft: Path, progress: Progress) -> None:
-    """Adds the groups of equal and nearly equal pictures to the folder, unless there are too many to look for them."""
+def write_duplicates(index: Index, draft: Path, progress: Progress) -> tuple[DuplicateGroup, ...]:
+    """Adds the groups of equal and nearly equal pictures to the folder, and returns them; none where there are too many
+    pictures to look for them.
+    """
     if len(index) > MAX_PICTURES:
-        return
+        return ()
     groups = find_duplicates(index, progress=lambda done, total: progress("duplicates", done, total))
     found = {"groups": [{"kind": group.kind, "rows": group.rows} for group in groups]}
     (draft / layout.DUPLICATES).write_text(json.dumps(found), encoding="utf-8")
+    return groups
 
 
 class _BuildEncoder:

@@ -176,7 +176,7 @@ EN = Words(
         "correlation": "Each square is the product of both pixels' distances from their means. Together they are the "
         "score, {score:.4f}: warm where both are on the same side of the mean, cool where they are not.",
     },
-    why_clip="Occlusion: each part of the hit was covered in turn. Warm: without it the similarity of {score:.3f} falls, "
+    why_clip="Occlusion: each part of the hit was covered in turn. Warm: without it the cosine similarity of {score:.3f} falls, "
     "by {drop:.3f} at most. Cool: it rises.",
     text="Text",
     text_example="a red flower",
@@ -317,7 +317,7 @@ VI = Words(
         "correlation": "Mỗi ô là tích hai độ lệch khỏi trung bình. Cộng lại là điểm số, {score:.4f}: nóng ở chỗ cả hai "
         "cùng phía so với trung bình, lạnh ở chỗ ngược phía.",
     },
-    why_clip="Che khuất: lần lượt che từng phần của kết quả. Nóng: thiếu nó, độ giống {score:.3f} giảm, nhiều nhất "
+    why_clip="Che khuất: lần lượt che từng phần của kết quả. Nóng: thiếu nó, độ giống cosine {score:.3f} giảm, nhiều nhất "
     "{drop:.3f}. Lạnh: độ giống tăng.",
     text="Lời",
     text_example="bông hoa màu đỏ",
