@@ -90,12 +90,12 @@ def test_the_index_keeps_the_figures_of_its_evaluation(library, tmp_path, encode
     rows = [f"{picture},{picture.split('/')[0]},{Path(picture).stem}" for picture in pictures]
     (library / "metadata.csv").write_text("\n".join(["file_name,label,caption", *rows]))
     build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
-    assert encoder.texts == 40  # a caption each, by the encoder that was given
+    assert encoder.texts == 80  # a caption each for the evaluation and for the calibration, by the encoder given
     index = Index.open(tmp_path / "index", cache=cache)
     assert index.evaluation == asdict(evaluate(Retriever(index, cache=cache)))
     assert f"{index.manifest.data}/evaluation.json" in index.manifest.files
     build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
-    assert (encoder.pictures, encoder.texts) == (40, 40)
+    assert (encoder.pictures, encoder.texts) == (40, 80)
 
 
 def test_a_library_without_labels_and_captions_has_no_evaluation(library, tmp_path, encoder, cache):
@@ -111,14 +111,17 @@ def test_building_again_adds_what_the_index_of_an_earlier_release_lacks(library,
         earlier.setattr("imgret.index.MAP", "not-yet.npy")
         earlier.setattr("imgret.index.EVALUATION", "not-yet.json")
         earlier.setattr("imgret.index.DUPLICATES", "neither.json")
+        earlier.setattr("imgret.index.CALIBRATION", "nor.json")
         build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
     old = Index.open(tmp_path / "index", cache=cache)
-    assert (old.map, old.evaluation, old.duplicates) == (None, None, None)
+    assert (old.map, old.evaluation, old.duplicates, dict(old.calibration)) == (None, None, None, {})
+    assert Retriever(old, cache=cache).by_pixels(like=old.record(0).id)[0].p is None
     assert locate(old, old.embeddings[0]) is None
     old.close()
     new = build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache)
     assert new.evaluation["queries"] == 40
     assert new.duplicates == ()
+    assert new.calibration["l2"]["rows"] == list(range(40))
     assert (new.map[0] == np.arange(40)).all()
     assert encoder.pictures == 40
 
