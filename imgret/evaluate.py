@@ -67,7 +67,7 @@ def evaluate(
     rows_of = {label: index.rows_of(label) for label in index.manifest.labels}
     shared = [any(len(rows_of[label]) > 1 for label in each) for each in labels]
     alone = sum(map(bool, labels)) - sum(shared)
-    rows = _sample(np.flatnonzero(shared), queries)
+    rows = sample(np.flatnonzero(shared), queries)
     measured: dict[str, dict[str, float]] = {}
     by_label: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     for method in methods if len(rows) else ():
@@ -123,7 +123,7 @@ def evaluate_held_out(
     index, unknown = retriever.index, 0
     figures: dict[str, list[Figures]] = {method: [] for method in methods}
     rows_of = {label: index.rows_of(label) for label in index.manifest.labels}
-    chosen = None if library.count is None else {*_sample(np.arange(library.count), queries).tolist()}
+    chosen = None if library.count is None else {*sample(np.arange(library.count), queries).tolist()}
     for done, entry in enumerate(library.entries()):
         if chosen is not None and done not in chosen:
             continue
@@ -167,7 +167,8 @@ def _captions_by_language(retriever: Retriever) -> dict[str, list[tuple[int, str
     return dict(sorted(found.items()))
 
 
-def _sample(rows: Rows, queries: int | None) -> Rows:
+def sample(rows: Rows, queries: int | None) -> Rows:
+    """`queries` of the rows, drawn with a fixed seed, in order; all where there are no more or None is asked for."""
     if queries is None or queries >= len(rows):
         return rows
     return np.sort(np.random.default_rng(0).choice(rows, queries, replace=False))
@@ -219,7 +220,7 @@ def _caption_recall(
 ) -> tuple[int, dict[str, float] | None]:
     """How many of the captions (row, text) were asked, and their recall."""
     index = retriever.index
-    chosen = _sample(np.arange(len(pairs)), queries)
+    chosen = sample(np.arange(len(pairs)), queries)
     if not len(chosen):
         return 0, None
     # Texts of a batch are padded to the longest one. Sorted by length, they take two thirds of the time.

@@ -470,9 +470,9 @@ class Index:
             raise KeyError(id)
         return int(row)
 
-    def rows_of(self, label: str) -> npt.NDArray[np.int64]:
-        """The rows labelled `label`, alone or among others, in order."""
-        found = pc.is_in(self._records["label"], pa.array(self.texts_of([label]), pa.string()))
+    def rows_of(self, *labels: str) -> npt.NDArray[np.int64]:
+        """The rows that have one of `labels`, alone or among others, in order."""
+        found = pc.is_in(self._records["label"], pa.array(self.texts_of(labels), pa.string()))
         return np.asarray(pc.indices_nonzero(found), dtype=np.int64)
 
     def texts_of(self, labels: Iterable[str]) -> list[str]:

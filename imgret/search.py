@@ -280,9 +280,8 @@ class Retriever:
             if wanted or liked or disliked or negative is not None or (method == "clip" and text is not None):
                 method = None  # queries of that kind are not calibrated
             return SearchResult(self._best(ask, k, itself, fold, offset, method), notice=Sentence.joined(*notices))
-        metric, rows = self.checked_metric(metric), np.arange(len(self.index))
-        if wanted:
-            rows = np.unique(np.concatenate([self.index.rows_of(label) for label in wanted]))
+        metric = self.checked_metric(metric)
+        rows = self.index.rows_of(*wanted) if wanted else np.arange(len(self.index))
         scores = METRICS[metric](vector, self.index.embeddings[rows] if wanted else self.index.embeddings)
         order = best_first(scores, metric)
         hits = self._best(lambda k: (rows[order[:k]], scores[order[:k]]), k, itself, fold, offset)

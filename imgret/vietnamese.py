@@ -293,6 +293,7 @@ VIETNAMESE = {
     "Where the matches end is not known for this query; it is for one picture by l1, l2, cosine, correlation or clip, and for one text, in an index of this release.":
         "Với truy vấn này không biết các hình khớp kết thúc ở đâu; điều đó chỉ biết được với một hình theo l1, l2, cosine, correlation hay clip, và với một câu, trong chỉ mục của phiên bản này.",
     "Give --queries one number and one folder at most.": "Hãy cho --queries nhiều nhất một số và một thư mục.",
+    "There is no folder {folder} with pictures to search with.": "Không có thư mục {folder} chứa hình để tìm.",
 }  # fmt: skip
 """A field stands for the same value as in the English template. What has no entry stays English."""
 

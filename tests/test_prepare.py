@@ -192,6 +192,15 @@ def test_a_build_takes_queries_from_another_folder(prepared, cache, tmp_path):
     printed = imgret("build", out / "train", "--out", tmp_path / "index", "--queries", out, "--pixel-size", 16).stdout
     assert "held out: 2 queries; 0 more" in printed
     assert len(Index.open(tmp_path / "index", cache=cache).held_out) == 2
+    missing = imgret("evaluate", tmp_path / "index", "--queries", tmp_path / "none", code=2)
+    assert "no folder" in missing.stderr
+    unknown = tmp_path / "other" / "unknown"
+    unknown.mkdir(parents=True)
+    shutil.copy(next(out.rglob("*.webp")), unknown)
+    printed = imgret(
+        "build", out / "train", "--out", tmp_path / "b", "--queries", tmp_path / "other", "--pixel-size", 16
+    )
+    assert "no picture has a label of the library" in printed.stdout
 
 
 def test_examples_are_spread_over_the_labels():

@@ -1,7 +1,7 @@
 """Searches with pictures and texts whose label is left out of the library, and keeps the score of each best hit."""
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from imgret.calibration import TEXT
 from imgret.duplicates import DuplicateGroup
+from imgret.evaluate import sample
 from imgret.index import Index
 from imgret.metrics import METRICS
 from imgret.search import Retriever
@@ -26,11 +27,11 @@ def calibrate(
     """
     index = retriever.index
     labelled = [row for row, each in enumerate(index.words("label", "labels")) if each]
-    rows = _sample(np.array(labelled or range(len(index)), dtype=np.int64), MAX_PICTURES)
+    rows = sample(np.array(labelled or range(len(index)), dtype=np.int64), MAX_PICTURES)
     equal = {row: group.rows for group in groups for row in group.rows}
-    rows_of = cache(partial(_sharing, index))  # one array for all pictures of a label: it may hold most of the library
+    rows_of = cache(index.rows_of)  # one array for all pictures of a label: it may hold most of the library
     alike = (
-        {int(row): rows_of(index.record(int(row)).labels) for row in rows}
+        {int(row): rows_of(*index.record(int(row)).labels) for row in rows}
         if labelled
         else {int(row): np.array(equal.get(int(row), (row,)), dtype=np.int64) for row in rows}
     )
@@ -46,7 +47,7 @@ def calibrate(
         ]
         found[method] = {"rows": rows.tolist(), "scores": scores}
     found["clip"] = {"rows": rows.tolist(), "scores": _best_cosines(index, index.embeddings[rows], rows, alike)}
-    texts = {int(row): text for row in _sample(rows, MAX_TEXTS) if (text := _text_of(index, int(row)))}
+    texts = {int(row): text for row in sample(rows, MAX_TEXTS) if (text := _text_of(index, int(row)))}
     if texts:
         progress("calibrate texts", 0, len(texts))
         asked = sorted(texts, key=lambda row: len(texts[row]))  # a batch is padded to its longest text
@@ -57,15 +58,6 @@ def calibrate(
         scores = _best_cosines(index, np.vstack(vectors), np.array(asked), alike)
         found[TEXT] = {"rows": asked, "scores": scores}
     return found
-
-
-def _sample(rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    return rows if len(rows) <= count else np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
-
-
-def _sharing(index: Index, labels: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """The rows of the pictures that have one of the labels."""
-    return np.unique(np.concatenate([index.rows_of(label) for label in labels]))
 
 
 def _nearest(

@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
     settings = Settings.read()
     named = {name: getattr(options, name) for name in ("config", *COLUMNS)}
     library = ImageLibrary.load(options.source, options.split, options.revision, limit=options.limit, **named)
+    queries = None if options.queries is None else read_queries(options.queries)
     at_once = sys.stdout.isatty()  # else with the result, so that a build that fails prints nothing but its error
     if at_once:
         print(*library.description.lines, sep="\n", flush=True)
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
             cache=settings.cache,
             engine=on_ray(options.address) if options.engine == "ray" else None,
             chroma=ChromaServer.of(settings),
-            queries=None if options.queries is None else read_queries(options.queries),
+            queries=queries,
         )
     manifest, recall = index.manifest, index.manifest.recall
     if not at_once:
@@ -79,6 +80,8 @@ def run(options: argparse.Namespace) -> None:
     )
     if (figures := (index.evaluation or {}).get("held_out")) is not None:
         print(f"held out: {figures['queries']} queries; {figures['unknown']} more have no label of the library")
+    elif index.held_out:
+        print("held out: no picture has a label of the library, so the answers to them were not measured")
     for name, reason in manifest.skipped[:5]:
         print(f"skipped {printable(name)}: {reason}", file=sys.stderr)
     index.close()

@@ -44,12 +44,13 @@ def run(options: argparse.Namespace) -> None:
     folders = [given for given in options.queries if not given.lstrip("-").isdecimal()]
     if len(numbers) > 1 or len(folders) > 1:
         raise ImgretError("Give --queries one number and one folder at most.")
+    other = read_queries(folders[0]) if folders else None  # before the minutes of the others
     retriever = open_retriever(options.folder, options.encoder)
     with ProgressBar() as progress:
         found = evaluate(retriever, numbers[0] if numbers else None, progress, options.methods or METHODS)
-    if folders:
+    if other is not None:
         with ProgressBar() as progress:
-            held_out = evaluate_held_out(retriever, read_queries(folders[0]), progress, options.methods or METHODS)
+            held_out = evaluate_held_out(retriever, other, progress, options.methods or METHODS)
         found = replace(found, held_out=held_out)
     elif (figures := (retriever.index.evaluation or {}).get("held_out")) is not None:  # as the build measured them
         wanted = {name: figures["methods"][name] for name in options.methods or METHODS if name in figures["methods"]}
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
         recalls = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         print(f"caption in {language} to picture: {recalls}")
     if found.held_out is not None:
-        where = folders[0] if folders else "the test split, as the build measured them"
+        where = folders[0] if folders else "the held-out pictures, as the build measured them"
         print(
             f"{found.held_out.queries} queries from {where}; {found.held_out.unknown} more have no label of the index"
         )

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgret.errors import ImgretError
@@ -97,5 +98,7 @@ def read_queries(folder: str) -> "ImageLibrary":
     """The pictures of a folder to search with; its test split, if it has one."""
     from imgret.library import ImageLibrary
 
+    if not Path(folder).exists():  # or it would be looked for on the Hub
+        raise ImgretError("There is no folder {folder} with pictures to search with.", folder=folder)
     library = ImageLibrary.load(folder)
     return library.held_out or library

@@ -162,7 +162,7 @@ def _run_file(path: str | os.PathLike[str], name: str, cases: Sequence[Case], se
 def _end(session: int) -> None:
     """Ends whatever the child process has started; it leads a session of its own."""
     if sys.platform != "win32":
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # macOS refuses a session whose processes have all ended
             os.killpg(session, signal.SIGKILL)
 
 

@@ -46,7 +46,7 @@ def main(file: str, name: str, cases: str, answers: str) -> None:
             loaded = runpy.run_path(file, run_name="checked")
         except BaseException as error:  # sys.exit and KeyboardInterrupt, too
             line = getattr(error, "lineno", None)
-            where = f" (line {line})" if line else ""
+            where = f" (line {line})" if line and "line" not in str(error) else ""
             _note(notes, {"unreadable": f"{type(error).__name__}: {error}{where}"[:300]})
             return
         _note(notes, {"functions": [key for key, value in loaded.items() if callable(value)]})
