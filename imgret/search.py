@@ -3,7 +3,7 @@
 import threading
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -105,6 +105,10 @@ class SearchResult:
         return sum(hit.p is not None and hit.p <= alpha for hit in self.hits)
 
 
+class _Row(int):
+    """A row of the index as a query picture. A class of its own: a number that a caller gives is no picture."""
+
+
 class Retriever:
     """Searches one index by all five methods.
 
@@ -162,16 +166,20 @@ class Retriever:
         fold: bool = False,
         images: Sequence[ImageSource] | None = None,
         offset: int = 0,
+        likes: Sequence[str] | None = None,
     ) -> list[Hit]:
         """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
 
         `like` is the id of a picture of the library: it is left out of the hits, and is the query if there is no
         `image`. `fold` gives one hit for (nearly) equal pictures, the best of them, which says how many others there
-        are. With `images` the query is the mean of all the pictures' pixel vectors, rounded. `offset` leaves out that
-        many of the best hits: then the ranks go on from there. Raises SearchError for an unknown metric, a bad k or an
+        are. With `images` the query is the mean of all the pictures' pixel vectors, rounded; `likes` are such pictures
+        by their ids, which are left out of the hits. `offset` leaves out that many of the best hits: then the ranks go
+        on from there. Raises SearchError for an unknown metric, a bad k or an
         unknown id, ImageError for a bad picture.
         """
-        return _warned(self.find_by_pixels(image, metric, k, like=like, fold=fold, images=images, offset=offset))
+        return _warned(
+            self.find_by_pixels(image, metric, k, like=like, fold=fold, images=images, offset=offset, likes=likes)
+        )
 
     def find_by_pixels(
         self,
@@ -183,11 +191,13 @@ class Retriever:
         fold: bool = False,
         images: Sequence[ImageSource] | None = None,
         offset: int = 0,
+        likes: Sequence[str] | None = None,
     ) -> SearchResult:
         """`by_pixels`, with the number of rows scanned, and with a notice where that warns."""
         notice = self._k_notice(k)
         metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
-        offset, liked = _checked_offset(offset), checked_images(images)
+        offset, rows = _checked_offset(offset), self._rows_of(likes)
+        liked = [*checked_images(images), *rows]
         query = self._pixel_query(image, itself, liked)
         scanned = 0
 
@@ -197,12 +207,15 @@ class Retriever:
             scanned = nearest.rows_scanned
             return nearest.rows, nearest.scores
 
-        method = None if liked and (image is not None or itself is not None or len(liked) > 1) else metric
-        return SearchResult(self._best(ask, k, itself, fold, offset, method), scanned, notice)
+        several = (image is not None or itself is not None) + len(liked) > 1
+        method = None if several else metric  # queries of several pictures are not calibrated
+        return SearchResult(self._best(ask, k, {itself, *rows}, fold, offset, method), scanned, notice)
 
-    def pixel_query(self, image: ImageSource | None, like: str | None = None) -> PixelVector:
+    def pixel_query(
+        self, image: ImageSource | None, like: str | None = None, likes: Sequence[str] | None = None
+    ) -> PixelVector:
         """The pixel vector (D,) of the query that `by_pixels` searches for."""
-        return self._pixel_query(image, self._row_of(like))
+        return self._pixel_query(image, self._row_of(like), self._rows_of(likes))
 
     def by_clip(
         self,
@@ -218,6 +231,8 @@ class Retriever:
         images: Sequence[ImageSource] | None = None,
         negative_images: Sequence[ImageSource] | None = None,
         offset: int = 0,
+        likes: Sequence[str] | None = None,
+        dislikes: Sequence[str] | None = None,
     ) -> list[Hit]:
         """The `k` pictures whose embeddings are nearest to that of the query, best first.
 
@@ -227,6 +242,7 @@ class Retriever:
         no `image`. `images` are further pictures that hits should be like, `negative_images` such that they should not
         be like: the query is then the mean of that vector and the unit vectors of `images`, normalised, less the mean
         of the unit vectors of `negative` and `negative_images`, normalised again (Rocchio 1971, with equal weights).
+        `likes` and `dislikes` are such pictures by their ids in the library; they are left out of the hits.
         `labels` keeps only pictures with one of these labels. `fold` and `offset` are as for `by_pixels`. Equal scores
         come by row. Raises SearchError, ImageError, EncoderError, VectorError.
         """
@@ -243,6 +259,8 @@ class Retriever:
                 images=images,
                 negative_images=negative_images,
                 offset=offset,
+                likes=likes,
+                dislikes=dislikes,
             )
         )
 
@@ -260,6 +278,8 @@ class Retriever:
         images: Sequence[ImageSource] | None = None,
         negative_images: Sequence[ImageSource] | None = None,
         offset: int = 0,
+        likes: Sequence[str] | None = None,
+        dislikes: Sequence[str] | None = None,
         metric: str | None = None,
     ) -> SearchResult:
         """`by_clip`, with a notice where that warns. With a `metric`, one of the four, all embeddings are compared with
@@ -268,7 +288,9 @@ class Retriever:
         notices = [self._k_notice(k), self._language_notice(text, negative), self._release_notice]
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
-        offset, liked, disliked = _checked_offset(offset), checked_images(images), checked_images(negative_images)
+        offset, rows, others = _checked_offset(offset), self._rows_of(likes), self._rows_of(dislikes)
+        liked, disliked = [*checked_images(images), *rows], [*checked_images(negative_images), *others]
+        left_out = {itself, *rows, *others}
         vector = self._clip_query(image, text, negative, text_weight, itself, liked, disliked)
         notices += [self._cut_notice(text), self._cut_notice(negative)]
 
@@ -279,13 +301,13 @@ class Retriever:
             method: str | None = TEXT if image is None and itself is None else "clip"
             if wanted or liked or disliked or negative is not None or (method == "clip" and text is not None):
                 method = None  # queries of that kind are not calibrated
-            return SearchResult(self._best(ask, k, itself, fold, offset, method), notice=Sentence.joined(*notices))
+            return SearchResult(self._best(ask, k, left_out, fold, offset, method), notice=Sentence.joined(*notices))
         metric = self.checked_metric(metric)
-        rows = self.index.rows_of(*wanted) if wanted else np.arange(len(self.index))
-        scores = METRICS[metric](vector, self.index.embeddings[rows] if wanted else self.index.embeddings)
+        compared = self.index.rows_of(*wanted) if wanted else np.arange(len(self.index))
+        scores = METRICS[metric](vector, self.index.embeddings[compared] if wanted else self.index.embeddings)
         order = best_first(scores, metric)
-        hits = self._best(lambda k: (rows[order[:k]], scores[order[:k]]), k, itself, fold, offset)
-        return SearchResult(hits, len(rows), Sentence.joined(*notices))
+        hits = self._best(lambda k: (compared[order[:k]], scores[order[:k]]), k, left_out, fold, offset)
+        return SearchResult(hits, len(compared), Sentence.joined(*notices))
 
     def by_embedding(
         self,
@@ -331,24 +353,25 @@ class Retriever:
         self,
         ask: Callable[[int], tuple[_Rows, _Scores]],
         k: int,
-        itself: int | None,
+        left_out: Set[int | None],
         fold: bool,
         offset: int = 0,
         method: str | None = None,
     ) -> list[Hit]:
-        """The `k` best hits after the first `offset`, but not `itself`; `ask` says rows and scores. Folded, one hit a
-        group. With p-values if the `method` is calibrated.
+        """The `k` best hits after the first `offset`, but none of the rows `left_out`; `ask` says rows and scores.
+        Folded, one hit a group. With p-values if the `method` is calibrated.
         """
         k = min(k + offset, len(self.index))
-        asked = k + (itself is not None)
+        itself = [row for row in left_out if row is not None]
+        asked = k + len(itself)
         while True:
             rows, scores = ask(asked)
-            others = rows != itself
+            others = ~np.isin(rows, itself)
             rows, scores = rows[others], scores[others]
             if fold:
                 groups = [self._groups.get(int(row), (int(row), 1))[0] for row in rows]
                 first = np.sort(np.unique(groups, return_index=True)[1])
-                if len(first) < k and len(rows) + (itself is not None) >= asked and asked < len(self.index):
+                if len(first) < k and len(rows) + len(itself) >= asked and asked < len(self.index):
                     asked *= 2
                     continue
                 rows, scores = rows[first], scores[first]
@@ -359,7 +382,7 @@ class Retriever:
             return [replace(hit, duplicates=self._groups.get(hit.row, (0, 1))[1] - 1) for hit in hits] if fold else hits
 
     def _with_p(
-        self, hits: list[Hit], method: str, ask: Callable[[int], tuple[_Rows, _Scores]], itself: int | None
+        self, hits: list[Hit], method: str, ask: Callable[[int], tuple[_Rows, _Scores]], left_out: Sequence[int]
     ) -> list[Hit]:
         """The hits with their p-values."""
         calibration = self._calibrations[method]
@@ -370,7 +393,7 @@ class Retriever:
         while other is None and asked < (most := min(_OTHERS_AMONG, len(self.index))):
             asked = min(4 * asked, most)
             rows, scores = ask(asked)
-            ranked = ((int(row), score) for row, score in zip(rows, scores, strict=True) if row != itself)
+            ranked = ((int(row), score) for row, score in zip(rows, scores, strict=True) if row not in left_out)
             other = next((score for row, score in ranked if not self._label_numbers(row) & first), None)
         best = [other if own & first else hits[0].score for own in labels]
         found = p_values(
@@ -432,9 +455,12 @@ class Retriever:
         text_weight: Any = 0.5,
         *,
         like: str | None = None,
+        likes: Sequence[str] | None = None,
+        dislikes: Sequence[str] | None = None,
     ) -> npt.NDArray[np.float32]:
         """The unit vector (d,) that `by_clip` searches for."""
-        return self._clip_query(image, text, negative, text_weight, self._row_of(like))
+        liked, disliked = self._rows_of(likes), self._rows_of(dislikes)
+        return self._clip_query(image, text, negative, text_weight, self._row_of(like), liked, disliked)
 
     def _clip_query(
         self,
@@ -443,8 +469,8 @@ class Retriever:
         negative: str | None,
         text_weight: Any,
         itself: int | None,
-        liked: Sequence[ImageSource] = (),
-        disliked: Sequence[ImageSource] = (),
+        liked: Sequence[ImageSource | _Row] = (),
+        disliked: Sequence[ImageSource | _Row] = (),
     ) -> npt.NDArray[np.float32]:
         if not isinstance(text_weight, int | float | np.number) or not 0 <= text_weight <= 1:
             raise SearchError(
@@ -464,13 +490,19 @@ class Retriever:
         if text is not None:
             query += (weight if pictured else 1) * self._queries.text(text)
         asked: list[npt.NDArray[Any]] = [_unit(query)] if pictured or text is not None else []
-        asked += [self._queries.image(load_image(each)) for each in liked]
+        asked += map(self._embedding, liked)
         query = _unit(np.mean(asked, axis=0))
         avoided: list[npt.NDArray[Any]] = [] if negative is None else [self._queries.text(negative)]
-        avoided += [self._queries.image(load_image(each)) for each in disliked]
+        avoided += map(self._embedding, disliked)
         if avoided:
             query = _unit(query - np.mean(avoided, axis=0))
         return query.astype(np.float32)
+
+    def _embedding(self, picture: ImageSource | _Row) -> npt.NDArray[np.float32]:
+        """The embedding of a picture, which may be a row of the index."""
+        if isinstance(picture, _Row):
+            return self.index.embeddings[picture]
+        return self._queries.image(load_image(picture))
 
     def thumbnail(self, id: str) -> bytes:
         """The thumbnail of the picture called `id`: WebP, at most 256 px a side.
@@ -554,22 +586,25 @@ class Retriever:
         ]
 
     def _pixel_query(
-        self, image: ImageSource | None, itself: int | None, liked: Sequence[ImageSource] = ()
+        self, image: ImageSource | None, itself: _Row | None, liked: Sequence[ImageSource | _Row] = ()
     ) -> PixelVector:
-        size = self.index.manifest.pixel_size
-        if liked:
-            pictured = image is not None or itself is not None
-            vectors = [self._pixel_query(image, itself)] if pictured else []
-            vectors += [pixel_vector(load_image(each), size) for each in liked]
-            return np.rint(np.mean(vectors, axis=0)).astype(np.uint8)
-        if image is not None:
-            return pixel_vector(load_image(image), size)
-        if itself is None:
+        first = itself if image is None else image
+        pictures = [*liked] if first is None else [first, *liked]
+        if not pictures:
             raise SearchError("There is no picture to search with; upload one or choose an example.")
-        return self.index.pixels.vectors[itself]
+        vectors = [
+            self.index.pixels.vectors[each]
+            if isinstance(each, _Row)
+            else pixel_vector(load_image(each), self.index.manifest.pixel_size)
+            for each in pictures
+        ]
+        return vectors[0] if len(vectors) == 1 else np.rint(np.mean(vectors, axis=0)).astype(np.uint8)
 
-    def _row_of(self, id: str | None) -> int | None:
-        return None if id is None else self.row_of(id)
+    def _row_of(self, id: str | None) -> _Row | None:
+        return None if id is None else _Row(self.row_of(id))
+
+    def _rows_of(self, ids: Sequence[str] | None) -> list[_Row]:
+        return [_Row(self.row_of(each)) for each in checked_images(ids)]
 
     def _checked(self, encoder: Encoder) -> Encoder:
         made_with = self.index.manifest.encoder
@@ -644,7 +679,7 @@ def _checked_text(text: str | None, what: Sentence) -> str | None:
     return text
 
 
-def checked_images(images: Any) -> list[ImageSource]:
+def checked_images(images: Any) -> list[Any]:
     """The pictures of a list. Raises SearchError for what is none, and for too many."""
     if images is None:
         return []

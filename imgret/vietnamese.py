@@ -52,7 +52,7 @@ VIETNAMESE = {
     "The weight of the text is {weight}; it must be a number from 0 to 1.": "Trọng số của lời là {weight}; phải là số từ 0 đến 1.",
     "The text is longer than the encoder reads; it was cut after {tokens} tokens.": "Lời dài hơn mức mô hình đọc được; nó bị cắt sau {tokens} token.",
     "The metric must be a name, not {kind}.": "Độ đo phải là một tên, không phải {kind}.",
-    "--not-image is for --metric clip.": "--not-image chỉ dùng với --metric clip.",
+    "--not-image and --unlike are for --metric clip.": "--not-image và --unlike chỉ dùng với --metric clip.",
     "The pictures must be a list, not {kind}.": "Các hình phải là một danh sách, không phải {kind}.",
     "There are {count} pictures; at most {most} are taken.": "Có {count} hình; nhiều nhất là {most}.",
     "The offset is {offset}; it must be a whole number of at least 0.": "Offset là {offset}; phải là số nguyên từ 0 trở lên.",

@@ -91,19 +91,26 @@ def test_search_asks_whatever_by_clip_can(index_folder, retriever, cache, capsys
         "offset": "--offset",
     }
     dog, fish = str(QUERIES / "dog.webp"), str(QUERIES / "butterflyfish.webp")
-    lists = {"labels": "--label", "images": "--also", "negative_images": "--not-image"}
+    lists = {
+        "labels": "--label",
+        "images": "--also",
+        "negative_images": "--not-image",
+        "likes": "--also-like",
+        "dislikes": "--unlike",
+    }
+    known = [retriever.index.record(row).id for row in (3, 40)]
     for parts in itertools.product(
         ({}, {"text": "a bird"}),
         ({}, {"negative": "a tree"}),
         ({}, {"text_weight": 0.2}),
         ({}, {"labels": ["animals/birds", "food/fruit"]}),
-        ({}, {"images": [dog, fish]}),
-        ({}, {"negative_images": [fish], "offset": 2}),
+        ({}, {"images": [dog, fish], "likes": known[:1]}),
+        ({}, {"negative_images": [fish], "dislikes": known[1:], "offset": 2}),
     ):
         query = dict(pictured)
         for part in parts:
             query |= part
-        if not (pictured or query.keys() & {"text", "images"}):
+        if not (pictured or query.keys() & {"text", "images", "likes"}):
             continue
         command = ["search", index_folder, "--metric", "clip", "-k", 4, "--json"]
         for name, option in options.items():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from imgret import Retriever, SearchError, SearchWarning, load_image
+from imgret.errors import ImgretError
 from imgret.images import pixel_vector
 from imgret.metrics import METRICS, best_first
 from tests.conftest import QUERIES
@@ -117,6 +118,30 @@ def test_likes_and_dislikes_are_the_formula_of_rocchio(retriever):
     expected = best_first(scores, "l2")[:5].tolist()
     assert [hit.row for hit in retriever.by_pixels(TIGER, k=5, images=[DOG])] == expected
     assert [hit.row for hit in retriever.by_pixels(k=5, images=[TIGER, DOG])] == expected
+
+
+def test_pictures_of_the_library_that_one_likes_or_not_count_by_what_the_index_keeps_of_them_and_are_no_hits(retriever):
+    index, rows = retriever.index, [3, 40, 200]
+    ids, (a, b, c) = [index.record(row).id for row in rows], index.embeddings[rows].astype(float)
+    text = retriever.encoder.embed_texts(["a flower"])[0].astype(float)
+    for asked, vector in (
+        ({"likes": ids}, unit((a + b + c) / 3)),
+        ({"like": ids[0], "likes": ids[1:]}, unit((a + b + c) / 3)),
+        ({"text": "a flower", "likes": ids[:2], "dislikes": ids[2:]}, unit(unit((text + a + b) / 3) - c)),
+    ):
+        expected = [row for row in np.argsort(-clip_scores(retriever, vector), kind="stable") if row not in rows]
+        if "text" not in asked:
+            assert [hit.row for hit in retriever.by_clip(**asked, k=8)] == expected[:8]
+        hits = retriever.by_clip(**asked, k=len(index) - 3)
+        assert {hit.row for hit in hits} == {*range(len(index))} - {*rows}
+        np.testing.assert_allclose(retriever.embed_query(**asked), vector, atol=1e-5)
+    mean = np.rint(index.pixels.vectors[rows].astype(float).mean(axis=0)).astype(np.uint8)
+    scores = METRICS["l1"](mean, index.pixels.vectors)
+    expected = [row for row in best_first(scores, "l1").tolist() if row not in rows][:5]
+    assert [hit.row for hit in retriever.by_pixels(metric="l1", k=5, likes=ids)] == expected
+    for asked in ({"likes": [3]}, {"likes": ids[0]}, {"likes": ["nowhere.webp"]}, {"images": [3]}, {"likes": ids * 11}):
+        with pytest.raises(ImgretError):
+            retriever.by_clip(**asked)
 
 
 def test_an_offset_goes_on_where_the_hits_before_it_ended(retriever):

@@ -32,6 +32,12 @@ def add(commands: Commands) -> None:
         "--not-image", metavar="FILE", action="append", help="a picture that hits should not be like; may be repeated"
     )
     command.add_argument("--like", metavar="ID", help="a picture of the index as the query; it is no hit itself")
+    command.add_argument(
+        "--also-like", metavar="ID", action="append", help="another picture of the index as a query; may be repeated"
+    )
+    command.add_argument(
+        "--unlike", metavar="ID", action="append", help="one that hits should not be like; may be repeated"
+    )
     command.add_argument("--images", metavar="QUERIES", help="a folder of query pictures, each searched by itself")
     command.add_argument("--text", metavar="TEXT", help="the query in words; beside a picture, both count")
     command.add_argument("--not", dest="negative", metavar="TEXT", help="what the hits should not show")
@@ -141,9 +147,10 @@ def _search(retriever: "Retriever", options: argparse.Namespace, path: str | Non
 def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None) -> "SearchResult":
     from imgret.search import EMBEDDING_METHODS
 
-    pictured = path is not None or options.like is not None or options.also is not None
+    pictured = any(given is not None for given in (path, options.like, options.also, options.also_like))
+    avoided = options.not_image or options.unlike
     in_words = options.text is not None or options.negative is not None or options.labels is not None
-    metric = options.metric or ("clip" if in_words or options.not_image or not pictured else "l2")
+    metric = options.metric or ("clip" if in_words or avoided or not pictured else "l2")
     image: Any = path
     if options.part:
         from imgret.images import load_image
@@ -165,6 +172,8 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
             images=options.also,
             negative_images=options.not_image,
             offset=options.offset,
+            likes=options.also_like,
+            dislikes=options.unlike,
             metric=EMBEDDING_METHODS.get(metric),
         )
     if not pictured:
@@ -178,10 +187,17 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
             "The metric {metric} compares pictures alone; leave --text, --not and --label out, or take --metric clip.",
             metric=metric,
         )
-    if options.not_image:
-        raise ImgretError("--not-image is for --metric clip.")
+    if avoided:
+        raise ImgretError("--not-image and --unlike are for --metric clip.")
     return retriever.find_by_pixels(
-        image, metric, options.k, like=options.like, fold=options.fold, images=options.also, offset=options.offset
+        image,
+        metric,
+        options.k,
+        like=options.like,
+        fold=options.fold,
+        images=options.also,
+        offset=options.offset,
+        likes=options.also_like,
     )
 
 
