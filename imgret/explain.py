@@ -1,6 +1,6 @@
 """Explains the score of a hit: each pixel's share of a pixel metric, the regions that CLIP's similarity depends on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,7 +37,7 @@ class Searchable(Protocol):
 
     def row_of(self, id: str) -> int: ...
 
-    def pixel_query(self, image: ImageSource | None, like: str | None) -> PixelVector: ...
+    def pixel_query(self, image: ImageSource | None, like: str | None, likes: Sequence[str] | None) -> PixelVector: ...
 
     def thumbnail(self, id: str) -> bytes: ...
 
@@ -72,11 +72,18 @@ class ClipReason:
 
 
 def explain_pixels(
-    retriever: Searchable, image: ImageSource | None, id: str, metric: str, *, like: str | None = None
+    retriever: Searchable,
+    image: ImageSource | None,
+    id: str,
+    metric: str,
+    *,
+    like: str | None = None,
+    likes: Sequence[str] | None = None,
 ) -> PixelReason:
     """The terms of the sum that is the score of picture `id` for a query, one for each value of the pixel vectors.
 
-    The query is `image`, or else the picture of the library with the id `like`. With a and b the two pixel vectors, the
+    The query is `image`, or else the picture of the library with the id `like`; with `likes` the mean of them, as in
+    `by_pixels`. With a and b the two pixel vectors, the
     terms and their sum are:
 
         l1           |a - b|                                      the score
@@ -89,7 +96,7 @@ def explain_pixels(
     formula = _TERMS[retriever.checked_metric(metric)]
     row = retriever.row_of(id)
     size = retriever.index.manifest.pixel_size
-    query, hit = retriever.pixel_query(image, like), np.array(retriever.index.pixels.vectors[row])
+    query, hit = retriever.pixel_query(image, like, likes), np.array(retriever.index.pixels.vectors[row])
     shape = (size, size, 3)
     terms = formula(query.astype(np.float64), hit.astype(np.float64)).reshape(shape).sum(axis=2)
     score = METRICS[metric](query, hit[np.newaxis])[0]

@@ -1,21 +1,41 @@
-"""The link to a search: scripts that write it into the browser's address bar and copy it."""
+"""The link to a search: scripts that write it into the browser's address bar and history, and copy it."""
 
 import json
 
-OURS = ("tab", "method", "example", "id", "text", "negative", "weight", "label", "k", "part")
+OURS = ("tab", "method", "example", "id", "like", "dislike", "text", "negative", "weight", "label", "k", "part")
 """The parameters that say what was searched for. Others, Hugging Face's signature of a private Space say, stay."""
 
-TO_ADDRESS = """(query) => {
-  const url = new URL(window.location);
-  for (const name of %s) url.searchParams.delete(name);
+# A search is a step of the browser's history, with the picture that its address cannot name: one that was uploaded. The
+# address that a page was opened with is only completed.
+TO_ADDRESS = """(query, picture, part) => {
+  const url = new URL(window.location), ours = %s;
+  const opened = !window.history.state?.search && ours.some((name) => url.searchParams.has(name));
+  for (const name of ours) url.searchParams.delete(name);
   for (const [name, value] of new URLSearchParams(query)) url.searchParams.set(name, value);
-  window.history.replaceState(null, '', url);
+  const state = { search: true, picture, part };
+  const same = url.href === window.location.href && picture === (window.history.state?.picture ?? picture);
+  window.history[same || opened ? 'replaceState' : 'pushState'](state, '', url);
 }""" % json.dumps(OURS)  # noqa: UP031 (braces are JavaScript's)
+
+# On the way back and forth, the field with the id `gone-to` gets the address and the picture that the visitor comes to.
+BACK_AND_FORTH = """() => {
+  let count = 0;
+  window.addEventListener('popstate', () => {
+    const field = document.querySelector('#gone-to :is(textarea, input)'), url = new URL(window.location);
+    if (url.searchParams.has('lang')) {
+      url.searchParams.set('lang', document.documentElement.lang);
+      window.history.replaceState(window.history.state, '', url);
+    }
+    const { picture, part } = window.history.state ?? {};
+    field.value = JSON.stringify([url.search, picture ?? '', part ?? '', (count += 1)]);
+    field.dispatchEvent(new Event('input', { bubbles: true }));
+  });
+}"""
 
 LANGUAGE_TO_ADDRESS = """(language) => {
   const url = new URL(window.location);
   url.searchParams.set('lang', language);
-  window.history.replaceState(null, '', url);
+  window.history.replaceState(window.history.state, '', url);
   document.documentElement.lang = language;
 }"""
 

@@ -11,9 +11,11 @@ from imgret.startup import ReadyIndex
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.explanations import clip_explanation
 from imgret.ui.i18n import WORDS, Words
+from imgret.ui.likes import Likes
 from imgret.ui.localized import LocalizedComponents
+from imgret.ui.names import joined, separated
 from imgret.ui.results import Results
-from imgret.ui.tab import INTERNAL_EVENT, Tab, k_from, k_slider, picture_field
+from imgret.ui.tab import INTERNAL_EVENT, MAX_K, Tab, k_from, k_slider, picture_field
 
 COSINE = "cosine"
 
@@ -22,6 +24,7 @@ class ClipTab(Tab):
     """What a trained network sees in pictures and texts."""
 
     name = "clip"
+    likes: Likes
 
     def __init__(self, endpoints: Endpoints, localized: LocalizedComponents, language: gr.Radio) -> None:
         self._endpoints = endpoints
@@ -31,6 +34,7 @@ class ClipTab(Tab):
         ):
             with gr.Column(scale=2, min_width=280, elem_classes="query"):
                 self.picture, self.part = picture_field(localized, "clip-query")
+                self.likes = Likes(localized, "clip")
                 text = localized(
                     gr.Textbox,
                     {"label": lambda words: words.text, "placeholder": lambda words: words.text_example},
@@ -63,17 +67,20 @@ class ClipTab(Tab):
                     value=None,
                     elem_id="clip-suggestions",
                 )
-                self._results = Results(localized, "clip")
+                self._results = Results(localized, "clip", "likable dislikable")
                 self.starter = gr.Markdown("", elem_classes="small")
         suggestions.input(
-            lambda suggestion: (suggestion, None),
+            lambda suggestion: (suggestion, None, "", ""),
             suggestions,
-            [text, self.picture],
+            [text, self.picture, *self.likes.fields],
             **INTERNAL_EVENT,
         ).then(None, js="() => document.querySelector('#clip-search').click()", api_visibility="private")
-        self.form, self.text = [text, negative, weight, self.labels, k, metric], text
-        self.cleared_on_example = (text, negative)
-        self.outputs = self._results.outputs
+        liked, disliked = self.likes.fields
+        self.form = [text, negative, weight, liked, disliked, self.labels, k, metric]
+        self.cleared_on_example = (text, negative, liked, disliked)
+        self.asking = (text, liked)
+        self.more = self._results.more, k
+        self.outputs = [self.likes.pictures, *self._results.outputs]
         self.hits = [self._results.hits]
         self._results.wire(endpoints, clip_explanation, language, [self.picture, self.part], self.form)
         self.triggers = [
@@ -87,28 +94,43 @@ class ClipTab(Tab):
         ]
 
     def search(self, ready: ReadyIndex, language: str, query: Query | None, *form: Any) -> list[Any]:
-        text, negative, weight, labels, k, metric = form
+        text, negative, weight, liked, disliked, labels, k, metric = form
+        likes, dislikes = separated(liked), separated(disliked)
         # An empty field of the form means "not given"; a program that sends an empty text gets an error instead.
         response = self._endpoints.by_clip(
-            ready, query or Query(None), text or None, negative or None, weight, labels or None, k, metric
+            ready,
+            query or Query(None),
+            text or None,
+            negative or None,
+            weight,
+            labels or None,
+            k,
+            metric,
+            likes=likes,
+            dislikes=dislikes,
         )
-        words = WORDS[language]
+        words, count = WORDS[language], len(ready.retriever.index)
         status = words.clip_status.format(
             hits=len(response.hits),
-            count=len(ready.retriever.index),
+            count=count,
             metric="" if metric == COSINE else f", {words.metrics[metric]}",
             ms=response.elapsed_ms,
         )
         if metric == "l2":
             status += f" · {words.alike}"
-        return self._results.shown(response, language, status)
+        more = len(response.hits) >= k and k < min(MAX_K, count - len(likes) - len(dislikes))
+        return [
+            self.likes.shown(self._endpoints, ready, liked, disliked),
+            *self._results.shown(response, language, status, more=more),
+        ]
 
     def cleared(self, language: str, *form: Any) -> list[Any]:
-        return self._results.cleared()
+        return [gr.update(visible=False), *self._results.cleared()]
 
     def address(self, *form: Any) -> dict[str, str]:
-        text, negative, weight, labels, k, metric = form
-        given = {"text": text or "", "negative": negative or "", "label": "|".join(labels or ()), "k": str(k)}
+        text, negative, weight, liked, disliked, labels, k, metric = form
+        given = {"text": text or "", "negative": negative or "", "label": joined(labels or ()), "k": str(k)}
+        given |= {"like": liked, "dislike": disliked}
         if metric != COSINE:
             given["method"] = f"{self.name}-{metric}"
         return {name: value for name, value in given.items() if value} | (
@@ -116,16 +138,18 @@ class ClipTab(Tab):
         )
 
     def from_address(self, parameters: Mapping[str, str], *form: Any) -> list[Any]:
-        text, negative, weight, labels, k, metric = form
+        text, negative, weight, liked, disliked, labels, k, metric = form
         try:
             weight = min(1.0, max(0.0, float(parameters.get("weight", parameters.get("w", weight)))))
         except ValueError:
             weight = 0.5
-        labels = parameters["label"].split("|") if "label" in parameters else labels
+        labels = separated(parameters["label"]) if "label" in parameters else labels
         return [
             parameters.get("text", text),
             parameters.get("negative", negative),
             weight,
+            parameters.get("like", liked),
+            parameters.get("dislike", disliked),
             labels,
             k_from(parameters, k),
             EMBEDDING_METHODS.get(parameters.get("method", ""), metric),

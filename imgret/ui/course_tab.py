@@ -23,9 +23,11 @@ COLOURS = {"a": "#c2570c", "b": "#1d6fd1", "term": "#15803d"}
 class CourseTab:
     """The text of the course, and below it the choice of two pictures and a metric, with each number of its formula."""
 
+    name = "course"
+
     def __init__(self, localized: LocalizedComponents, examples: list[Example], language: gr.Radio) -> None:
         self._examples = examples
-        with localized(gr.Tab, {"label": lambda words: words.course_tab}, id="course", elem_id="course") as course:
+        with localized(gr.Tab, {"label": lambda words: words.course_tab}, id=self.name, elem_id="course") as course:
             localized(gr.Markdown, {"value": lambda words: words.course_text})
             if not examples:
                 return

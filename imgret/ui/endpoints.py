@@ -1,7 +1,7 @@
 """The public endpoints for gradio_client, with typed arguments and JSON answers."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -199,12 +199,12 @@ class Endpoints:
         example = None if like else self.examples.at(path)
         return Query(picture, like, example.name if example else None)
 
-    def by_pixels(self, ready: ReadyIndex, query: Query, metric: Any, k: Any) -> Response:
-        """The answer by one of the four metrics."""
+    def by_pixels(self, ready: ReadyIndex, query: Query, metric: Any, k: Any, likes: Sequence[str] = ()) -> Response:
+        """The answer by one of the four metrics; with `likes`, ids of the library, for the mean of them all."""
         metric = ready.retriever.checked_metric(metric)
 
         def search() -> SearchResult:
-            return ready.retriever.find_by_pixels(query.picture, metric, k, like=query.like)
+            return ready.retriever.find_by_pixels(query.picture, metric, k, like=query.like, likes=[*likes])
 
         return respond(ready, self.thumbnails, metric, search)
 

@@ -1,5 +1,6 @@
 """The explanation of a hit as heat maps below the hits of a tab."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.handlers import gradio_handler
 from imgret.ui.i18n import WORDS
 from imgret.ui.localized import LocalizedComponents
+from imgret.ui.names import separated
 
 SIDE = 256
 
@@ -55,7 +57,7 @@ class Explanation:
         endpoints: Endpoints,
         explain: Explain,
         language: Block,
-        answer: gr.JSON,
+        answer: gr.Textbox,
         query: list[Block],
         form: list[Block],
     ) -> None:
@@ -63,7 +65,7 @@ class Explanation:
 
         def show(language: str, rank: Any, answer: Any, picture: Any, part: Any, *form: Any) -> list[Any]:
             ready = endpoints.start.wait()
-            hits = (answer or {}).get("hits", ())
+            hits = json.loads(answer)["hits"] if answer else ()
             if not isinstance(rank, int) or not 1 <= rank <= len(hits):
                 raise SearchError("Search first; then a hit can be explained.")
             asked = endpoints.query(ready, picture, part)
@@ -81,11 +83,11 @@ class Explanation:
 
 
 def pixel_explanation(
-    ready: ReadyIndex, language: str, query: Query | None, id: str, metric: str, k: Any
+    ready: ReadyIndex, language: str, query: Query | None, id: str, metric: str, k: Any, liked: str, *rest: Any
 ) -> tuple[Pictures, str]:
     """The two pictures as the metric sees them, and a map of the terms that add up to the score."""
     words, query = WORDS[language], query or Query(None)
-    reason = explain_pixels(ready.retriever, query.picture, id, metric, like=query.like)
+    reason = explain_pixels(ready.retriever, query.picture, id, metric, like=query.like, likes=separated(liked))
     seen = [
         Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST) for pixels in (reason.query, reason.hit)
     ]
@@ -96,12 +98,24 @@ def pixel_explanation(
 
 
 def clip_explanation(
-    ready: ReadyIndex, language: str, query: Query | None, id: str, text: Any, negative: Any, weight: Any, *rest: Any
+    ready: ReadyIndex,
+    language: str,
+    query: Query | None,
+    id: str,
+    text: Any,
+    negative: Any,
+    weight: Any,
+    liked: str,
+    disliked: str,
+    *rest: Any,
 ) -> tuple[Pictures, str]:
     """The hit, and which of its regions carry the similarity."""
     words, retriever = WORDS[language], ready.retriever
     query = query or Query(None)
-    vector = retriever.embed_query(query.picture, text or None, negative or None, weight, like=query.like)
+    likes, dislikes = separated(liked), separated(disliked)
+    vector = retriever.embed_query(
+        query.picture, text or None, negative or None, weight, like=query.like, likes=likes, dislikes=dislikes
+    )
     reason = explain_clip(retriever, vector, id)
     hit = load_image(retriever.thumbnail(id))
     pictures = [(hit, words.why_rank), (heat_map(reason.drops, hit, SIDE), words.why_map)]

@@ -35,6 +35,12 @@ class Words:
     query_picture: str
     drop: str
     part: str
+    part_by_touch: str
+    likes: str
+    like: str
+    dislike: str
+    mean_of_likes: str
+    more: str
     metric: str
     metrics: Mapping[str, str]
     rewards: Mapping[str, str]
@@ -121,7 +127,7 @@ EN = Words(
     wait="The library is being made ready …",
     stage="Making the library ready: {stage}",
     examples="Click an example, or give a picture of your own below",
-    share="Copy the link of this search",
+    share="Copy the link",
     shared="Copied",
     pixels_tab="Pixels",
     clip_tab="CLIP",
@@ -132,6 +138,12 @@ EN = Words(
     query_picture="Query picture",
     drop="Drop a picture here, or click to choose one",
     part="Drag over the picture to search with that part of it (keys: + − ← → ↑ ↓); a click, or Esc, takes the whole again.",
+    part_by_touch="Draw with a finger over the picture to search with that part of it; a tap takes the whole again.",
+    likes="Also (♥) and not (✕); a click takes one away",
+    like="Also like this one",
+    dislike="Not like this one",
+    mean_of_likes="for the mean of all the pictures",
+    more="{count} more",
     metric="Metric",
     metrics={"l1": "L1", "l2": "L2", "cosine": "Cosine", "correlation": "Correlation", "clip": "CLIP"},
     rewards={
@@ -262,7 +274,7 @@ VI = Words(
     wait="Đang chuẩn bị thư viện …",
     stage="Đang chuẩn bị thư viện: {stage}",
     examples="Bấm vào một ví dụ, hoặc đưa hình của bạn vào bên dưới",
-    share="Chép liên kết của lần tìm này",
+    share="Chép liên kết",
     shared="Đã chép",
     pixels_tab="Điểm ảnh",
     clip_tab="CLIP",
@@ -273,6 +285,12 @@ VI = Words(
     query_picture="Hình truy vấn",
     drop="Thả hình vào đây, hoặc bấm để chọn",
     part="Kéo chuột trên hình để truy vấn bằng phần đó của hình (phím: + − ← → ↑ ↓); bấm vào hình, hoặc phím Esc, để lấy lại cả hình.",
+    part_by_touch="Vuốt ngón tay trên hình để truy vấn bằng phần đó của hình; chạm vào hình để lấy lại cả hình.",
+    likes="Giống cả (♥) và không giống (✕); bấm vào hình để bỏ",
+    like="Tìm hình giống cả hình này",
+    dislike="Tìm hình không giống hình này",
+    mean_of_likes="cho trung bình của mọi hình",
+    more="Thêm {count} hình",
     metric="Độ đo",
     metrics={"l1": "L1", "l2": "L2", "cosine": "Cosine", "correlation": "Tương quan", "clip": "CLIP"},
     rewards={

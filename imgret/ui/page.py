@@ -6,7 +6,7 @@ from datetime import date
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import gradio as gr
 from gradio.block_function import BlockFunction
@@ -21,7 +21,7 @@ from imgret.images import ImageError
 from imgret.search import SearchError
 from imgret.settings import Settings
 from imgret.startup import ReadyIndex, Startup
-from imgret.ui.address import LANGUAGE_TO_ADDRESS, OURS, TO_ADDRESS, copy_script
+from imgret.ui.address import BACK_AND_FORTH, LANGUAGE_TO_ADDRESS, OURS, TO_ADDRESS, copy_script
 from imgret.ui.clip_tab import ClipTab
 from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
@@ -33,16 +33,18 @@ from imgret.ui.examples import QUERIES, Example, read_examples
 from imgret.ui.handlers import gradio_handler, notice
 from imgret.ui.i18n import DEFAULT, LANGUAGES, WORDS, chosen_language
 from imgret.ui.library_tab import LibraryTab
+from imgret.ui.likes import CROSS, HEART, Likes, Marks
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.mcp_tools import AVAILABLE, Tools
 from imgret.ui.middleware import RequestLimits
 from imgret.ui.pixels_tab import PixelsTab
-from imgret.ui.tab import INTERNAL_EVENT, Tab
+from imgret.ui.results import PER_CLICK
+from imgret.ui.tab import INTERNAL_EVENT, MAX_K, Tab
 from imgret.ui.thumbnails import Thumbnails, ThumbnailsOnDemand
 from imgret.vietnamese import translated
 
 STYLE = Path(__file__).with_name("page.css")
-MARKING = Path(__file__).with_name("crop.js")
+SCRIPTS = (Path(__file__).with_name("crop.js"), Path(__file__).with_name("hits.js"))
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 HEALTH = "/gradio_api/health"
 CACHE_HOURS = 1
@@ -51,6 +53,9 @@ SESSIONS = 200
 """How many sessions Gradio remembers, at 0.3 MB each. The page keeps nothing in them, so a forgotten one works on."""
 WAITING = 100
 """How many requests may wait; Gradio refuses more with a sentence that the demo is busy."""
+
+OTHER_TABS = (LibraryTab.name, CodeTab.name, CourseTab.name)
+"""The tabs without a search, which an address may open."""
 
 Changes = dict[Block, Any]
 """Components and their values."""
@@ -95,9 +100,11 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
         with gr.Row(elem_id="above-examples"):
             localized(gr.Markdown, {"value": lambda words: words.examples}, elem_classes="small")
             says = {"value": lambda words: words.share}
-            share = localized(gr.Button, says, size="sm", scale=0, min_width=240, elem_id="share")
+            share = localized(gr.Button, says, size="sm", scale=0, min_width=140, elem_id="share")
             says = {"value": lambda words: json.dumps([words.share, words.shared])}
             shared = localized(gr.Textbox, says, visible="hidden")
+            says = {"value": lambda words: json.dumps({HEART: words.like, CROSS: words.dislike})}
+            localized(gr.Textbox, says, visible="hidden", elem_id="mark-words")
             share.click(None, shared, js=copy_script(settings.space_host), api_visibility="private")
         gallery = gr.Gallery(
             _captioned(read_examples(), DEFAULT),
@@ -147,7 +154,7 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
         ).then(
             gradio_handler(show_status), language, status_fields, show_progress_on=about, api_visibility="private"
         ).then(
-            gradio_handler(page.follow),
+            gradio_handler(page.open),
             page.inputs,
             page.outputs,
             **INTERNAL_EVENT,
@@ -195,11 +202,14 @@ class _Page:
         choice: gr.Tabs,
     ) -> None:
         self._endpoints, self._tabs, self._choice = endpoints, tabs, choice
-        self._latest, self._part = latest
+        self._latest, self._part = self._latest_fields = latest
         self._active = gr.Textbox(tabs[0].name, visible="hidden")
         self._address = gr.Textbox("", visible="hidden")
+        self._gone_to = gr.Textbox("", visible="hidden", elem_id="gone-to")
+        self._at_first = {field: field.value for tab in tabs for field in tab.form}  # type: ignore[attr-defined]
         fields = [field for tab in tabs for field in (tab.picture, tab.part, *tab.form)]
-        self.inputs = [language, self._active, *latest, *fields]
+        marks = [tab.likes.marked for tab in tabs if tab.likes]
+        self.inputs = [language, self._active, *latest, self._gone_to, *marks, *fields]
         found = [output for tab in tabs for output in tab.outputs]
         self._kept = [*latest, self._address]
         self.outputs = [choice, self._active, *self._kept, *fields, *found]
@@ -215,7 +225,9 @@ class _Page:
             return self._in_first_tab(language, library.clicked(float(x), float(y)), values)
 
         self._on(library.map.select, first, pick_from_map, outputs=opened)
-        self._address.change(None, self._address, js=TO_ADDRESS, api_visibility="private")
+        self._address.change(None, [self._address, *self._latest_fields], js=TO_ADDRESS, api_visibility="private")
+        handler = gradio_handler(self._go_to)
+        self._gone_to.change(handler, self.inputs, self.outputs, **INTERNAL_EVENT, **SEARCH_QUEUE)
         for tab in self._tabs:
             self._wire(tab, gallery)
 
@@ -233,7 +245,7 @@ class _Page:
 
         def change_picture(language: str, *values: Any) -> Changes:
             given = self._given(values)
-            if given[tab.picture] is None and not any(given[field] for field in tab.cleared_on_example):
+            if given[tab.picture] is None and not any(given[field] for field in tab.asking):
                 return self._emptied(tab, language, given)
             try:
                 return {tab.part: FULL_IMAGE} | self._found(tab, language, given | {tab.part: FULL_IMAGE})
@@ -267,6 +279,36 @@ class _Page:
         self._on(tab.tab.select, tab, enter, f"{latest} && ({another})", fields)
         for hits in tab.hits:
             self._on(hits.select, tab, go_on, outputs=fields)
+        if tab.likes:
+            self._wire_likes(tab, tab.likes)
+        if tab.more:
+            self._wire_more(tab, *tab.more)
+
+    def _wire_likes(self, tab: Tab, likes: Likes) -> None:
+        def search(language: str, given: Changes, marks: Marks) -> Changes:
+            given = given | {**marks}
+            if given[tab.picture] is None and not any(given[field] for field in tab.asking):
+                return {**marks} | self._emptied(tab, language, given)
+            return {**marks} | self._found(tab, language, given)
+
+        def mark(language: str, *values: Any) -> Changes:
+            given = self._given(values)
+            return search(language, given, likes.mark(given[likes.marked], *(given[each] for each in likes.fields)))
+
+        def unmark(chosen: gr.SelectData, language: str, *values: Any) -> Changes:
+            given = self._given(values)
+            return search(language, given, likes.without(chosen.index, *(given[each] for each in likes.fields)))
+
+        self._on(likes.marked.change, tab, mark, outputs=likes.fields)
+        self._on(likes.pictures.select, tab, unmark, outputs=likes.fields)
+
+    def _wire_more(self, tab: Tab, button: gr.Button, field: gr.Slider) -> None:
+        def more(language: str, *values: Any) -> Changes:
+            given = self._given(values)
+            k = min(given[field] + PER_CLICK, MAX_K)
+            return {field: k} | self._found(tab, language, given | {field: k})
+
+        self._on(button.click, tab, more, outputs=[field])
 
     def _on(
         self,
@@ -298,22 +340,45 @@ class _Page:
         """The value of a field in a script."""
         return f"given[{self.inputs.index(field)}]"
 
-    def follow(self, request: gr.Request, language: str, *values: Any) -> Changes:
+    def open(self, request: gr.Request, language: str, *values: Any) -> Changes:
         """Runs the search that the address of the page names; without one, shows the hits of the example of the day."""
         parameters = {name: str(value) for name, value in request.query_params.items()}
-        path = self._named(parameters)
-        tab, given = self._tab(parameters.get("tab")), self._given(values)
-        form = dict(zip(tab.form, tab.from_address(parameters, *(given[field] for field in tab.form)), strict=True))
-        opened = form | {self._choice: gr.Tabs(selected=tab.name), self._active: tab.name}
-        if path is not None or (tab.text is not None and form[tab.text]):
-            return opened | self._at(tab, language, path, given | form, parameters.get("part", FULL_IMAGE))
-        if parameters.keys() & set(OURS):  # a form with nothing to search for, or an example that there is not
-            return opened
+        changes = self._follow(language, parameters)
+        if parameters.keys() & set(OURS):
+            return changes
+        # Neither the address nor the tab nor the form: the visitor may have gone on by now.
+        first = self._tabs[0]
+        return {
+            field: value
+            for field, value in changes.items()
+            if field not in (self._address, self._choice, self._active, *first.form)
+        }
+
+    def _go_to(self, language: str, *values: Any) -> Changes:
+        """Runs the search that the visitor came back to."""
+        search, picture, part, _ = json.loads(self._given(values)[self._gone_to])
+        return self._follow(language, dict(parse_qsl(search.removeprefix("?"))), picture or None, part)
+
+    def _follow(
+        self, language: str, parameters: Mapping[str, str], uploaded: str | None = None, part: str = FULL_IMAGE
+    ) -> Changes:
+        """The search that an address names; `uploaded` is the picture of one whose address names none."""
+        tab, name = self._tab(parameters.get("tab")), parameters.get("tab", "")
+        form: Changes = dict(
+            zip(tab.form, tab.from_address(parameters, *(self._at_first[field] for field in tab.form)), strict=True)
+        )
+        selected = name if name in OTHER_TABS else tab.name
+        opened = form | {self._choice: gr.Tabs(selected=selected), self._active: tab.name}
+        path = self._named(parameters) or uploaded
+        if path is not None or any(form[field] for field in tab.asking):
+            return opened | self._at(tab, language, path, form, parameters.get("part", part))
+        if name not in OTHER_TABS and parameters.keys() & set(OURS):
+            # A form with nothing to search for, or an example that there is not.
+            address = urlencode({"tab": tab.name} | tab.address(*form.values()), safe=",")
+            return opened | {tab.picture: None} | self._emptied(tab, language, form) | {self._address: address}
         examples = self._endpoints.examples()
         of_the_day = examples[date.today().toordinal() % len(examples)]
-        found = self._at(tab, language, str(of_the_day.path), given)
-        # Neither the address nor the tab: the visitor may have gone to another one by now.
-        return {field: value for field, value in found.items() if field is not self._address}
+        return opened | self._at(tab, language, str(of_the_day.path), form) | {self._address: ""}
 
     def again(self, language: str, *values: Any) -> Changes:
         """The content of all tabs in another language."""
@@ -382,6 +447,8 @@ def launch(demo: Demo, start: Startup, settings: Settings, *, port: int | None =
     max_bytes = settings.max_upload_mb * 2**20
     bound_downloads(max_bytes)
 
+    scripts = [*(path.read_text(encoding="utf-8") for path in SCRIPTS), BACK_AND_FORTH]
+
     def health(request: Request) -> JSONResponse:
         found = start.health()
         return JSONResponse({"status": found.status, "reason": found.reason}, 200 if found.searchable else 503)
@@ -389,7 +456,7 @@ def launch(demo: Demo, start: Startup, settings: Settings, *, port: int | None =
     middleware = [Middleware(RequestLimits, max_bytes), Middleware(ThumbnailsOnDemand, demo.thumbnails, start)]
     return demo.launch(
         css_paths=STYLE,
-        js=MARKING.read_text(encoding="utf-8"),
+        js="() => {" + "\n".join(f"({script})();" for script in scripts) + "}",
         server_port=port,
         max_file_size=max_bytes,
         app_kwargs={"middleware": middleware, "routes": [Route(HEALTH, health)]},

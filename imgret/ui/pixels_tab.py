@@ -10,9 +10,11 @@ from imgret.startup import ReadyIndex
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.explanations import pixel_explanation
 from imgret.ui.i18n import WORDS, Words
+from imgret.ui.likes import Likes
 from imgret.ui.localized import LocalizedComponents
+from imgret.ui.names import separated
 from imgret.ui.results import Results
-from imgret.ui.tab import Tab, k_from, k_slider, picture_field
+from imgret.ui.tab import MAX_K, Tab, k_from, k_slider, picture_field
 
 FORMULAS = {
     "l1": r"$$L_1(\vec a, \vec b) = \sum_{i=1}^{N} \left| a_i - b_i \right|$$",
@@ -28,6 +30,7 @@ class PixelsTab(Tab):
     """L1, L2, cosine and correlation."""
 
     name = "pixels"
+    likes: Likes
 
     def __init__(self, endpoints: Endpoints, localized: LocalizedComponents, language: gr.Radio) -> None:
         self._endpoints = endpoints
@@ -37,6 +40,7 @@ class PixelsTab(Tab):
         ):
             with gr.Column(scale=2, min_width=280, elem_classes="query"):
                 self.picture, self.part = picture_field(localized, "pixel-query")
+                self.likes = Likes(localized, "pixel")
                 metric = localized(
                     gr.Radio,
                     {"label": lambda words: words.metric, "choices": _choices},
@@ -46,9 +50,12 @@ class PixelsTab(Tab):
                 self.about = gr.Markdown(self.at_first("en"), latex_delimiters=LATEX, elem_classes="formula")
                 k = k_slider(localized)
             with gr.Column(scale=5, min_width=320, elem_classes="results"):
-                self._results = Results(localized, "pixel")
-        self.form = [metric, k]
-        self.outputs = [self.about, *self._results.outputs]
+                self._results = Results(localized, "pixel", "likable")
+        liked, disliked = self.likes.fields
+        self.form = [metric, k, liked, disliked]
+        self.cleared_on_example, self.asking = (liked, disliked), (liked,)
+        self.more = self._results.more, k
+        self.outputs = [self.about, self.likes.pictures, *self._results.outputs]
         self.hits = [self._results.hits]
         self.triggers = [metric.input, k.release]
         self._results.wire(endpoints, pixel_explanation, language, [self.picture, self.part], self.form)
@@ -59,11 +66,11 @@ class PixelsTab(Tab):
         return _about(language, DEFAULT)
 
     def search(self, ready: ReadyIndex, language: str, query: Query | None, *form: Any) -> list[Any]:
-        if query is None:
+        metric, k, liked, disliked = form
+        if query is None and not liked:
             return self.cleared(language, *form)
-        metric, k = form
-        words = WORDS[language]
-        response = self._endpoints.by_pixels(ready, query, metric, k)
+        words, likes = WORDS[language], separated(liked)
+        response = self._endpoints.by_pixels(ready, query or Query(None), metric, k, likes=likes)
         count, rows_scanned = len(ready.retriever.index), response.rows_scanned
         saved = rows_scanned is not None and rows_scanned < count
         status = words.pixels_status.format(
@@ -73,17 +80,25 @@ class PixelsTab(Tab):
             scanned=words.rows_scanned.format(rows_scanned=rows_scanned) if saved else "",
             ms=response.elapsed_ms,
         )
-        return [_about(language, metric), *self._results.shown(response, language, status)]
+        if likes:
+            status += f" · {words.mean_of_likes}"
+        return [
+            _about(language, metric),
+            self.likes.shown(self._endpoints, ready, liked, disliked),
+            *self._results.shown(response, language, status, more=k < min(MAX_K, count - len(likes))),
+        ]
 
     def cleared(self, language: str, *form: Any) -> list[Any]:
-        return [_about(language, form[0]), *self._results.cleared()]
+        return [_about(language, form[0]), gr.update(visible=False), *self._results.cleared()]
 
     def address(self, *form: Any) -> dict[str, str]:
-        return {"method": str(form[0]), "k": str(form[1])}
+        metric, k, liked, _ = form
+        return {"method": str(metric), "k": str(k)} | ({"like": liked} if liked else {})
 
     def from_address(self, parameters: Mapping[str, str], *form: Any) -> list[Any]:
-        metric, k = form
-        return [parameters["method"] if parameters.get("method") in METRICS else metric, k_from(parameters, k)]
+        metric, k, liked, disliked = form
+        metric = parameters["method"] if parameters.get("method") in METRICS else metric
+        return [metric, k_from(parameters, k), parameters.get("like", liked), disliked]
 
 
 def _choices(words: Words) -> list[tuple[str, str]]:

@@ -10,9 +10,10 @@ from gradio.blocks import Block
 from imgret.startup import ReadyIndex
 from imgret.ui.crop import FULL_IMAGE
 from imgret.ui.endpoints import Query
+from imgret.ui.likes import Likes
 from imgret.ui.localized import LocalizedComponents
 
-MAX_K = 50
+MAX_K = 100
 
 # Options of the page's own events. `preprocess`: pictures arrive as files, since imgret.images alone decodes uploads.
 # `show_progress_on`: no component, since Gradio's script updates every component that ever showed progress, at 280 ms a
@@ -30,7 +31,9 @@ class Tab(ABC):
         part: the part of it to search with.
         form: the other fields that a search depends on.
         cleared_on_example: the fields of the form that are emptied when an example is chosen.
-        text: the field for words, of a tab that takes them.
+        asking: the fields of the form that can be searched for without a picture.
+        likes: the pictures of the library that a visitor marked, if the tab takes them.
+        more: the button for further hits and the field for k, of a tab that has one.
         outputs: the components that a search fills.
         hits: the galleries among the outputs; a click on a hit searches for more like it.
         triggers: the events that start a search.
@@ -42,7 +45,9 @@ class Tab(ABC):
     part: gr.Textbox
     form: list[Block]
     cleared_on_example: tuple[Block, ...] = ()
-    text: Block | None = None
+    asking: tuple[Block, ...] = ()
+    likes: Likes | None = None
+    more: tuple[gr.Button, gr.Slider] | None = None
     outputs: list[Block]
     hits: list[gr.Gallery]
     triggers: list[Any]
@@ -61,7 +66,7 @@ class Tab(ABC):
 
     @abstractmethod
     def from_address(self, parameters: Mapping[str, str], *form: Any) -> list[Any]:
-        """The values of the form, updated from the parameters of the address."""
+        """The values of the form for the parameters of the address; of what they leave out, the value in `form`."""
 
 
 def picture_field(localized: LocalizedComponents, elem_id: str) -> tuple[gr.Image, gr.Textbox]:
@@ -82,7 +87,10 @@ def picture_field(localized: LocalizedComponents, elem_id: str) -> tuple[gr.Imag
         elem_classes="query-picture",
         buttons=[],
     )
-    localized(gr.Markdown, {"value": lambda words: words.part}, elem_id=f"{elem_id}-hint", elem_classes="small")
+    localized(
+        gr.Markdown, {"value": lambda words: words.part}, elem_id=f"{elem_id}-hint", elem_classes="small by-mouse"
+    )
+    localized(gr.Markdown, {"value": lambda words: words.part_by_touch}, elem_classes="small by-touch")
     return picture, gr.Textbox(FULL_IMAGE, visible="hidden", elem_id=f"{elem_id}-part")
 
 

@@ -1,0 +1,48 @@
+// Hearts and crosses over the hits, and their labels and ids while the pointer is over them. The fields beside a gallery
+// are told by its id: `clip-hits` has its answer in `clip-answer`, and writes what is marked into `clip-marked`.
+() => {
+  const fieldOf = (id) => document.querySelector(`#${id} :is(textarea, input)`);
+  const prefixOf = (gallery) => gallery.id.slice(0, -'-hits'.length);
+  const hitOf = (item) => {
+    const gallery = item.closest('.hits');
+    const answer = fieldOf(`${prefixOf(gallery)}-answer`)?.value;
+    return answer && JSON.parse(answer).hits[[...item.parentElement.children].indexOf(item)];
+  };
+
+  const offer = (gallery, words) => {
+    const marks = gallery.classList.contains('dislikable') ? ['♥', '✕'] : ['♥'];
+    for (const item of gallery.querySelectorAll('.gallery-item')) {
+      for (const mark of item.querySelector('.mark') ? [] : marks) {
+        const button = item.appendChild(document.createElement('button'));
+        button.className = 'mark';
+        button.type = 'button';
+        button.textContent = mark;
+      }
+      for (const button of item.querySelectorAll('.mark')) {
+        const says = words[button.textContent];
+        if (button.title !== says) button.setAttribute('aria-label', (button.title = says));
+      }
+    }
+  };
+  const offerAll = () => {
+    const words = fieldOf('mark-words')?.value;
+    if (words) document.querySelectorAll('.hits.likable').forEach((gallery) => offer(gallery, JSON.parse(words)));
+  };
+  new MutationObserver(offerAll).observe(document.body, { childList: true, subtree: true });
+  offerAll();
+
+  let count = 0;
+  document.addEventListener('click', (event) => {
+    const button = event.target.closest?.('.mark');
+    const hit = button && hitOf(button.closest('.gallery-item'));
+    if (!hit) return;
+    const field = fieldOf(`${prefixOf(button.closest('.hits'))}-marked`);
+    field.value = JSON.stringify([button.textContent, hit.id, (count += 1)]); // the same hit may be marked again
+    field.dispatchEvent(new Event('input', { bubbles: true }));
+  });
+  document.addEventListener('pointerover', (event) => {
+    const item = event.target.closest?.('.hits.likable .gallery-item');
+    const hit = item && hitOf(item);
+    if (hit) item.querySelector('.thumbnail-item').title = [hit.label, hit.id].filter(Boolean).join('\n');
+  });
+}
