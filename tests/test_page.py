@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from pathlib import Path
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -75,9 +75,12 @@ def wait_for_hits(page, gallery, expected):
     assert captions_of(page, gallery) == expected
 
 
-def shown_as(hits, method):
+def shown_as(hits, method, language="en"):
     digits = ".4f" if method in LARGER_IS_CLOSER or method == "clip" else ",.0f"
-    return [f"{hit.rank}. {hit.score:{digits}} · {hit.label}" for hit in hits]
+    names = [
+        f"{hit.captions.get(language) or hit.caption} · {hit.label.split('/')[-1].replace('_', ' ')}" for hit in hits
+    ]
+    return [f"{hit.rank}. {hit.score:{digits}} · {name}" for hit, name in zip(hits, names, strict=True)]
 
 
 def example(page, name):
@@ -145,7 +148,7 @@ def test_a_text_is_searched_among_some_labels_and_an_empty_form_is_an_error(visi
     page.locator("#clip-search").click()
     wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(text="a red flower", k=10), "clip"))
     page.get_by_label("Only these labels").click()
-    page.get_by_role("option", name="animals/birds").click()
+    page.get_by_role("option", name="birds (animals)").click()
     birds = retriever.by_clip(text="a red flower", labels=["animals/birds"], k=10)
     wait_for_hits(page, "clip-hits", shown_as(birds, "clip"))
 
@@ -316,6 +319,7 @@ def test_the_page_speaks_vietnamese_where_the_browser_asks_for_it_and_switches(v
     page.get_by_text("Bình phương từng chênh lệch").wait_for()
     example(page, "tiger.webp").click()
     page.get_by_text("Bình phương từng chênh lệch").wait_for()
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(TIGER), "l2", "vi"))
     (tmp_path / "page.png").write_text("<html>")
     tab(page, 1)
     page.locator('#clip-query button[aria-label="Remove Image"]').click()
@@ -411,7 +415,7 @@ def test_the_library_is_leafed_through_by_label_and_its_figures_are_those_of_the
     cells = page.locator("#evaluation-table").get_by_role("row", name="CLIP").first.inner_text().split()
     assert cells == ["CLIP", *(f"{value:.2f}" for value in figures.values())]
     page.get_by_label("Label", exact=True).first.click()
-    page.get_by_role("option", name="animals/fish").click()
+    page.get_by_role("option", name="fish (animals)").click()
     fish = [row for row, label in enumerate(index.column("label")) if label == "animals/fish"]
     wait_for_hits(page, "library-pictures", [index.record(row).caption for row in fish[:27]])
     page.locator("#library-pictures .thumbnail-item").nth(1).click()
@@ -477,34 +481,194 @@ def test_on_a_phone_the_results_of_a_click_are_on_the_screen(visit, scheme):
     page.wait_for_timeout(300)
     page.screenshot(path=SCREENSHOTS / f"phone-{scheme}.png")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert page.locator("#pixel-hits .thumbnail-item img").first.bounding_box()["y"] < 744
+    parts = ("#pixel-query", "#pixel-metric", "#pixel-hits .thumbnail-item")
+    boxes = [page.locator(part).first.bounding_box() for part in parts]
+    assert [box["y"] for box in boxes] == sorted(box["y"] for box in boxes)
+    assert boxes[-1]["y"] + boxes[-1]["height"] <= 844  # the first row, whole
 
 
+def test_a_finger_drawn_over_the_picture_searches_for_that_part(visit, retriever):
+    page = visit("/?tab=pixels&example=tiger.webp", width=390, height=844, has_touch=True, is_mobile=True)
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(TIGER), "l2"))
+    assert page.get_by_text("Draw with a finger").first.is_visible()
+    assert not page.get_by_text("Drag over the picture").first.is_visible()
+    box = page.locator("#pixel-query .image-frame img").bounding_box()
+    touch = page.context.new_cdp_session(page)
+    for kind, share in (("touchStart", 0.1), ("touchMove", 0.3), ("touchMove", 0.6), ("touchEnd", None)):
+        at = [] if share is None else [{"x": box["x"] + share * box["width"], "y": box["y"] + share * box["height"]}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
+    part = part_in(page)
+    assert part == pytest.approx([0.1, 0.1, 0.6, 0.6], abs=0.03)
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(cropped(load_image(TIGER), *part)), "l2"))
+
+
+OSTRICH, DRAKE, MAMMALS = "animals/birds/ostrich.webp", "animals/birds/drake.webp", "animals/mammals"
 SHARED = {
-    "a text": "?tab=clip&text=an+elephant",
-    "all of a form": "?tab=clip&text=an+elephant&negative=a+bird&label=animals%2Fmammals&k=3&weight=0.3",
-    "a metric on embeddings": "?tab=clip&text=an+elephant&method=clip-l1&k=4",
-    "a picture of the library": "?tab=pixels&method=l1&id=animals%2Fbirds%2Fostrich.webp&k=4",
+    "a metric": ({"method": "l1", "example": "tiger.webp"}, lambda r: r.by_pixels(TIGER, "l1")),
+    "a picture of the library": (
+        {"method": "l1", "id": OSTRICH, "k": 4},
+        lambda r: r.by_pixels(None, "l1", 4, like=OSTRICH),
+    ),
+    "a part": (
+        {"example": "tiger.webp", "part": "0.000,0.000,0.500,1.000"},
+        lambda r: r.by_pixels(cropped(load_image(TIGER), 0, 0, 0.5, 1), "l2"),
+    ),
+    "a like by pixels": ({"example": "tiger.webp", "like": OSTRICH}, lambda r: r.by_pixels(TIGER, likes=[OSTRICH])),
+    "a text": ({"text": "an elephant"}, lambda r: r.by_clip(text="an elephant")),
+    "a negative": (
+        {"text": "an elephant", "negative": "a bird"},
+        lambda r: r.by_clip(text="an elephant", negative="a bird"),
+    ),
+    "a weight": (
+        {"text": "an elephant", "weight": "0.3", "id": OSTRICH},
+        lambda r: r.by_clip(text="an elephant", text_weight=0.3, like=OSTRICH),
+    ),
+    "labels": (
+        {"text": "an elephant", "label": f"{MAMMALS}|animals/birds"},
+        lambda r: r.by_clip(text="an elephant", labels=[MAMMALS, "animals/birds"]),
+    ),
+    "k": ({"text": "an elephant", "k": 25}, lambda r: r.by_clip(text="an elephant", k=25)),
+    "likes": (
+        {"text": "an elephant", "like": f"{OSTRICH}|{DRAKE}"},
+        lambda r: r.by_clip(text="an elephant", likes=[OSTRICH, DRAKE]),
+    ),
+    "likes alone": ({"tab": "clip", "like": OSTRICH}, lambda r: r.by_clip(likes=[OSTRICH])),
+    "a dislike": ({"text": "an elephant", "dislike": DRAKE}, lambda r: r.by_clip(text="an elephant", dislikes=[DRAKE])),
+    "a metric on embeddings": (
+        {"text": "an elephant", "method": "clip-l1"},
+        lambda r: r.find_by_clip(text="an elephant", metric="l1").hits,
+    ),
+    "all at once": (
+        {
+            "id": OSTRICH,
+            "text": "an elephant",
+            "negative": "a bird",
+            "weight": "0.3",
+            "label": MAMMALS,
+            "k": 3,
+            "like": DRAKE,
+            "dislike": "animals/birds/owl.webp",
+            "method": "clip-correlation",
+        },
+        lambda r: (
+            r.find_by_clip(
+                None,
+                "an elephant",
+                "a bird",
+                0.3,
+                [MAMMALS],
+                3,
+                like=OSTRICH,
+                likes=[DRAKE],
+                dislikes=["animals/birds/owl.webp"],
+                metric="correlation",
+            ).hits
+        ),
+    ),
 }
 
 
-@pytest.mark.parametrize("address", SHARED.values(), ids=SHARED.keys())
-def test_a_shared_search_stays_as_it_is_for_seconds_and_over_a_reload(visit, address):
-    page = visit("/" + address)
-    hits = "#clip-hits img" if "tab=clip" in address else "#pixel-hits img"
-    seen = []
+@pytest.mark.parametrize("named", SHARED.keys())
+def test_a_shared_search_stays_as_it_is_for_seconds_and_over_a_reload(visit, retriever, named):
+    wanted, search = SHARED[named]
+    wanted = {"tab": "clip" if "text" in wanted else "pixels"} | {name: str(value) for name, value in wanted.items()}
+    gallery, method = ("clip-hits", "clip") if wanted["tab"] == "clip" else ("pixel-hits", wanted.get("method", "l2"))
+    expected = shown_as(search(retriever), method)
+    page = visit(f"/?{urlencode(wanted)}")
     for again in range(2):
         if again:
             page.reload()
-        page.locator(hits).first.wait_for(timeout=20_000)
-        page.wait_for_timeout(5000)
-        seen.append((page.locator(hits).count(), parse_qs(urlsplit(page.url).query)))
-        if "text" in address:
+        wait_for_hits(page, gallery, expected)
+        page.wait_for_timeout(4000)
+        assert captions_of(page, gallery) == expected
+        if "text" in wanted:
             assert page.locator("#clip-text textarea, #clip-text input").first.input_value() == "an elephant"
-    wanted = parse_qs(address.removeprefix("?"))
-    assert seen[0] == seen[1]
-    assert seen[0][0] == int(wanted.get("k", ["10"])[0])
-    assert {name: value for name, value in seen[0][1].items() if name in wanted} == wanted
+        address = dict(parse_qsl(urlsplit(page.evaluate("location.href")).query))
+        assert {name: value for name, value in address.items() if name in wanted} == wanted
+
+
+def test_what_one_likes_or_not_joins_the_query_and_is_no_hit(visit, retriever):
+    page = visit("/?tab=clip&text=a+cat")
+    hits = retriever.by_clip(text="a cat")
+    wait_for_hits(page, "clip-hits", shown_as(hits, "clip"))
+    marks = page.locator("#clip-hits .mark")
+    assert marks.count() == 20
+    marks.nth(2 * 3).click()  # the heart of the fourth
+    liked = retriever.by_clip(text="a cat", likes=[hits[3].id])
+    wait_for_hits(page, "clip-hits", shown_as(liked, "clip"))
+    marks.nth(1).click()  # the cross of the first
+    both = retriever.by_clip(text="a cat", likes=[hits[3].id], dislikes=[liked[0].id])
+    wait_for_hits(page, "clip-hits", shown_as(both, "clip"))
+    assert [each.strip() for each in page.locator("#clip-likes .caption-label").all_text_contents()] == ["♥", "✕"]
+    page.locator("#clip-why label").first.click()
+    page.get_by_text(f"cosine similarity of {both[0].score:.3f} falls").wait_for()
+    page.locator("#clip-likes .thumbnail-item").first.click()
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(text="a cat", dislikes=[liked[0].id]), "clip"))
+    page.locator("#clip-likes .thumbnail-item").first.click()
+    wait_for_hits(page, "clip-hits", shown_as(hits, "clip"))
+    page.locator("#clip-likes").wait_for(state="hidden")
+    tab(page, 0)
+    example(page, "tiger.webp").click()
+    hits = retriever.by_pixels(TIGER)
+    wait_for_hits(page, "pixel-hits", shown_as(hits, "l2"))
+    assert page.locator("#pixel-hits .mark").count() == 10  # what a picture is not like, no mean of pixels says
+    page.locator("#pixel-hits .mark").nth(2).click()
+    liked = retriever.by_pixels(TIGER, likes=[hits[2].id])
+    wait_for_hits(page, "pixel-hits", shown_as(liked, "l2"))
+    page.get_by_text("for the mean of all the pictures").wait_for()
+    page.locator("#pixel-why label").first.click()
+    page.get_by_text(f"the root of that is the score, {liked[0].score:,.0f}").wait_for()
+    example(page, "dog.webp").click()  # a whole new query
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(DOG), "l2"))
+
+
+def test_a_click_shows_more_hits_until_there_are_no_more(visit, retriever):
+    page = visit("/?tab=clip&text=a+cat&k=85")
+    for k in (95, 100):
+        page.locator("#clip-more").click()
+        wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(text="a cat", k=k), "clip"))
+    page.locator("#clip-more").wait_for(state="hidden")
+    few = visit("/?tab=clip&text=a+cat&k=20&label=animals/fish")
+    few.locator("#clip-hits img").first.wait_for()
+    few.locator("#clip-more").wait_for(state="hidden")
+
+
+def test_the_way_back_and_forth_shows_each_search_again(visit, retriever):
+    page = visit()
+    first = page.locator("#pixel-hits .caption-label")
+    first.nth(9).wait_for()
+    of_the_day = captions_of(page, "pixel-hits")
+    seen = [("pixel-hits", of_the_day)]
+
+    def searched(gallery, hits, method):
+        seen.append((gallery, shown_as(hits, method)))
+        wait_for_hits(page, *seen[-1])
+        page.wait_for_timeout(500)
+
+    example(page, "tiger.webp").click()
+    searched("pixel-hits", retriever.by_pixels(TIGER), "l2")
+    page.locator("#pixel-metric").get_by_text("L1").click()
+    searched("pixel-hits", retriever.by_pixels(TIGER, "l1"), "l1")
+    page.locator('#pixel-query button[aria-label="Remove Image"]').click()
+    page.locator("#pixel-query input[type=file]").set_input_files(ROOT / "examples/library" / OSTRICH)
+    uploaded = retriever.by_pixels(load_image(ROOT / "examples/library" / OSTRICH), "l1")
+    searched("pixel-hits", uploaded, "l1")
+    tab(page, 1)
+    searched("clip-hits", retriever.by_clip(load_image(ROOT / "examples/library" / OSTRICH)), "clip")
+    page.locator("#clip-text textarea, #clip-text input").fill("a flower")
+    page.locator("#clip-search").click()
+    searched("clip-hits", retriever.by_clip(load_image(ROOT / "examples/library" / OSTRICH), "a flower"), "clip")
+    example(page, "dog.webp").click()
+    searched("clip-hits", retriever.by_clip(DOG), "clip")
+    seen.insert(3, ("pixel-hits", []))  # the picture was taken away before another was given
+    tabs = {"pixel-hits": "Pixels", "clip-hits": "CLIP"}
+    for way, steps in ((page.go_back, seen[-2::-1]), (page.go_forward, seen[1:])):
+        for gallery, hits in steps:
+            way()
+            wait_for_hits(page, gallery, hits)
+            page.get_by_role("tab", name=tabs[gallery], selected=True).wait_for()
+    page.wait_for_timeout(3000)
+    assert captions_of(page, "clip-hits") == seen[-1][1]
 
 
 def test_embeddings_are_compared_by_the_metric_that_is_chosen(visit, retriever):

@@ -10,6 +10,7 @@ from imgret.startup import ReadyIndex
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.i18n import WORDS
 from imgret.ui.localized import LocalizedComponents
+from imgret.ui.names import label_name
 from imgret.ui.responses import Response
 from imgret.ui.results import captioned, first_line, hits_gallery
 from imgret.ui.tab import Tab, k_from, k_slider, picture_field
@@ -52,7 +53,7 @@ class CompareTab(Tab):
         by_clip = {hit.id for hit in answers[-1].hits}
         legend = [words.compare, *([words.compare_agrees] if by_clip else [])]
         if labels:
-            legend.append(words.compare_label.format(label=", ".join(labels)))
+            legend.append(words.compare_label.format(label=", ".join(map(label_name, labels))))
         values: list[Any] = ["\n\n".join(legend)]
         for response in answers:
             agrees = by_clip if response.method != "clip" else set()

@@ -16,6 +16,7 @@ from imgret.ui.handlers import gradio_handler
 from imgret.ui.i18n import WORDS, Words
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.map_picture import MapPicture
+from imgret.ui.names import label_name
 from imgret.ui.results import hits_gallery
 from imgret.ui.tab import INTERNAL_EVENT
 
@@ -125,7 +126,10 @@ class LibraryTab:
         def speak(language: str, label: str, number: Any) -> list[Any]:
             index = endpoints.start.wait().retriever.index
             words, labels = WORDS[language], index.manifest.labels
-            choices = [(words.all_labels, ALL), *((f"{name} ({count})", name) for name, count in labels.items())]
+            choices = [
+                (words.all_labels, ALL),
+                *((f"{label_name(name)}: {count}", name) for name, count in labels.items()),
+            ]
             return [
                 gr.update(choices=choices),
                 *self._browse(language, label, int(number or 1)),

@@ -1,8 +1,10 @@
 """Builds the page from its tabs and the example gallery, connects events to searches, and launches it."""
 
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from urllib.parse import parse_qsl, urlencode
 import gradio as gr
 from gradio.block_function import BlockFunction
 from gradio.blocks import Block
+from gradio.context import LocalContext
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -37,6 +40,7 @@ from imgret.ui.likes import CROSS, HEART, Likes, Marks
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.mcp_tools import AVAILABLE, Tools
 from imgret.ui.middleware import RequestLimits
+from imgret.ui.names import label_name
 from imgret.ui.pixels_tab import PixelsTab
 from imgret.ui.results import PER_CLICK
 from imgret.ui.tab import INTERNAL_EVENT, MAX_K, Tab
@@ -57,6 +61,8 @@ WAITING = 100
 OTHER_TABS = (LibraryTab.name, CodeTab.name, CourseTab.name)
 """The tabs without a search, which an address may open."""
 
+TURNS = [threading.Lock() for _ in range(64)]
+
 Changes = dict[Block, Any]
 """Components and their values."""
 
@@ -70,6 +76,9 @@ CHANGED = """((now, before) => {
   return now !== before;
 })(%s, window.seenPictures?.['%s'] ?? '')"""
 """Whether the picture of a tab is another one than when its field last changed; what never had one has not changed."""
+REMOVE = "() => {{ (window.removedPictures ??= new Set()).add('{0}'); }}"
+REMOVED = "(window.removedPictures ??= new Set()).delete('{0}')"
+"""Whether the visitor has taken the picture of a tab away, not an answer."""
 PART_SHOWN = "() => document.dispatchEvent(new Event('part'))"
 
 
@@ -137,7 +146,7 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
             ready = start.wait(show)
             words, manifest = WORDS[language], ready.retriever.index.manifest
             small = words.starter if manifest.encoder.uri == "starter" else ""
-            labels = gr.update(choices=list(manifest.labels))
+            labels = gr.update(choices=[(label_name(label), label) for label in manifest.labels])
             shown = _captioned(endpoints.examples(), language)
             return [_about(ready, start, language), gr.Timer(active=not start.done), small, labels, shown]
 
@@ -202,7 +211,7 @@ class _Page:
         choice: gr.Tabs,
     ) -> None:
         self._endpoints, self._tabs, self._choice = endpoints, tabs, choice
-        self._latest, self._part = self._latest_fields = latest
+        self._latest, self._part = latest
         self._active = gr.Textbox(tabs[0].name, visible="hidden")
         self._address = gr.Textbox("", visible="hidden")
         self._gone_to = gr.Textbox("", visible="hidden", elem_id="gone-to")
@@ -211,7 +220,7 @@ class _Page:
         marks = [tab.likes.marked for tab in tabs if tab.likes]
         self.inputs = [language, self._active, *latest, self._gone_to, *marks, *fields]
         found = [output for tab in tabs for output in tab.outputs]
-        self._kept = [*latest, self._address]
+        self._kept = [self._latest, self._part, self._address]
         self.outputs = [choice, self._active, *self._kept, *fields, *found]
 
     def wire(self, gallery: gr.Gallery, library: LibraryTab) -> None:
@@ -225,7 +234,8 @@ class _Page:
             return self._in_first_tab(language, library.clicked(float(x), float(y)), values)
 
         self._on(library.map.select, first, pick_from_map, outputs=opened)
-        self._address.change(None, [self._address, *self._latest_fields], js=TO_ADDRESS, api_visibility="private")
+        kept = [self._address, self._latest, self._part]
+        gr.on([each.change for each in kept], None, kept, js=TO_ADDRESS, api_visibility="private")
         handler = gradio_handler(self._go_to)
         self._gone_to.change(handler, self.inputs, self.outputs, **INTERNAL_EVENT, **SEARCH_QUEUE)
         for tab in self._tabs:
@@ -267,10 +277,13 @@ class _Page:
         another = f"{own} !== {latest} || {own_part} !== {part}"
         fields = [tab.picture, tab.part]
         self._on(gallery.select, tab, pick, f"{active} === '{tab.name}'", [*fields, *tab.cleared_on_example])
-        # What is the latest picture was set and searched for by an answer. Not `input` or `clear`: when a picture is
-        # taken away, they come with the one that was there.
-        changed = CHANGED % (tab.name, own, tab.name)
-        self._on(tab.picture.change, tab, change_picture, f"{changed} && ({own} !== {latest} || {own} === '')", fields)
+        # What is the latest picture was set and searched for by an answer. Not `input` or `clear` alone: when a picture
+        # is taken away, they come with the one that was there.
+        changed, removed = CHANGED % (tab.name, own, tab.name), REMOVED.format(tab.name)
+        tab.picture.clear(None, js=REMOVE.format(tab.name), api_visibility="private")
+        self._on(
+            tab.picture.change, tab, change_picture, f"{changed} && ({own} ? {own} !== {latest} : {removed})", fields
+        )
         # Gradio takes no `input` from a script.
         self._on(tab.part.change, tab, search, another)
         self._on(tab.triggers, tab, search)
@@ -323,11 +336,17 @@ class _Page:
         is left as it is.
         """
         filled = [*outputs, *self._kept, *tab.outputs]
+
+        @wraps(handler)
+        def in_turn(*given: Any) -> Changes:
+            with _turn():
+                return handler(*given)
+
         # What a visitor does while an answer is on its way is asked for after it, instead of being dropped.
         js = ONLY_IF % only_if if only_if else None
         gr.on(
             events,
-            gradio_handler(handler),
+            gradio_handler(in_turn),
             self.inputs,
             filled,
             js=js,
@@ -369,13 +388,13 @@ class _Page:
         )
         selected = name if name in OTHER_TABS else tab.name
         opened = form | {self._choice: gr.Tabs(selected=selected), self._active: tab.name}
-        path = self._named(parameters) or uploaded
+        named = parameters.keys() & set(OURS)
+        path = self._named(parameters) or (uploaded if named else None)
         if path is not None or any(form[field] for field in tab.asking):
             return opened | self._at(tab, language, path, form, parameters.get("part", part))
-        if name not in OTHER_TABS and parameters.keys() & set(OURS):
+        if name not in OTHER_TABS and named:
             # A form with nothing to search for, or an example that there is not.
-            address = urlencode({"tab": tab.name} | tab.address(*form.values()), safe=",")
-            return opened | {tab.picture: None} | self._emptied(tab, language, form) | {self._address: address}
+            return opened | {tab.picture: None} | self._emptied(tab, language, form)
         examples = self._endpoints.examples()
         of_the_day = examples[date.today().toordinal() % len(examples)]
         return opened | self._at(tab, language, str(of_the_day.path), form) | {self._address: ""}
@@ -421,9 +440,10 @@ class _Page:
         return latest | {self._address: urlencode(link, safe=",")} | dict(zip(tab.outputs, outputs, strict=True))
 
     def _emptied(self, tab: Tab, language: str, given: Changes) -> Changes:
-        outputs = tab.cleared(language, *(given[field] for field in tab.form))
-        emptied = {tab.part: FULL_IMAGE, self._latest: "", self._part: FULL_IMAGE, self._address: f"tab={tab.name}"}
-        return emptied | dict(zip(tab.outputs, outputs, strict=True))
+        form = [given[field] for field in tab.form]
+        address = urlencode({"tab": tab.name} | tab.address(*form), safe=",")
+        emptied = {tab.part: FULL_IMAGE, self._latest: "", self._part: FULL_IMAGE, self._address: address}
+        return emptied | dict(zip(tab.outputs, tab.cleared(language, *form), strict=True))
 
     def _named(self, parameters: Mapping[str, str]) -> str | None:
         """The file of the example or of the picture of the library that the address names."""
@@ -440,6 +460,14 @@ class _Page:
 
     def _given(self, values: Sequence[Any]) -> Changes:
         return dict(zip(self.inputs[1:], values, strict=True))
+
+
+def _turn() -> threading.Lock:
+    """Held by one event of a visitor at a time. Two are answered at once otherwise, and the first one's answer may come
+    last. Visitors share locks, which no session needs to be tidied away for.
+    """
+    request = LocalContext.request.get()
+    return TURNS[hash(getattr(request, "session_hash", None)) % len(TURNS)]
 
 
 def launch(demo: Demo, start: Startup, settings: Settings, *, port: int | None = None, **options: Any) -> Any:
