@@ -311,13 +311,13 @@ class Retriever:
         """The rows of the `k` nearest, best first, and their exact cosines; equal ones by row.
 
         Chroma's own distances are float32, and of equal ones it returns any. So more are fetched, until all that may
-        equal the k-th best are among them: then the first hits are the same for each k. Rows of `labels` are all
-        compared, however many, and Chroma is not asked.
+        equal the k-th best are among them: then the first hits are the same for each k.
         """
         if labels:
-            rows, scores = self._ranked(
-                vector, nearest_among(self.index.embeddings, self.index.rows_of(*labels), vector, k)
-            )
+            # However many: to compare a half, 10 %, 1 % and 0.1 % of 50,000 rows takes 43, 7, 2.6 and 2.2 ms. Chroma with
+            # a filter takes 153, 91, 142 and 135 ms and finds 0.991 to 1 of the ten nearest (benchmarks.filters).
+            among = nearest_among(self.index.embeddings, self.index.rows_of(*labels), vector, k)
+            rows, scores = self._ranked(vector, among)
             return rows[:k], scores[:k]
         count, asked = len(self.index), k
         while True:

@@ -19,17 +19,19 @@ SIZES = {"tenth": 200, "hundredth": 20, "thousandth": 2, "most": 1778}
 
 
 class Colours(Encoder):
-    """The colours of a picture in eight by eight squares, less their mean."""
+    """A quick encoder: the colours of a picture in eight by eight squares, less their mean; of a text, its length."""
 
     uri, dim, languages = "colours", 192, ()
 
-    def embed_images(self, images):
-        rows = np.array([pixel_vector(image, 8) for image in images], dtype=np.float32)
-        rows -= rows.mean(axis=1, keepdims=True)
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    def preprocess(self, image):
+        return pixel_vector(image, 8).astype(np.float32).reshape(3, 8, 8)
 
-    def embed_texts(self, texts):
-        raise NotImplementedError
+    def _picture_vectors(self, pixels):
+        rows = pixels.reshape(len(pixels), -1)
+        return rows - rows.mean(axis=1, keepdims=True) + 1e-3
+
+    def _text_vectors(self, texts):
+        return np.stack([np.roll(np.arange(192, dtype=np.float32), len(text)) for text in texts])
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,7 @@ def narrow(request, crops, tmp_path_factory):
         patch.setattr("imgret.vectors.base.FIRST_EF_SEARCH", 10)
         patch.setattr("imgret.vectors.store.AUDIT_RECALL", 0.3)
         patch.setattr("imgret.vectors.server_collection.AUDIT_RECALL", 0.3)
+        patch.setattr("imgret.build.pipeline.MAX_PICTURES", 0)  # by this encoder, all look alike: no duplicates
         folder = tmp_path_factory.mktemp("narrow") / "index"
         index = build_index(ImageLibrary.load(crops), folder, Colours(), 8, chroma=chroma)
         yield Retriever(index, Colours())
@@ -102,8 +105,6 @@ def test_the_manifest_says_what_chroma_finds_by_labels(narrow):
     index = narrow.index
     manifest = json.loads((index.folder / "manifest.json").read_text())
     rows = np.array([own[0] for own in index.words("label", "labels")])
-    draw = np.random.default_rng(0)
-    queries = [index.embeddings[pair].sum(axis=0) for pair in draw.integers(len(index), size=(2, 256)).T]
     draw = np.random.default_rng(0).integers(len(index), size=(2, 256))
     queries = [
         index.embeddings[first] + index.embeddings[first if number < 128 else second]
@@ -123,7 +124,8 @@ def test_the_manifest_says_what_chroma_finds_by_labels(narrow):
             ids = collection.query([query], n_results=k, where={"label": label}, include=[])["ids"][0]
             least = np.sort(index.embeddings[of_label] @ query)[-k] - 1e-6
             hits += sum(index.embeddings[int(id)] @ query >= least for id in ids)
-        recall = hits / (256 * k)
+        # The last bit of a query decides which way the graph is walked.
+        recall = pytest.approx(hits / (256 * k), abs=0.005)
         assert audit == {"labels": [label], "rows": SIZES[label], "queries": 256, "k": k, "recall": recall}
     assert manifest["filtered"]["0.1"]["recall"] < 0.99
 
