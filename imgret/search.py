@@ -314,8 +314,8 @@ class Retriever:
         equal the k-th best are among them: then the first hits are the same for each k.
         """
         if labels:
-            # However many: to compare a half, 10 %, 1 % and 0.1 % of 50,000 rows takes 43, 7, 2.6 and 2.2 ms. Chroma with
-            # a filter takes 153, 91, 142 and 135 ms and finds 0.991 to 1 of the ten nearest (benchmarks.filters).
+            # However many: to compare a half, 10 %, 1 % and 0.1 % of 50,000 rows takes 43, 7, 2.6 and 2.2 ms. Chroma's
+            # filter takes 153, 91, 142 and 135 ms and finds 0.991 to 1 of the ten nearest (benchmarks.filters).
             among = nearest_among(self.index.embeddings, self.index.rows_of(*labels), vector, k)
             rows, scores = self._ranked(vector, among)
             return rows[:k], scores[:k]
