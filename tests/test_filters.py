@@ -131,18 +131,21 @@ def test_the_manifest_says_what_chroma_finds_by_labels(narrow):
 
 
 def test_what_cannot_be_measured_is_none_and_older_indexes_open(tmp_path):
-    """Two of twenty pictures have a tenth, none a hundredth; without labels there is no filter at all."""
-    for folder, labelled in (("labelled", True), ("plain", False)):
-        for number, path in enumerate(sorted(LIBRARY.rglob("*.webp"))[:20]):
-            target = tmp_path / folder / ("ab"[number < 2] if labelled else "") / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Image.open(path).convert("RGB").resize((32, 32)).save(target, "WEBP")
+    """Of thirty pictures three have a label, or only one, or none: that is a tenth, and too few; nobody has less."""
+    for folder, labelled in (("labelled", 3), ("sparse", 1), ("plain", 0)):
+        (tmp_path / folder).mkdir()
+        names = []
+        for path in sorted(LIBRARY.rglob("*.webp"))[:30]:
+            names.append(path.name)
+            Image.open(path).convert("RGB").resize((32, 32)).save(tmp_path / folder / path.name)
+        rows = [f"{name},{'a' if number < labelled else ''}" for number, name in enumerate(names)]
+        (tmp_path / folder / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
         index = build_index(ImageLibrary.load(tmp_path / folder), tmp_path / f"{folder}-index", Colours(), 8)
         filtered = index.manifest.filtered
         assert [*filtered] == ["0.1", "0.01", "0.001"]
         assert filtered["0.01"] is filtered["0.001"] is None
-        assert (filtered["0.1"] is not None) == labelled
-        assert not labelled or (filtered["0.1"].rows, filtered["0.1"].k) == (2, 2)
+        assert (filtered["0.1"] is not None) == (labelled == 3)
+        assert labelled < 3 or (filtered["0.1"].rows, filtered["0.1"].k) == (3, 3)
         index.close()
     manifest = tmp_path / "labelled-index" / "manifest.json"
     values = json.loads(manifest.read_text())
