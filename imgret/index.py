@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ from imgret.files.npy import mapped, open_array
 from imgret.images import ImageError, load_image
 from imgret.library import ImageLibrary, Record, is_commit
 from imgret.pixels import PixelIndex
-from imgret.vectors import ChromaServer, RecallAudit, VectorError, VectorStore, collection_of
+from imgret.vectors import ChromaServer, FilterAudit, RecallAudit, VectorError, VectorStore, collection_of
 
 FORMAT = 2
 MAX_JSON = 64 * 2**20
@@ -78,6 +78,11 @@ RECORD_SCHEMA = pa.schema(
 """`labels` and `all_captions` are null where there is one at most; `label` and `caption` have it."""
 
 _OF_FORMAT_1 = RECORD_SCHEMA.names[:-2]
+
+
+FilterShare = Literal["0.1", "0.01", "0.001"]
+"""How much of the library a label filter leaves, where its recall is audited."""
+FILTER_SHARES: tuple[FilterShare, ...] = get_args(FilterShare)
 
 
 class InvalidIndexError(ImgretError):
@@ -148,7 +153,8 @@ class Manifest:
 
     `skipped` lists `(id, reason)` of rows without a usable picture, the first thousand at most; `vectors` is None where
     the embedded store in the folder has them; `description` says in lines what of the library was taken and left out;
-    `stamp` is a hash of the sizes and times of the library's files.
+    `stamp` is a hash of the sizes and times of the library's files; `filtered` audits Chroma's own search among labels
+    that have about this share of the rows, None for a share that no labels have, and empty in older indexes.
     """
 
     format: int
@@ -166,6 +172,7 @@ class Manifest:
     vectors: VectorLocation | None = None
     description: tuple[str, ...] = ()
     stamp: str | None = None
+    filtered: Mapping[FilterShare, FilterAudit | None] = field(default_factory=dict)
 
     @property
     def content(self) -> str:

@@ -46,10 +46,11 @@ Two roads meet in the index, a folder with all that a search needs:
 - **Building**, offline and once: library → `build_index` → index.
 - **Searching**, online, for each query: query → `Retriever` → index → hits. It reads no data set and imports no torch.
 
-A build has six stages, functions of `imgret/build/pipeline.py`: `extract_features` decodes and embeds, `assemble`
+A build has seven stages, functions of `imgret/build/pipeline.py`: `extract_features` decodes and embeds, `assemble`
 writes the rows, `write_search_structures` adds pixel index, vectors and map, `write_evaluation` searches the draft
-and measures it, `write_duplicates` groups equal pictures, `write_calibration` finds where matches end. Then the
-manifest names the new data.
+and measures it, `write_duplicates` groups equal pictures, `write_calibration` finds where matches end;
+`audit_filters` of `imgret/build/filters.py` measures what Chroma's label filter finds. Then the manifest names the new
+data.
 
 A click on an example goes through `_Page` in `imgret/ui/page.py` to the search tab that was used last, and from there
 through `Endpoints`, which answers for the page, for programs and for the MCP tools alike, to `Retriever`. `respond`

@@ -158,6 +158,7 @@ def test_info_says_what_the_manifest_says(imgret, index_folder):
         manifest["encoder"]["uri"],
         "64 x 64",
         *manifest["description"],
+        *(f"{audit['recall']:.4f} of {audit['k']} in {audit['rows']} rows" for audit in manifest["filtered"].values()),
     ):
         assert part in said
     assert refused(imgret("info", index_folder / "nowhere"), "holds no finished index")

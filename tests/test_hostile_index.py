@@ -80,6 +80,14 @@ MANIFESTS = {
     "encoder is a text": {"encoder": "starter"},
     "dimensions are others": {"encoder": {"uri": "starter", "dim": 8, "languages": ["en"], "export": None}},
     "recall is not a number": {"recall": {"queries": 1, "k": 10, "recall": float("nan"), "ef_search": 10}},
+    "filtered is a list": {"filtered": [1]},
+    "filtered by another share": {"filtered": {"<b>": None}},
+    "filtered recall is not a number": {
+        "filtered": {"0.1": {"labels": [], "rows": 1, "queries": 1, "k": 1, "recall": float("nan")}}
+    },
+    "filtered labels are a number": {
+        "filtered": {"0.1": {"labels": 7, "rows": 1, "queries": 1, "k": 1, "recall": 1.0}}
+    },
     "format is a list": {"format": [1]},
     "format is true": {"format": True},
     "format is nothing": {"format": None},

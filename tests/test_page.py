@@ -412,6 +412,9 @@ def test_the_library_is_leafed_through_by_label_and_its_figures_are_those_of_the
     recall = index.evaluation["captions_by_language"]["vi"]["recall@10"]
     page.get_by_text(f"From a caption in Vietnamese to its picture: among the first ten in {recall:.0%}").wait_for()
     assert index.manifest.description[0] in page.locator("#library-description").inner_text()
+    audit = index.manifest.filtered["0.1"]
+    told = f"{audit.recall:.2%} of the true 10 nearest in 10 % of the library ({audit.rows} pictures)"
+    assert told in page.locator("#filter-audit").inner_text()
     cells = page.locator("#evaluation-table").get_by_role("row", name="CLIP").first.inner_text().split()
     assert cells == ["CLIP", *(f"{value:.2f}" for value in figures.values())]
     page.get_by_label("Label", exact=True).first.click()

@@ -1,4 +1,4 @@
-"""The build road: `build_index` turns a library into an index in six stages.
+"""The build road: `build_index` turns a library into an index in seven stages.
 
     extract_features           pixel vector, thumbnail and embedding of each new picture, into the feature cache
     assemble                   matrices, thumbnails and records, in the order of the library
@@ -6,6 +6,7 @@
     write_evaluation           precision, mAP and recall of all five methods
     write_duplicates           the groups of equal and nearly equal pictures
     write_calibration          the scores of queries without a match in the library
+    audit_filters              how much Chroma finds by label filters; filters.py
 
 An engine runs the first stage: threads of this process, or Ray (ray.py). All stages write below `.building` in the
 index folder. At the end the new manifest replaces the old one. A process that is killed leaves either the old index or
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -42,6 +43,7 @@ from imgret import held_out
 from imgret import index as layout
 from imgret.build.calibrate import calibrate
 from imgret.build.features import FeatureCache, FeatureExtractor, ImageFeatures, Outcome
+from imgret.build.filters import audit_filters
 from imgret.duplicates import MAX_PICTURES, DuplicateGroup, find_duplicates
 from imgret.encoders import (
     Encoder,
@@ -57,12 +59,12 @@ from imgret.errors import ImgretError, one_line
 from imgret.evaluate import EvaluationError, HeldOut, evaluate, evaluate_held_out
 from imgret.files.npy import new_array, open_array
 from imgret.images import ImageError, load_image
-from imgret.index import EncoderInfo, Index, InvalidIndexError, LibraryInfo, Manifest, VectorLocation
+from imgret.index import EncoderInfo, FilterShare, Index, InvalidIndexError, LibraryInfo, Manifest, VectorLocation
 from imgret.library import Entry, ImageLibrary
 from imgret.pixels import PixelIndex, is_small
 from imgret.projection import tsne_layout
 from imgret.search import Retriever
-from imgret.vectors import ChromaServer, RecallAudit, VectorStore, collection_of, drop, ping
+from imgret.vectors import ChromaServer, FilterAudit, RecallAudit, VectorStore, collection_of, drop, ping
 
 BATCH = 16
 AHEAD = 4 * BATCH
@@ -261,10 +263,10 @@ def _build(
             )
             if compiling is not None:
                 compiling.wait()
-            _finish_draft(work, manifest, for_build, queries, draft, progress)
+            filtered = _finish_draft(work, manifest, for_build, queries, draft, progress, chroma)
             shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
             os.rename(draft, folder / data)
-            manifest = replace(manifest, data=data, files=layout.list_files(folder, data))
+            manifest = replace(manifest, data=data, files=layout.list_files(folder, data), filtered=filtered)
     before = _collection_before(folder)
     layout.write_manifest(folder, manifest)
     for path in folder.glob("data-*"):
@@ -290,18 +292,22 @@ def _finish_draft(
     queries: ImageLibrary | None,
     draft: Path,
     progress: Progress,
-) -> None:
-    """Adds the results of `imgret evaluate`, the duplicates and some held-out pictures to the draft.
+    chroma: ChromaServer | None,
+) -> Mapping[FilterShare, FilterAudit | None]:
+    """Adds the results of `imgret evaluate`, the duplicates and some held-out pictures to the draft. Returns the audit
+    of label filters.
 
     Then nothing of it is open: Windows would not move it.
     """
-    with closing(Index(work, manifest, work)) as unfinished:
+    with closing(Index(work, manifest, work, chroma)) as unfinished:
         retriever = Retriever(unfinished, lambda: for_build.encoder)
         write_evaluation(retriever, queries, draft, progress)
         groups = write_duplicates(unfinished, draft, progress)
         write_calibration(retriever, groups, draft, progress)
+        filtered = audit_filters(unfinished, progress)
     if queries is not None:
         write_held_out(queries, draft)
+    return filtered
 
 
 def in_threads(library: ImageLibrary, extractor: FeatureExtractor) -> Generator[Outcome]:
@@ -570,8 +576,9 @@ def _finder(features: FeatureCache, old: Index | None) -> Callable[[str], ImageF
 
 def _identity(rows: list[Row], queries: ImageLibrary | None, encoder: str, pixel_size: int) -> str:
     """A hash of all that the data of an index depends on."""
-    # It includes the names of files that earlier releases did not write, so that a rebuild adds them.
-    kind = (layout.FORMAT, layout.MAP, layout.EVALUATION, layout.DUPLICATES, layout.CALIBRATION, encoder, pixel_size)
+    # It includes the names of what earlier releases did not write, so that a rebuild adds them.
+    parts = (layout.MAP, layout.EVALUATION, layout.DUPLICATES, layout.CALIBRATION, *layout.FILTER_SHARES)
+    kind = (layout.FORMAT, *parts, encoder, pixel_size)
     identity = hashlib.sha256(repr(kind).encode())
     if queries is not None:
         identity.update(repr(queries.revision or queries.source).encode())

@@ -30,6 +30,12 @@ def run(options: argparse.Namespace) -> None:
     shown = ", ".join(f"{name} {count}" for name, count in labels[:MAX_LABELS])
     rest = f", and {len(labels) - MAX_LABELS} more" if len(labels) > MAX_LABELS else ""
     where = f"on the Chroma server at {manifest.vectors.url}" if manifest.vectors else "in the index"
+    filtered = [
+        f"{float(share):.1%}: {found.recall:.4f} of {found.k} in {found.rows} rows"
+        if found
+        else f"{float(share):.1%}: no such labels"
+        for share, found in manifest.filtered.items()
+    ]
     rows = {
         "library": ", ".join([library.source, *part]),
         "read": "\n".ljust(16).join(manifest.description) or "not noted by the release that built it",
@@ -38,6 +44,7 @@ def run(options: argparse.Namespace) -> None:
         "encoder": f"{encoder.uri}, {encoder.dim} dimensions, reads {', '.join(encoder.languages)}",
         "pixel vectors": f"{manifest.pixel_size} x {manifest.pixel_size} pixels",
         "embeddings": f"{where}; recall@{recall.k} {recall.recall:.4f} with ef_search {recall.ef_search}",
+        "label filters": f"exact; Chroma's own would find, by their share: {'; '.join(filtered) or 'not measured'}",
         "size": f"{size_of(sum(entry.size for entry in manifest.files.values()))} in {len(manifest.files)} files",
         "built": manifest.created,
     }

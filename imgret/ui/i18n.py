@@ -89,6 +89,8 @@ class Words:
     evaluation_none: str
     evaluation_captions: str
     evaluation_held_out: str
+    filtered: str
+    filtered_part: str
     languages: Mapping[str, str]
     description: str
     method: str
@@ -214,6 +216,9 @@ EN = Words(
     evaluation_none="This library has no labels, so there is nothing to measure the answers against.",
     evaluation_held_out="{queries} pictures that are not in the library, the examples above among them, as queries against "
     "all of it:",
+    filtered="CLIP within labels compares every picture that has one of them, so its answers are exact. Chroma's own search by "
+    "labels would find {parts}.",
+    filtered_part="{recall:.2%} of the true {k} nearest in {share} of the library ({rows} pictures)",
     evaluation_captions="From a caption in {language} to its picture: among the first ten in {recall:.0%} of cases.",
     languages={"en": "English", "vi": "Vietnamese"},
     description="What was read",
@@ -361,6 +366,9 @@ VI = Words(
     evaluation_none="Thư viện này không có nhãn, nên không có gì để đo kết quả.",
     evaluation_held_out="{queries} hình không có trong thư viện, trong đó có các ví dụ ở trên, làm hình truy vấn trên toàn bộ "
     "thư viện:",
+    filtered="CLIP trong một số nhãn so với mọi hình có nhãn đó, nên kết quả là chính xác. Nếu để Chroma tự tìm theo nhãn thì nó "
+    "tìm ra {parts}.",
+    filtered_part="{recall:.2%} trong {k} hình gần nhất thật sự ở {share} của thư viện ({rows} hình)",
     evaluation_captions="Từ chú thích tiếng {language} tìm ra hình của nó: nằm trong mười hình đầu ở {recall:.0%} số lần.",
     languages={"en": "Anh", "vi": "Việt"},
     description="Thư viện được đọc từ đâu",

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
-from imgret.index import Index
+from imgret.index import FilterShare, Index
 from imgret.projection import locate
 from imgret.search import METHODS, SearchError
 from imgret.ui.duplicates_section import DuplicatesSection
@@ -19,6 +19,7 @@ from imgret.ui.map_picture import MapPicture
 from imgret.ui.names import label_name
 from imgret.ui.results import hits_gallery
 from imgret.ui.tab import INTERNAL_EVENT
+from imgret.vectors import FilterAudit
 
 PER_PAGE = 27
 MEASURES = ("precision@1", "precision@5", "precision@10", "map")
@@ -105,6 +106,7 @@ class LibraryTab:
                 buttons=[],
                 elem_id="evaluation-by-label",
             )
+            filtered = gr.Markdown("", elem_classes="small", elem_id="filter-audit")
             localized(gr.Markdown, {"value": lambda words: f"## {words.description}"})
             description = gr.Markdown("", elem_classes="small", elem_id="library-description")
         duplicates.wire(self.tab, language)
@@ -136,10 +138,11 @@ class LibraryTab:
                 *self._figures(language, label),
                 *_held_out(index.evaluation, words),
                 _by_label(index.evaluation, words.label),
+                _filtered(index.manifest.filtered, words),
                 "\n".join(f"- {line}" for line in index.manifest.description),
             ]
 
-        spoken_parts = [label, *browsed, *figures, held_out_lead, held_out, by_label, description]
+        spoken_parts = [label, *browsed, *figures, held_out_lead, held_out, by_label, filtered, description]
         self.tab.select(gradio_handler(speak), where, spoken_parts, **INTERNAL_EVENT)
         self.tab.select(gradio_handler(self._map), [*latest], self.map, **INTERNAL_EVENT)
         language.input(gradio_handler(speak), where, spoken_parts, **INTERNAL_EVENT)
@@ -231,6 +234,16 @@ def _by_label(evaluation: Mapping[str, Any] | None, title: str) -> Any:
         for label, methods in sorted(evaluation["by_label"].items())
     ]
     return gr.update(value={"headers": [title, *METHODS], "data": data}, visible=True)
+
+
+def _filtered(audits: Mapping[FilterShare, FilterAudit | None], words: Words) -> str:
+    """A sentence about the audit of label filters."""
+    parts = [
+        words.filtered_part.format(share=f"{100 * float(share):g} %", rows=audit.rows, recall=audit.recall, k=audit.k)
+        for share, audit in audits.items()
+        if audit
+    ]
+    return words.filtered.format(parts="; ".join(parts)) if parts else ""
 
 
 def _frame(rows: list[list[Any]], columns: list[str]) -> Any:

@@ -3,17 +3,19 @@
 No other package imports Chroma. It is imported when a collection is first opened or written.
 """
 
-from imgret.vectors.base import RecallAudit, VectorError
+from imgret.vectors.base import FilterAudit, RecallAudit, VectorError
 from imgret.vectors.server import ChromaServer
 from imgret.vectors.server_collection import collection_of, drop, ping
-from imgret.vectors.store import VectorStore
+from imgret.vectors.store import VectorStore, nearest_among
 
 __all__ = [
     "ChromaServer",
+    "FilterAudit",
     "RecallAudit",
     "VectorError",
     "VectorStore",
     "collection_of",
     "drop",
+    "nearest_among",
     "ping",
 ]

@@ -37,6 +37,17 @@ class RecallAudit:
     ef_search: int
 
 
+@dataclass(frozen=True)
+class FilterAudit:
+    """The share of the true `k` nearest among the `rows` with one of `labels` that a collection finds by its filter."""
+
+    labels: tuple[str, ...]
+    rows: int
+    queries: int
+    k: int
+    recall: float
+
+
 def first_ef_search(count: int) -> int:
     return count if FIRST_EF_SEARCH < count <= SMALL else FIRST_EF_SEARCH
 

@@ -12,6 +12,7 @@ from imgret.vectors.base import (
     AUDIT_RECALL,
     BATCH,
     LABEL,
+    FilterAudit,
     Floats,
     RecallAudit,
     Rows,
@@ -25,6 +26,7 @@ from imgret.vectors.server import ChromaServer
 from imgret.vectors.server_collection import BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS, DRAFT, ServerCollection
 
 AUDIT_QUERIES, AUDIT_K, AUDIT_TOLERANCE = 256, 10, 1e-6
+_BLOCK = 16384
 PROBES, PROBE_TOLERANCE = 16, 1e-4
 """A good graph may miss one or two of these rows; a damaged one misses all."""
 
@@ -181,21 +183,35 @@ class VectorStore:
         A hit counts if its exact score is at least the exact tenth score less 1e-6. Half of the queries are rows of the
         library, half lie between two of them, as the embedding of a picture from elsewhere does.
         """
-        count = len(embeddings)
-        if count == 0:
+        if len(embeddings) == 0:
             return RecallAudit(0, AUDIT_K, 1.0, ef_search)
+        return RecallAudit(AUDIT_QUERIES, AUDIT_K, self._recall(embeddings, embeddings), ef_search)
+
+    def audit_filter(
+        self, embeddings: Floats, rows: Rows, labels: tuple[str, ...], texts: Sequence[str] | None = None
+    ) -> FilterAudit:
+        """`audit` among the `rows` that have one of `labels`, by the same queries; the k-th score counts where there
+        are fewer than ten. `texts` are the labels as the collection has them, where that is otherwise.
+        """
+        recall = self._recall(embeddings, embeddings[rows], texts or labels)
+        return FilterAudit(labels, len(rows), AUDIT_QUERIES, min(AUDIT_K, len(rows)), recall)
+
+    def _recall(self, embeddings: Floats, among: Floats, labels: Sequence[str] | None = None) -> float:
+        """How much the collection finds of the nearest that are `among` (n, d) those of its `embeddings` that have one
+        of `labels`.
+        """
         draw = np.random.default_rng(0)
-        first, second = draw.integers(count, size=(2, AUDIT_QUERIES))
+        first, second = draw.integers(len(embeddings), size=(2, AUDIT_QUERIES))
         second[: AUDIT_QUERIES // 2] = first[: AUDIT_QUERIES // 2]
         queries = np.asarray(embeddings[first]) + np.asarray(embeddings[second])
         queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        k = min(AUDIT_K, count)
-        tenth = np.sort(_best_scores(queries, embeddings, k), axis=1)[:, 0]
+        k = min(AUDIT_K, len(among))
+        tenth = np.sort(_best_scores(queries, among, k), axis=1)[:, 0]
         hits = 0
         for query, least in zip(queries, tenth, strict=True):
-            rows = self.query(query, k)
+            rows = self.query(query, k, labels)
             hits += int((np.asarray(embeddings[rows]) @ query >= least - AUDIT_TOLERANCE).sum())
-        return RecallAudit(AUDIT_QUERIES, AUDIT_K, hits / (AUDIT_QUERIES * k), ef_search)
+        return hits / (AUDIT_QUERIES * k)
 
     def close(self) -> None:
         """Closes the files or the connection. The store cannot be used any more."""
@@ -208,10 +224,19 @@ def _unopened(folder: Path, reason: str) -> VectorError:
     )
 
 
+def nearest_among(embeddings: Floats, rows: Rows, vector: Floats, k: int) -> Rows:
+    """Those of `rows`, in their order, that may be the `k` nearest to `vector` (d,): up to rounding."""
+    blocks = (embeddings[rows[start : start + _BLOCK]] @ vector for start in range(0, len(rows), _BLOCK))
+    scores = np.concatenate([*blocks])
+    least = np.partition(scores, -k)[-k] if k < len(scores) else -np.inf
+    # A sum of d products of unit vectors is off by at most d / 2 float32 steps (Higham 2002, section 3.1).
+    return rows[~(scores < least - 2 * len(vector) * np.finfo(np.float32).eps)]  # NaN, too
+
+
 def _best_scores(queries: Floats, embeddings: Floats, k: int) -> Floats:
     """The k best scores of each query, unordered, over blocks of rows. (Q, k)."""
     best = np.full((len(queries), 0), 0, dtype=np.float32)
-    for start in range(0, len(embeddings), 16384):
-        scores = np.hstack([best, queries @ np.asarray(embeddings[start : start + 16384]).T])
+    for start in range(0, len(embeddings), _BLOCK):
+        scores = np.hstack([best, queries @ np.asarray(embeddings[start : start + _BLOCK]).T])
         best = -np.partition(-scores, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
     return best
