@@ -31,7 +31,7 @@ VIETNAMESE = {
     "The picture must be an uploaded file.": "Hình phải là tệp đã được đưa lên.",
     "The picture must be a file that was uploaded to this server.": "Hình phải là tệp đã được đưa lên máy chủ này.",
     "The file at {url} is larger than {megabytes:g} MB; send a smaller copy.": "Tệp ở {url} lớn hơn {megabytes:g} MB; hãy gửi bản nhỏ hơn.",
-    "There is no picture at {url} that this server can download; give a public URL or a data: URL.": "Máy chủ không tải được hình nào ở {url}; hãy đưa một địa chỉ công khai hoặc một URL data:.",
+    "There is no picture at {url} that this server can download; give a public URL or upload it.": "Máy chủ không tải được hình nào ở {url}; hãy đưa một địa chỉ công khai hoặc tải hình lên.",
     "A data: URL of a picture looks like data:image/png;base64,iVBORw0K…": "URL data: của một hình có dạng data:image/png;base64,iVBORw0K…",
     "An array of floats must hold values from 0 to 1 to be a picture; give uint8 for values from 0 to 255.": "Một mảng số thực phải có giá trị từ 0 đến 1 thì mới là hình; với giá trị từ 0 đến 255 hãy dùng uint8.",
     # The start of a demo.

@@ -257,6 +257,14 @@ def test_notices_reach_the_command_line(imgret, index_folder):
     assert imgret("search", index_folder, "--text", "a tiger", "-k", 1).stderr == ""
 
 
+def test_only_a_number_of_hits_that_was_asked_for_is_told_to_be_cut(imgret, small_library, tmp_path):
+    imgret("build", small_library / "birds", "--out", tmp_path / "index", "--limit", 5, "--pixel-size", 16)
+    for query in (["--image", TIGER], ["--text", "a bird"]):
+        found = imgret("search", tmp_path / "index", *query)
+        assert (len(found.stdout.splitlines()), found.stderr) == (5, "")
+        assert "so k is 5" in imgret("search", tmp_path / "index", *query, "-k", 10).stderr
+
+
 @pytest.mark.parametrize("address", ["https://example.com/a.jpg", "file:///pictures/a.jpg", "data:image/png;base64,AA"])
 def test_an_address_is_no_picture(imgret, index_folder, address):
     assert refused(imgret("search", index_folder, "--image", address), "is an address, and only files are read")

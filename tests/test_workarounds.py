@@ -10,6 +10,7 @@ from pathlib import Path
 
 import chromadb
 import gradio
+import gradio.exceptions
 import gradio.processing_utils
 import gradio.routes
 import huggingface_hub.hf_api
@@ -90,6 +91,11 @@ def test_gradio_s_download_of_an_address_has_no_bound():
 
 def test_gradio_s_file_route_takes_addresses():
     assert "is_http_url_like(path_or_url)" in inspect.getsource(gradio.routes)
+
+
+def test_gradio_s_refusal_of_a_path_reaches_no_client():
+    assert not issubclass(gradio.exceptions.InvalidPathError, gradio.Error)  # only those are told to a client
+    assert "_check_allowed" in inspect.getsource(gradio.processing_utils.async_move_files_to_cache)
 
 
 def test_gradio_lets_a_raw_request_name_any_path(monkeypatch):

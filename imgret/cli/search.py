@@ -17,6 +17,7 @@ from imgret.metrics import METRICS
 if TYPE_CHECKING:
     from imgret.search import Hit, Retriever, SearchResult
 
+K = 10
 COLUMNS = ("rank", "score", "id", "label", "caption")
 
 
@@ -53,7 +54,7 @@ def add(commands: Commands) -> None:
         choices=[*METRICS, "clip", *(f"clip-{metric}" for metric in METRICS if metric != "cosine")],
         help="l2 by default for a picture alone, else clip; clip-l1, say, is L1 on the embeddings",
     )
-    command.add_argument("-k", metavar="K", type=int, default=10, help="how many, 10 by default")
+    command.add_argument("-k", metavar="K", type=int, help=f"how many, {K} by default")
     command.add_argument("--offset", metavar="N", type=int, default=0, help="leave out the N best hits")
     command.add_argument(
         "--fold", action="store_true", help="one hit for equal and nearly equal pictures, with a number"
@@ -151,6 +152,7 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
     avoided = options.not_image or options.unlike
     in_words = options.text is not None or options.negative is not None or options.labels is not None
     metric = options.metric or ("clip" if in_words or avoided or not pictured else "l2")
+    k = min(K, len(retriever.index)) if options.k is None else options.k  # only what was asked for and is cut is told
     image: Any = path
     if options.part:
         from imgret.images import load_image
@@ -166,7 +168,7 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
             options.negative,
             options.weight,
             options.labels,
-            options.k,
+            k,
             like=options.like,
             fold=options.fold,
             images=options.also,
@@ -192,7 +194,7 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
     return retriever.find_by_pixels(
         image,
         metric,
-        options.k,
+        k,
         like=options.like,
         fold=options.fold,
         images=options.also,

@@ -33,7 +33,7 @@ _OUTSIDE = "links that lead outside are not followed: copy what they name, or lo
 class FolderRows(Rows):
     """The pictures of a folder, as their metadata lists them, else all; an id is the path below the folder or split.
 
-    Own code, because `datasets` takes 57 s and 660 MB to the first of 50,000 pictures, and this 1.3 s and 155 MB.
+    Own code, because `datasets` takes 61 s and 660 MB to the first of 50,000 pictures, and this 0.7 s and 48 MB.
     """
 
     numbered = False

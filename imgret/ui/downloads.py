@@ -7,15 +7,21 @@ import gradio as gr
 import gradio.processing_utils
 import httpx
 import safehttpx
-from gradio.processing_utils import hash_url
+from gradio.exceptions import InvalidPathError
+from gradio.processing_utils import _check_allowed, hash_url
 
 from imgret.search import SearchError
 
 SECONDS = 20
+NO_UPLOAD = "The picture must be a file that was uploaded to this server, or a public URL; upload it first."
 
 
 def bound_downloads(max_bytes: int) -> None:
-    """Makes Gradio use `download` for URLs that clients send: its own function reads a file of any size into memory."""
+    """Makes Gradio use `download` for URLs that clients send: its own function reads a file of any size into memory.
+
+    Anything else than such a URL and an upload is refused in a sentence: Gradio's own error reaches a client without
+    its text.
+    """
 
     async def bounded(url: str, cache_dir: str) -> str:
         try:
@@ -23,7 +29,16 @@ def bound_downloads(max_bytes: int) -> None:
         except SearchError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
+    def checked(path: str | Path, check_in_upload_folder: bool) -> None:
+        try:
+            _check_allowed(path, check_in_upload_folder)
+        except (InvalidPathError, OSError, ValueError) as error:
+            if not check_in_upload_folder:  # a file of ours on its way out
+                raise
+            raise gr.Error(NO_UPLOAD, print_exception=False) from error
+
     gradio.processing_utils.async_ssrf_protected_download = bounded
+    gradio.processing_utils._check_allowed = checked
 
 
 async def download(url: str, folder: Path, max_bytes: int) -> Path:
@@ -45,7 +60,7 @@ async def download(url: str, folder: Path, max_bytes: int) -> Path:
                     break
     except Exception as error:
         raise SearchError(
-            "There is no picture at {url} that this server can download; give a public URL or a data: URL.",
+            "There is no picture at {url} that this server can download; give a public URL or upload it.",
             url=url[:200],
         ) from error
     if len(data) > max_bytes:
