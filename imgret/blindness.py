@@ -17,7 +17,7 @@ from PIL import Image
 
 from imgret.errors import ImgretError, repr_short
 from imgret.images import PixelVector
-from imgret.metrics import LARGER_IS_CLOSER, METRICS
+from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
 from imgret.pixels import PixelIndex
 
 Values = npt.NDArray[np.float64]
@@ -38,8 +38,8 @@ x + b has the correlations of x, and a x + b too.
 TIE = 1e-12
 """Scores count as equal up to this, or this share of them: cosine and correlation are exact to it."""
 
-_MORE, _TOGETHER = 8, 8
-"""How many more rows than needed the index is asked for, and how many strengths are searched at once."""
+_MORE, _KEPT = 8, 32
+"""How many more rows than needed the index is asked for, and how many rows next to the first hit are kept in sight."""
 
 _SLACK = 1e-7
 """What is added to a distance before it rules a row out: the arccos of a float64 near 1 is exact to 2e-8."""
@@ -76,9 +76,10 @@ def _shifted(picture: Values, pixels: int) -> Values:
 
 
 def _cropped(picture: Values, pixels: int) -> Values:
+    side = len(picture)
+    pixels = min(pixels, (side - 1) // 2)
     if pixels == 0:
         return picture
-    side = len(picture)
     box = (pixels, pixels, side - pixels, side - pixels)
     channels = [Image.fromarray(picture[..., i].astype(np.float32)) for i in range(3)]
     resized = [each.resize((side, side), Image.Resampling.BICUBIC, box) for each in channels]
@@ -170,38 +171,28 @@ def ranking(
     """`PixelIndex.search` for a query (D,) of floats from 0 to 255: the rows (k,) and scores (k,) of the k best.
 
     The scores are those of `imgret.metrics`; rows whose scores differ by rounding may stand in either order. `without`
-    is a row that is left out.
+    is a row that is left out. Raises ImgretError for what `PixelIndex.search` refuses.
+
+    The index is asked for the query rounded to whole numbers. No row is nearer to the query than to the rounded one by
+    more than these two are apart: where that leaves open which rows are the k best, the index is asked for more.
     """
-    return _rankings(pixels, query[None], metric, k, without)[0]
-
-
-def _rankings(
-    pixels: PixelIndex, queries: Values, metric: str, k: int, without: int | None
-) -> list[tuple[Rows, Values]]:
-    """`ranking` for queries (Q, D).
-
-    The index is asked for the queries rounded to whole numbers. No row is nearer to a query than to the rounded one by
-    more than these two are apart: where that leaves open which rows are the k best, for more rows.
-    """
-    rounded = np.rint(queries).astype(np.uint8)
-    answers = []
-    for query, near, rows, scores in zip(
-        queries, rounded, *pixels.search_many(rounded, metric, k + _MORE), strict=True
-    ):
-        apart = _distances(metric, METRICS[metric](query, near[None]))[0]
+    rounded, asked = np.rint(query).astype(np.uint8), k + _MORE
+    flat = metric == "correlation" and np.ptp(query) == 0  # then all scores are 0
+    while True:
+        rows, scores = pixels.search(rounded, metric, asked)
+        if flat or (rounded == query).all():
+            return rows[rows != without][:k], scores[rows != without][:k]
+        apart = _distances(metric, METRICS[metric](query, rounded[None]))[0]
         if metric in LARGER_IS_CLOSER and apart > 1:
-            apart = np.inf  # a flat picture has no angle
-        while True:
-            exact = METRICS[metric](query, pixels.vectors[rows])
-            distances = _distances(metric, exact)
-            order = np.lexsort((rows, distances))
-            order = order[rows[order] != without][:k]
-            beyond = _distances(metric, scores[-1:])[0] - apart - _SLACK
-            if len(rows) == len(pixels) or (len(order) == k and distances[order[-1]] < beyond):
-                answers.append((rows[order], exact[order]))
-                break
-            rows, scores = pixels.search(near, metric, 4 * len(rows))
-    return answers
+            apart = np.inf  # one of the two has no angle
+        exact = METRICS[metric](query, pixels.vectors[rows])
+        distances = _distances(metric, exact)
+        order = np.lexsort((rows, distances))
+        order = order[rows[order] != without][:k]
+        beyond = _distances(metric, scores[-1:])[0] - apart - _SLACK
+        if asked >= len(pixels) or (len(order) == k and distances[order[-1]] < beyond):
+            return rows[order], exact[order]
+        asked *= 4
 
 
 def dethroning(
@@ -251,19 +242,20 @@ class _Road:
 
     def walked(self, end: float, limit: float) -> Dethroning | None:
         """The first dethroning from neutral to `end`, not further than `limit` from neutral."""
-        neutral = self.transform.neutral
-        knots = [neutral, *self.knots(end)]
-        here, ((_, lead),), number = self.at(neutral), self.rivals([neutral]), 1
-        while number < len(knots) and abs(knots[number - 1] - neutral) < limit:
-            moved = METRICS[self.metric](here, self.at(knots[number])[None])
-            if 2 * _distances(self.metric, moved)[0] + _SLACK < lead:
-                number += 1
-                continue
-            some = knots[number : number + _TOGETHER]
-            for number, (rival, lead) in enumerate(self.rivals(some), number + 1):
-                if rival is not None:
-                    return self.bisected(knots[number - 2], knots[number - 1], rival)
-            here = self.at(some[-1])
+        before = neutral = self.transform.neutral
+        here, rows, leads = self.searched(neutral)
+        for knot in self.knots(end):
+            if abs(before - neutral) >= limit:
+                return None
+            moved = METRICS[self.metric](here, self.at(knot)[None])
+            reach = 2 * _distances(self.metric, moved)[0] + _SLACK
+            if reach >= leads[-1]:
+                here, rows, leads = self.searched(knot)
+                reach = _SLACK
+            rival = self.rival(knot, rows[leads[: len(rows)] <= reach])
+            if rival is not None:
+                return self.bisected(before, knot, rival)
+            before = knot
         return None
 
     def knots(self, end: float) -> list[float]:
@@ -277,45 +269,45 @@ class _Road:
     def at(self, strength: float) -> Values:
         return changed(self.query, {self.transform.name: strength})
 
-    def rivals(self, strengths: list[float]) -> list[tuple[int | None, float]]:
-        """For each strength the row that beats the first hit, if one does, and by how much (as a distance) the first
-        hit leads.
-        """
-        queries = np.array([self.at(strength) for strength in strengths])
-        answers = _rankings(self.pixels, queries, self.metric, 2, self.without)
-        return [self._rival(query, *answer) for query, answer in zip(queries, answers, strict=True)]
+    def searched(self, strength: float) -> tuple[Values, Rows, Values]:
+        """The changed query, the rows that come next to the first hit, and by how much (as a distance) it leads each.
 
-    def _rival(self, query: Values, rows: Rows, scores: Values) -> tuple[int | None, float]:
-        mine = METRICS[self.metric](query, self.pixels.vectors[self.first][None])[0]
-        rows, scores = rows[rows != self.first], scores[rows != self.first]
+        One more number at the end: by how much it leads all others.
+        """
+        query = self.at(strength)
+        rows, scores = ranking(self.pixels, query, self.metric, _KEPT, without=self.without)
+        mine = METRICS[self.metric](query, self.pixels.vectors[self.first][None])
+        leads = _distances(self.metric, scores) - _distances(self.metric, mine)
+        others = rows != self.first
+        return query, rows[others], np.append(leads[others], leads[-1] if len(rows) == _KEPT else np.inf)
+
+    def rival(self, strength: float, rows: Rows) -> int | None:
+        """The best of `rows` that beats the first hit, if one does."""
         if not len(rows):
-            return None, math.inf
-        if _beats(self.metric, scores[0], mine):
-            return int(rows[0]), 0.0
-        theirs, its = _distances(self.metric, np.array([scores[0], mine]))
-        return None, float(theirs - its)
+            return None
+        scores = METRICS[self.metric](self.at(strength), self.pixels.vectors[np.append(rows, self.first)])
+        best = best_first(scores[:-1], self.metric)[0]
+        return int(rows[best]) if _beats(self.metric, scores[best], scores[-1]) else None
 
     def bisected(self, low: float, high: float, rival: int) -> Dethroning:
         """The dethroning between a strength at which the first hit holds and one at which `rival` beats it.
 
         Two rows are quickly compared; then all are, for another rival that does it before.
         """
-        kind = self.transform
-        width = 1e-9 * (kind.high - kind.low)
-        start = low
+        kind, start = self.transform, low
         while True:
-            pair = self.pixels.vectors[[self.first, rival]]
-            while abs(high - low) > width:
+            while abs(high - low) > 1e-9 * (kind.high - kind.low):
                 middle = (low + high) / 2
-                mine, theirs = METRICS[self.metric](self.at(middle), pair)
-                if _beats(self.metric, theirs, mine):
-                    high = middle
-                else:
+                if self.rival(middle, np.array([rival])) is None:
                     low = middle
-            (earlier, _), (then, _) = self.rivals([low, high])
+                else:
+                    high = middle
+            earlier = self.rival(low, self.searched(low)[1])
             if earlier is None:
-                clipped = clips(self.query, {kind.name: high})
-                return Dethroning(low, high, self.first, rival if then is None else then, clipped)
+                then = self.rival(high, self.searched(high)[1])
+                return Dethroning(
+                    low, high, self.first, rival if then is None else then, clips(self.query, {kind.name: high})
+                )
             low, high, rival = start, low, earlier
 
 
