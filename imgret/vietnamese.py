@@ -294,6 +294,10 @@ VIETNAMESE = {
         "Với truy vấn này không biết các hình khớp kết thúc ở đâu; điều đó chỉ biết được với một hình theo l1, l2, cosine, correlation hay clip, và với một câu, trong chỉ mục của phiên bản này.",
     "Give --queries one number and one folder at most.": "Hãy cho --queries nhiều nhất một số và một thư mục.",
     "There is no folder {folder} with pictures to search with.": "Không có thư mục {folder} chứa hình để tìm.",
+    "The strength of {transform} is {strength}; it must be a number from {low} to {high}.":
+        "Độ mạnh của {transform} là {strength}; phải là một số từ {low} đến {high}.",
+    "There is no transform {transform}; choose one of {transforms}.":
+        "Không có phép biến đổi {transform}; hãy chọn một trong: {transforms}.",
 }  # fmt: skip
 """A field stands for the same value as in the English template. What has no entry stays English."""
 
