@@ -6,6 +6,7 @@ import json
 import re
 import urllib.request
 from contextlib import asynccontextmanager
+from urllib.parse import parse_qsl
 
 import pytest
 from mcp import ClientSession
@@ -17,7 +18,7 @@ from tests.conftest import QUERIES
 
 TIGER = QUERIES / "tiger.webp"
 TIGER_URL = f"data:image/webp;base64,{base64.b64encode(TIGER.read_bytes()).decode()}"
-TOOLS = {"search_text", "search_picture", "search_pixels", "compare", "library"}
+TOOLS = {"search_text", "search_picture", "search_pixels", "compare", "library", "duplicates"}
 
 
 @asynccontextmanager
@@ -79,12 +80,40 @@ def test_each_tool_and_each_of_its_parameters_is_described(server, transport):
         "search_pixels": picture,
         "compare": picture,
         "library": [],
+        "duplicates": [],
     }
 
 
 def test_search_text_answers_as_the_retriever(ask, retriever):
     query = {"text": "a pet", "negative": "a dog", "labels": ["animals/mammals", "animals/birds"], "k": 3}
     assert_hits(json.loads(ask("search_text", **query)), retriever.by_clip(**query), retriever)
+
+
+def test_a_model_says_which_hits_it_likes_and_gets_the_address_that_shows_the_same(ask, retriever):
+    likes, dislikes = [retriever.index.record(3).id], [retriever.index.record(40).id, retriever.index.record(41).id]
+    query = {"text": "a pet", "labels": ["animals/mammals"], "k": 3, "likes": likes, "dislikes": dislikes}
+    answer = json.loads(ask("search_text", **query))
+    assert_hits(answer, retriever.by_clip(**query), retriever)
+    assert dict(parse_qsl(answer["page"].removeprefix("?"))) == {
+        "tab": "clip",
+        "text": "a pet",
+        "label": "animals/mammals",
+        "like": likes[0],
+        "dislike": "|".join(dislikes),
+        "k": "3",
+    }
+    more = {"text": "a bird", "text_weight": 0.7, "k": 4, "dislikes": dislikes}
+    answer = json.loads(ask("search_picture", image=likes[0], **more))
+    assert_hits(answer, retriever.by_clip(like=likes[0], **more), retriever)
+    asked = {"tab": "clip", "id": likes[0], "text": "a bird", "weight": "0.7", "dislike": "|".join(dislikes), "k": "4"}
+    assert dict(parse_qsl(answer["page"].removeprefix("?"))) == asked
+    assert json.loads(ask("search_picture", image=TIGER_URL, k=1))["page"] is None
+    assert "no picture" in ask("search_text", text="a pet", likes=["nowhere.webp"], refused=True)
+
+
+def test_duplicates_says_which_pictures_are_alike(ask, retriever):
+    groups = json.loads(ask("duplicates"))["groups"]
+    assert [group["ids"] for group in groups] == [list(group.ids) for group in retriever.duplicates]
 
 
 def test_search_picture_answers_as_the_retriever(ask, retriever):

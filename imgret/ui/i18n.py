@@ -261,7 +261,8 @@ All are in the package `imgret`, under these names.
     programs="""Five endpoints answer JSON: `/search_pixels`, `/search_clip`, `/compare`, `/library` and `/duplicates`. *Use
 via API*, at the foot of the page, says what each takes. These programs run as they stand.""",
     programs_mcp="""A language model asks by MCP, with the tools `search_text`, `search_picture`, `search_pixels`,
-`compare` and `library`. It gives a picture as a public URL, as a `data:` URL, as the path that an upload answered, or as
+`compare`, `library` and `duplicates`. It names the hits that it likes, and those that it does not, by their ids, and gets the address
+that shows the same hits here. It gives a picture as a public URL, as a `data:` URL, as the path that an upload answered, or as
 the id of a hit.""",
 )
 
@@ -412,7 +413,8 @@ trưng, `get_single_image_embedding()`; *chromadb*, một vector database, tìm 
     programs="""Năm endpoint trả về JSON: `/search_pixels`, `/search_clip`, `/compare`, `/library` và `/duplicates`. *Use via
 API*, ở cuối trang, cho biết mỗi endpoint nhận gì. Những chương trình này chạy được y như đã in.""",
     programs_mcp="""Mô hình ngôn ngữ hỏi qua MCP, với các công cụ `search_text`, `search_picture`, `search_pixels`,
-`compare` và `library`. Nó đưa một hình bằng URL công khai, bằng URL `data:`, bằng đường dẫn mà máy chủ trả về khi tải lên,
+`compare`, `library` và `duplicates`. Nó nêu id của những kết quả mà nó thích hay không thích, và nhận được địa chỉ để xem đúng những
+kết quả ấy ở đây. Nó đưa một hình bằng URL công khai, bằng URL `data:`, bằng đường dẫn mà máy chủ trả về khi tải lên,
 hoặc bằng id của một kết quả.""",
 )
 

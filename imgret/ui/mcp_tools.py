@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 import gradio as gr
 import gradio.mcp
@@ -20,6 +20,7 @@ from imgret.startup import ReadyIndex
 from imgret.ui.downloads import download
 from imgret.ui.endpoints import Endpoints, Metric, Query
 from imgret.ui.handlers import logged
+from imgret.ui.names import joined
 
 SERVED = "/gradio_api/file="
 AVAILABLE = find_spec("mcp") is not None
@@ -35,25 +36,34 @@ class Tools:
 
     def publish(self) -> None:
         """Makes the tools of the Blocks that are being built."""
-        for function in (self.search_text, self.search_picture, self.search_pixels, self.compare, self.library):
+        tools = (self.search_text, self.search_picture, self.search_pixels, self.compare, self.library, self.duplicates)
+        for function in tools:
             # Out of the queue, which would answer a tool by way of an HTTP request of this server to itself.
             name = f"tool_{function.__name__}"
             gr.events.api(logged(function), api_name=name, api_visibility="undocumented", queue=False)
 
     def search_text(
-        self, text: str, negative: str | None = None, labels: list[str] | None = None, k: int = 10
+        self,
+        text: str,
+        negative: str | None = None,
+        labels: list[str] | None = None,
+        k: int = 10,
+        likes: list[str] | None = None,
+        dislikes: list[str] | None = None,
     ) -> dict[str, Any]:
         """Finds the pictures of the library that show what a text says, by CLIP embeddings. Answers JSON: "hits", best
-        first, each with rank, id, label, caption, score (cosine similarity, larger is closer) and the URL of its image.
+        first, each with rank, id, label, caption, score (cosine similarity, larger is closer) and the URL of its image;
+        "page": what to add to the address of the demo to see the same hits there.
 
         Parameters:
             text: what the pictures should show, for example "a red flower". The tool library says which languages.
             negative: what the pictures should not show.
             labels: only pictures with one of these labels, as the tool library lists them.
             k: how many hits to return, at least 1.
+            likes: ids of hits that further ones should be like, too.
+            dislikes: ids of hits that further ones should not be like.
         """
-        ready = self._endpoints.start.wait()
-        return self._endpoints.by_clip(ready, Query(None), text, negative, 0.5, labels, k).as_dict()
+        return self._by_clip(Query(None), text, negative, 0.5, labels, k, likes, dislikes)
 
     def search_picture(
         self,
@@ -63,10 +73,13 @@ class Tools:
         text_weight: float = 0.5,
         labels: list[str] | None = None,
         k: int = 10,
+        likes: list[str] | None = None,
+        dislikes: list[str] | None = None,
     ) -> dict[str, Any]:
         """Finds the pictures of the library whose content is like a picture's, by CLIP embeddings, wherever in the
         picture it is and whatever its colours. A text can say what should be different. Answers JSON: "hits", best
-        first, each with rank, id, label, caption, score (cosine similarity, larger is closer) and the URL of its image.
+        first, each with rank, id, label, caption, score (cosine similarity, larger is closer) and the URL of its image;
+        "page": what to add to the address of the demo to see the same hits there, null for a picture of your own.
 
         Parameters:
             image: the query picture: its URL, a data: URL, or the id of a hit to find more like it.
@@ -75,10 +88,11 @@ class Tools:
             text_weight: from 0 (the picture alone) to 1 (the text alone), where there is a text.
             labels: only pictures with one of these labels, as the tool library lists them.
             k: how many hits to return, at least 1.
+            likes: ids of hits that further ones should be like, too.
+            dislikes: ids of hits that further ones should not be like.
         """
-        ready = self._endpoints.start.wait()
-        query = self._query(ready, image)
-        return self._endpoints.by_clip(ready, query, text, negative, text_weight, labels, k).as_dict()
+        query = self._query(self._endpoints.start.wait(), image)
+        return self._by_clip(query, text, negative, text_weight, labels, k, likes, dislikes)
 
     def search_pixels(self, image: str, metric: Metric = "l2", k: int = 10) -> dict[str, Any]:
         """Finds the pictures of the library that have the same colours in the same places as a picture, by a formula on
@@ -110,6 +124,40 @@ class Tools:
         languages it reads, the pixel size, and how many true neighbours the vector index finds.
         """
         return self._endpoints.library()
+
+    def duplicates(self) -> dict[str, Any]:
+        """Says which pictures of the library are equal or nearly equal. Answers JSON: "groups", each with "kind" (exact
+        or near) and the "ids" of its pictures.
+        """
+        return self._endpoints.duplicates()
+
+    def _by_clip(
+        self,
+        query: Query,
+        text: str | None,
+        negative: str | None,
+        weight: float,
+        labels: list[str] | None,
+        k: int,
+        likes: list[str] | None,
+        dislikes: list[str] | None,
+    ) -> dict[str, Any]:
+        ready = self._endpoints.start.wait()
+        answer = self._endpoints.by_clip(
+            ready, query, text, negative, weight, labels, k, likes=likes, dislikes=dislikes
+        ).as_dict()
+        asked = {
+            "id": query.like,
+            "text": text,
+            "negative": negative,
+            "weight": None if weight == 0.5 else str(weight),
+            "label": joined(labels or ()),
+            "like": joined(likes or ()),
+            "dislike": joined(dislikes or ()),
+            "k": str(k),
+        }
+        address = urlencode({"tab": "clip"} | {name: value for name, value in asked.items() if value})
+        return answer | {"page": None if query.picture is not None and query.like is None else f"?{address}"}
 
     def _query(self, ready: ReadyIndex, image: str) -> Query:
         """The picture behind a URL of the web or of this server, a data: URL, a path that an upload answered, or an id
