@@ -41,6 +41,20 @@ class Words:
     dislike: str
     mean_of_likes: str
     more: str
+    blindness: str
+    transforms: Mapping[str, str]
+    blind_to: Mapping[str, str]
+    sees_all: str
+    find_dethroning: str
+    changed_query: str
+    ranking_stays: str
+    ranking_moves: str
+    as_stated: str
+    breaks_statement: str
+    clipped: str
+    dethroning_columns: tuple[str, str, str]
+    never: str
+    only_by_clipping: str
     metric: str
     metrics: Mapping[str, str]
     rewards: Mapping[str, str]
@@ -146,6 +160,33 @@ EN = Words(
     dislike="Not like this one",
     mean_of_likes="for the mean of all the pictures",
     more="{count} more",
+    blindness="What this metric cannot see",
+    transforms={
+        "shift": "Shift, a share of the side",
+        "crop": "Crop, a share at each edge",
+        "contrast": "Contrast, a in a·x",
+        "brightness": "Brightness, b in x + b",
+        "noise": "Noise, its standard deviation",
+    },
+    blind_to={
+        "blind_to_length": "Cosine cannot see **contrast**: it divides by the length of the query, so a·x with a > 0 ranks as x does, as "
+        "long as no value is clipped at 255.",
+        "blind_to_spread": "Correlation cannot see **contrast**: a·x with a > 0 has the same correlations as x, as long as no value is "
+        "clipped at 255.",
+        "blind_to_mean": "Correlation cannot see **brightness**: it takes the mean off first, so x + b ranks as x does, as long as no "
+        "value is clipped at 0 or 255.",
+    },
+    sees_all="{metric} sees every one of these changes: each can change the ranking.",
+    find_dethroning="Find the smallest change that dethrones the first hit",
+    changed_query="the changed query",
+    ranking_stays="**The ranking stays**: the first {count} are the same, in the same order.",
+    ranking_moves="**The ranking moves**: {kept} of the first {count} are still there; the first is now: {first}.",
+    as_stated="It cannot move, as stated.",
+    breaks_statement="Values are clipped at 0 or 255, so the statement does not hold here.",
+    clipped="Values are clipped at 0 or 255.",
+    dethroning_columns=("Change", "The first hit falls at", "Then the first is"),
+    never="never, from {low:g} to {high:g}",
+    only_by_clipping="values are clipped there",
     metric="Metric",
     metrics={"l1": "L1", "l2": "L2", "cosine": "Cosine", "correlation": "Correlation", "clip": "CLIP"},
     rewards={
@@ -297,6 +338,33 @@ VI = Words(
     dislike="Tìm hình không giống hình này",
     mean_of_likes="cho trung bình của mọi hình",
     more="Thêm {count} hình",
+    blindness="Độ đo này không thấy gì",
+    transforms={
+        "shift": "Dịch ngang, theo phần của cạnh",
+        "crop": "Cắt bớt mỗi mép, theo phần của cạnh",
+        "contrast": "Độ tương phản, a trong a·x",
+        "brightness": "Độ sáng, b trong x + b",
+        "noise": "Nhiễu, độ lệch chuẩn",
+    },
+    blind_to={
+        "blind_to_length": "Cosine không thấy **độ tương phản**: nó chia cho độ dài của hình truy vấn, nên a·x với a > 0 cho thứ hạng như "
+        "x, miễn là không giá trị nào bị cắt ở 255.",
+        "blind_to_spread": "Tương quan không thấy **độ tương phản**: a·x với a > 0 có cùng hệ số tương quan với x, miễn là không giá trị "
+        "nào bị cắt ở 255.",
+        "blind_to_mean": "Tương quan không thấy **độ sáng**: nó trừ trung bình trước, nên x + b cho thứ hạng như x, miễn là không giá trị "
+        "nào bị cắt ở 0 hay 255.",
+    },
+    sees_all="{metric} thấy mọi thay đổi này: thay đổi nào cũng có thể đổi thứ hạng.",
+    find_dethroning="Tìm thay đổi nhỏ nhất làm hình đứng đầu mất ngôi",
+    changed_query="hình truy vấn sau khi thay đổi",
+    ranking_stays="**Thứ hạng giữ nguyên**: {count} hình đầu vẫn là những hình ấy, theo đúng thứ tự ấy.",
+    ranking_moves="**Thứ hạng thay đổi**: trong {count} hình đầu còn lại {kept} hình; đứng đầu bây giờ là: {first}.",
+    as_stated="Thứ hạng không thể thay đổi, như đã nói.",
+    breaks_statement="Có giá trị bị cắt ở 0 hay 255, nên điều đã nói không còn đúng ở đây.",
+    clipped="Có giá trị bị cắt ở 0 hay 255.",
+    dethroning_columns=("Thay đổi", "Hình đứng đầu mất ngôi ở", "Khi đó đứng đầu là"),
+    never="không bao giờ, từ {low:g} đến {high:g}",
+    only_by_clipping="ở đó có giá trị bị cắt",
     metric="Độ đo",
     metrics={"l1": "L1", "l2": "L2", "cosine": "Cosine", "correlation": "Tương quan", "clip": "CLIP"},
     rewards={

@@ -7,6 +7,7 @@ import gradio as gr
 
 from imgret.metrics import LARGER_IS_CLOSER, METRICS
 from imgret.startup import ReadyIndex
+from imgret.ui.blindness_section import BlindnessSection
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.explanations import pixel_explanation
 from imgret.ui.i18n import WORDS, Words
@@ -51,14 +52,16 @@ class PixelsTab(Tab):
                 k = k_slider(localized)
             with gr.Column(scale=5, min_width=320, elem_classes="results"):
                 self._results = Results(localized, "pixel", "likable")
+                self._blindness = BlindnessSection(localized)
         liked, disliked = self.likes.fields
         self.form = [metric, k, liked, disliked]
         self.cleared_on_example, self.asking = (liked, disliked), (liked,)
         self.more = self._results.more, k
-        self.outputs = [self.about, self.likes.pictures, *self._results.outputs]
+        self.outputs = [self.about, self.likes.pictures, *self._results.outputs, *self._blindness.outputs]
         self.hits = [self._results.hits]
         self.triggers = [metric.input, k.release]
         self._results.wire(endpoints, pixel_explanation, language, [self.picture, self.part], self.form)
+        self._blindness.wire(endpoints, language, self.picture, self.part, metric, liked)
 
     @staticmethod
     def at_first(language: str) -> str:
@@ -86,10 +89,16 @@ class PixelsTab(Tab):
             _about(language, metric),
             self.likes.shown(self._endpoints, ready, liked, disliked),
             *self._results.shown(response, language, status, more=k < min(MAX_K, count - len(likes))),
+            *self._blindness.cleared(language, metric),
         ]
 
     def cleared(self, language: str, *form: Any) -> list[Any]:
-        return [_about(language, form[0]), gr.update(visible=False), *self._results.cleared()]
+        return [
+            _about(language, form[0]),
+            gr.update(visible=False),
+            *self._results.cleared(),
+            *self._blindness.cleared(language, form[0]),
+        ]
 
     def address(self, *form: Any) -> dict[str, str]:
         metric, k, liked, _ = form
