@@ -146,6 +146,45 @@ def test_a_small_library_has_a_smallest_change_or_none():
     assert found.strength_after == pytest.approx(10)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_in_tiny_libraries_nothing_below_the_threshold_dethrones(metric):
+    draw, fallen = np.random.default_rng(0), 0
+    for _ in range(40):
+        rows = draw.integers(0, 256, (5, 12), np.uint8)
+        query, index = draw.integers(60, 256, 12, np.uint8), PixelIndex.fit(rows)
+        first = index.search(query, metric, 1)[0][0]
+        for transform, step in (("brightness", 0.5), ("contrast", 0.01)):
+            kind = TRANSFORMS[transform]
+            found = dethroning(index, query, metric, transform)
+            fallen += found is not None
+            safe = np.inf if found is None else abs(found.strength_before - kind.neutral)
+            for strength in np.arange(kind.low, kind.high, step):
+                if abs(strength - kind.neutral) < safe:
+                    scores = METRICS[metric](changed(query, {transform: strength}), rows)
+                    best = scores[best_first(scores, metric)[0]]
+                    assert abs(best - scores[first]) < 1e-9, (rows, query, transform, strength)
+    assert fallen > 20
+
+
+def test_of_two_rivals_on_one_stretch_the_one_that_comes_first_is_found():
+    first, early, late = np.full((3, 12), 100, np.uint8)
+    early[0] += 1  # as near as the first at 0.5
+    late += np.array([2] + [1] * 11, np.uint8)  # at 15 / 26, but much nearer at 1
+    found = dethroning(PixelIndex.fit(np.stack([first, early, late])), first, "l2", "brightness")
+    assert found.then == 1
+    assert found.strength_after == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_that_only_fractions_tell_apart_are_found(metric):
+    draw = np.random.default_rng(0)
+    rows, query = draw.integers(100, 104, (600, 12), np.uint8), draw.uniform(100, 103, 12)
+    found, scores = ranking(PixelIndex.fit(rows), query, metric, 3)
+    everything = METRICS[metric](query, rows)
+    np.testing.assert_allclose(scores, everything[best_first(everything, metric)[:3]], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(everything[found], scores, rtol=1e-12, atol=1e-12)
+
+
 def test_what_is_not_there_or_out_of_range_is_refused(pixels):
     query = np.array(pixels.vectors[3])
     with pytest.raises(ImgretError, match="no transform 'blur'"):
