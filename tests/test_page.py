@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from imgret.blindness import TRANSFORMS, changed, dethroning, ranking
 from imgret.course.steps import overflowed_norm, small_picture
 from imgret.images import load_image
 from imgret.metrics import LARGER_IS_CLOSER, METRICS
@@ -298,7 +299,7 @@ def test_the_link_of_a_search_is_copied_at_the_space_s_own_host_also_from_within
         page.set_content(f'<input><iframe src="{served.address}/?{search}" width=1200 height=700></iframe>')
         frame = page.frame_locator("iframe")
         frame.locator("#pixel-hits img").first.wait_for()
-        frame.get_by_role("button", name="Copy the link of this search").click()
+        frame.get_by_role("button", name="Copy the link").click()
         frame.get_by_role("button", name="Copied").wait_for()
         page.locator("input").click()
         page.keyboard.press("Control+V")
@@ -386,6 +387,44 @@ def test_a_hit_is_explained_by_terms_that_add_up_to_its_score_and_by_occlusion(p
     page.locator("#clip-why-pictures").wait_for(state="hidden")
 
 
+def test_the_page_changes_the_query_and_says_what_the_metric_does_not_see_and_what_dethrones_the_first_hit(
+    visit, retriever
+):
+    page = visit("/?tab=pixels&example=tiger.webp&method=correlation")
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(TIGER, "correlation"), "correlation"))
+    page.locator("#blindness button").first.click()
+    page.get_by_text("Correlation cannot see brightness").wait_for()  # before anything is computed
+
+    def change(name, strength):
+        field = page.locator(f"#blindness-{name} input[type=number]")
+        field.fill(str(strength))
+        field.press("Enter")
+
+    change("contrast", 0.5)
+    page.get_by_text("The ranking stays: the first 10 are the same").wait_for()
+    page.get_by_text("It cannot move, as stated.").wait_for()
+    assert page.locator("#blindness-pictures img").count() == 6
+    change("brightness", -60)
+    page.get_by_text("Values are clipped at 0 or 255, so the statement does not hold here.").wait_for()
+    page.locator("#pixel-metric").get_by_text("L2").click()
+    page.get_by_text("L2 sees every one of these changes").wait_for()
+    assert page.locator("#blindness-text").inner_text().strip() == ""
+    change("brightness", 0)
+    page.get_by_text("The ranking moves: ").wait_for()
+    query, pixels = retriever.pixel_query(TIGER), retriever.index.pixels
+    rows, _ = ranking(pixels, changed(query, {"contrast": 0.5}), "l2", 5)
+    names = [shown_as(retriever.hits([row], [0]), "l2")[0].partition("· ")[2] for row in rows]
+    assert [text.partition(". ")[2] for text in captions_of(page, "blindness-pictures")[1:]] == names
+    page.locator("#blindness-find").click()
+    page.locator("#blindness-text td").first.wait_for()
+    cells = page.locator("#blindness-text td").all_text_contents()
+    for number, name in enumerate(TRANSFORMS):
+        found = dethroning(pixels, query, "l2", name)
+        expected = "never" if found is None else f"{found.strength_after:.4g}"
+        assert cells[3 * number + 1].startswith(expected)
+        assert "clipped" in cells[3 * number + 1] or not (found and found.clipped)
+
+
 def test_the_course_works_a_metric_out_for_two_small_pictures(page):
     examples = read_examples()
     a, b = (small_picture(example.path) for example in examples[:2])
@@ -418,7 +457,7 @@ def test_the_library_is_leafed_through_by_label_and_its_figures_are_those_of_the
     cells = page.locator("#evaluation-table").get_by_role("row", name="CLIP").first.inner_text().split()
     assert cells == ["CLIP", *(f"{value:.2f}" for value in figures.values())]
     page.get_by_label("Label", exact=True).first.click()
-    page.get_by_role("option", name="fish (animals)").click()
+    page.get_by_role("option", name="fish (animals): 9", exact=True).click()
     fish = [row for row, label in enumerate(index.column("label")) if label == "animals/fish"]
     wait_for_hits(page, "library-pictures", [index.record(row).caption for row in fish[:27]])
     page.locator("#library-pictures .thumbnail-item").nth(1).click()

@@ -95,8 +95,14 @@ class BlindnessSection:
             return [_table(ready.retriever, language, metric, found), []]
 
         given, outputs = [language, picture, part, metric, liked], [self._text, self._pictures]
-        changes = [slider.release for slider in self._sliders]
-        gr.on(changes, gradio_handler(change), [*given, *self._sliders], outputs, **INTERNAL_EVENT)
+        gr.on(
+            [slider.change for slider in self._sliders],  # a number that is typed is no `release`
+            gradio_handler(change),
+            [*given, *self._sliders],
+            outputs,
+            trigger_mode="always_last",
+            **INTERNAL_EVENT,
+        )
         self._find.click(gradio_handler(find), given, outputs, **INTERNAL_EVENT)
 
 

@@ -162,11 +162,11 @@ EN = Words(
     more="{count} more",
     blindness="What this metric cannot see",
     transforms={
-        "shift": "Shift, a share of the side",
-        "crop": "Crop, a share at each edge",
+        "shift": "Shift (of the side)",
+        "crop": "Crop (at each edge)",
         "contrast": "Contrast, a in a·x",
         "brightness": "Brightness, b in x + b",
-        "noise": "Noise, its standard deviation",
+        "noise": "Noise (deviation)",
     },
     blind_to={
         "blind_to_length": "Cosine cannot see **contrast**: it divides by the length of the query, so a·x with a > 0 ranks as x does, as "
@@ -282,7 +282,8 @@ library) to the pictures that are similar to it (**output**: a list, best first)
 3.1.1 **L1**, `absolute_difference()` and `get_l1_score()`; 3.1.2 **L2**, `mean_square_difference()` and
 `get_l2_score()`; 3.1.3 **Cosine Similarity**, `cosine_similarity()` and `get_cosine_similarity_score()`;
 3.1.4 **Correlation Coefficient**, `correlation_coefficient()` and `get_correlation_coefficient_score()`.
-All are in the package `imgret`, under these names.
+All are in the package `imgret`, under these names. What each of them cannot see (correlation neither brightness nor contrast, cosine no
+contrast), the tab *Pixels* shows below its hits.
 
 **3.2 Advanced retrieval.** 3.2.1 A *pretrained deep learning model*, CLIP, turns each picture into an embedding,
 `get_single_image_embedding()`; *Chroma*, a vector database, finds the nearest.""",
@@ -340,11 +341,11 @@ VI = Words(
     more="Thêm {count} hình",
     blindness="Độ đo này không thấy gì",
     transforms={
-        "shift": "Dịch ngang, theo phần của cạnh",
-        "crop": "Cắt bớt mỗi mép, theo phần của cạnh",
+        "shift": "Dịch ngang (phần cạnh)",
+        "crop": "Cắt mép (phần cạnh)",
         "contrast": "Độ tương phản, a trong a·x",
         "brightness": "Độ sáng, b trong x + b",
-        "noise": "Nhiễu, độ lệch chuẩn",
+        "noise": "Nhiễu (độ lệch chuẩn)",
     },
     blind_to={
         "blind_to_length": "Cosine không thấy **độ tương phản**: nó chia cho độ dài của hình truy vấn, nên a·x với a > 0 cho thứ hạng như "
@@ -461,7 +462,8 @@ nhất trước).
 3.1.1 **độ đo L1**, `absolute_difference()` và `get_l1_score()`; 3.1.2 **độ đo L2**, `mean_square_difference()` và
 `get_l2_score()`; 3.1.3 **Cosine Similarity**, `cosine_similarity()` và `get_cosine_similarity_score()`;
 3.1.4 **Correlation Coefficient**, `correlation_coefficient()` và `get_correlation_coefficient_score()`.
-Tất cả có trong gói `imgret`, dưới đúng những tên này.
+Tất cả có trong gói `imgret`, dưới đúng những tên này. Mỗi độ đo không thấy gì (tương quan không thấy độ sáng và độ tương phản, cosine
+không thấy độ tương phản), thẻ *Điểm ảnh* cho xem ở dưới các kết quả.
 
 **3.2 Chương trình truy vấn ảnh nâng cao.** 3.2.1 Một *pretrained deep learning model*, CLIP, biến mỗi hình thành vector đặc
 trưng, `get_single_image_embedding()`; *chromadb*, một vector database, tìm những vector gần nhất.""",

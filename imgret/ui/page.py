@@ -7,7 +7,7 @@ from datetime import date
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 from urllib.parse import parse_qsl, urlencode
 
 import gradio as gr
@@ -61,6 +61,7 @@ WAITING = 100
 OTHER_TABS = (LibraryTab.name, CodeTab.name, CourseTab.name)
 """The tabs without a search, which an address may open."""
 
+P = ParamSpec("P")
 TURNS = [threading.Lock() for _ in range(64)]
 
 Changes = dict[Block, Any]
@@ -163,7 +164,7 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
         ).then(
             gradio_handler(show_status), language, status_fields, show_progress_on=about, api_visibility="private"
         ).then(
-            gradio_handler(page.open),
+            gradio_handler(_in_turn(page.open)),
             page.inputs,
             page.outputs,
             **INTERNAL_EVENT,
@@ -171,7 +172,7 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
         )
         language.input(speak, language, [gallery, *localized.components], **INTERNAL_EVENT).then(
             gradio_handler(show_status), language, status_fields, **INTERNAL_EVENT
-        ).then(gradio_handler(page.again), page.inputs, page.outputs, **INTERNAL_EVENT, **SEARCH_QUEUE)
+        ).then(gradio_handler(_in_turn(page.again)), page.inputs, page.outputs, **INTERNAL_EVENT, **SEARCH_QUEUE)
         timer.tick(gradio_handler(show_status), language, status_fields, **INTERNAL_EVENT)
         language.input(None, language, js=LANGUAGE_TO_ADDRESS, api_visibility="private")
     demo.queue(default_concurrency_limit=4, max_size=WAITING, status_update_rate=1)
@@ -236,7 +237,7 @@ class _Page:
         self._on(library.map.select, first, pick_from_map, outputs=opened)
         kept = [self._address, self._latest, self._part]
         gr.on([each.change for each in kept], None, kept, js=TO_ADDRESS, api_visibility="private")
-        handler = gradio_handler(self._go_to)
+        handler = gradio_handler(_in_turn(self._go_to))
         self._gone_to.change(handler, self.inputs, self.outputs, **INTERNAL_EVENT, **SEARCH_QUEUE)
         for tab in self._tabs:
             self._wire(tab, gallery)
@@ -336,17 +337,11 @@ class _Page:
         is left as it is.
         """
         filled = [*outputs, *self._kept, *tab.outputs]
-
-        @wraps(handler)
-        def in_turn(*given: Any) -> Changes:
-            with _turn():
-                return handler(*given)
-
         # What a visitor does while an answer is on its way is asked for after it, instead of being dropped.
         js = ONLY_IF % only_if if only_if else None
         gr.on(
             events,
-            gradio_handler(in_turn),
+            gradio_handler(_in_turn(handler)),
             self.inputs,
             filled,
             js=js,
@@ -462,12 +457,19 @@ class _Page:
         return dict(zip(self.inputs[1:], values, strict=True))
 
 
-def _turn() -> threading.Lock:
-    """Held by one event of a visitor at a time. Two are answered at once otherwise, and the first one's answer may come
-    last. Visitors share locks, which no session needs to be tidied away for.
+def _in_turn(handler: Callable[P, Changes]) -> Callable[P, Changes]:
+    """Answers the events of a visitor one by one: of two that are answered at once, the first answer may come last.
+
+    Visitors share locks, so that there is nothing to tidy away for a session.
     """
-    request = LocalContext.request.get()
-    return TURNS[hash(getattr(request, "session_hash", None)) % len(TURNS)]
+
+    @wraps(handler)
+    def answering(*args: P.args, **kwargs: P.kwargs) -> Changes:
+        session = getattr(LocalContext.request.get(), "session_hash", None)
+        with TURNS[hash(session) % len(TURNS)]:
+            return handler(*args, **kwargs)
+
+    return answering
 
 
 def launch(demo: Demo, start: Startup, settings: Settings, *, port: int | None = None, **options: Any) -> Any:
