@@ -9,9 +9,10 @@ data-<content hash>/   read-only from the moment the manifest names it
     chroma/            the Chroma collection, if it is not on a Chroma server
     map.npy            (N, 2) float32, the point of each picture on the map of the library; NaN if it has none
     evaluation.json    precision, mAP and recall, if the pictures have labels or captions
-    held-out.arrow         some pictures that are not in the library, to search with, if it came with such
-    calibration.json       scores of queries whose label was left out: they say where the matches of a query end
-    duplicates.json        the groups of equal and nearly equal pictures, unless there are too many pictures to look
+    held-out.arrow     some pictures that are not in the library, to search with, if it came with such
+    calibration.json   scores of queries whose label was left out: they say where the matches of a query end
+    duplicates.json    the groups of equal and nearly equal pictures, unless there are too many pictures to look
+    encoder/           the towers of an encoder that had to be exported
 """
 
 import hashlib

@@ -37,6 +37,13 @@ EMBEDDING_METHODS = {"clip-l1": "l1", "clip-l2": "l2", "clip-correlation": "corr
 
 MAX_TEXT, MAX_IMAGES = 2000, 32
 
+
+class _Default(int):
+    """A number that nobody asked for. It equals the same number that somebody gives, but is another object."""
+
+
+DEFAULT_K = _Default(10)
+
 _SPARE, _TIE = 8, 1e-6
 """How many more neighbours than asked for are fetched, and how far apart scores are that Chroma can tell apart."""
 _OTHERS_AMONG = 1000
@@ -161,7 +168,7 @@ class Retriever:
         self,
         image: ImageSource | None = None,
         metric: str = "l2",
-        k: int = 10,
+        k: int = DEFAULT_K,
         *,
         like: str | None = None,
         fold: bool = False,
@@ -186,7 +193,7 @@ class Retriever:
         self,
         image: ImageSource | None = None,
         metric: str = "l2",
-        k: int = 10,
+        k: int = DEFAULT_K,
         *,
         like: str | None = None,
         fold: bool = False,
@@ -225,7 +232,7 @@ class Retriever:
         negative: str | None = None,
         text_weight: float = 0.5,
         labels: Sequence[str] | None = None,
-        k: int = 10,
+        k: int = DEFAULT_K,
         *,
         like: str | None = None,
         fold: bool = False,
@@ -272,7 +279,7 @@ class Retriever:
         negative: str | None = None,
         text_weight: float = 0.5,
         labels: Sequence[str] | None = None,
-        k: int = 10,
+        k: int = DEFAULT_K,
         *,
         like: str | None = None,
         fold: bool = False,
@@ -314,7 +321,7 @@ class Retriever:
         self,
         image: ImageSource | None = None,
         metric: str = "cosine",
-        k: int = 10,
+        k: int = DEFAULT_K,
         *,
         like: str | None = None,
         fold: bool = False,
@@ -553,7 +560,7 @@ class Retriever:
         return min(int(k), len(self.index))
 
     def _k_notice(self, k: Any) -> Sentence | None:
-        if self.checked_k(k) >= k:
+        if self.checked_k(k) >= k or k is DEFAULT_K:  # nobody asked for it
             return None
         return Sentence("The library has {count} pictures, so k is {count}.", count=len(self.index))
 
@@ -582,6 +589,7 @@ class Retriever:
         )
 
     def _cut_notice(self, text: str | None) -> Sentence | None:
+        text = _checked_text(text, Sentence("The text"))  # a lone surrogate is no text that a tokenizer takes
         tokens = None if text is None else self.encoder.cut_after(text)
         if tokens is None:
             return None

@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 
 import pytest
 from PIL import Image
 
-from imgret import Retriever, load_image
+from imgret import Index, Retriever, SearchWarning, load_image
 from imgret.cli import main
 from tests.conftest import QUERIES, ROOT
 
@@ -257,12 +258,19 @@ def test_notices_reach_the_command_line(imgret, index_folder):
     assert imgret("search", index_folder, "--text", "a tiger", "-k", 1).stderr == ""
 
 
-def test_only_a_number_of_hits_that_was_asked_for_is_told_to_be_cut(imgret, small_library, tmp_path):
+def test_only_a_number_of_hits_that_was_asked_for_is_told_to_be_cut(imgret, small_library, tmp_path, cache):
     imgret("build", small_library / "birds", "--out", tmp_path / "index", "--limit", 5, "--pixel-size", 16)
     for query in (["--image", TIGER], ["--text", "a bird"]):
         found = imgret("search", tmp_path / "index", *query)
         assert (len(found.stdout.splitlines()), found.stderr) == (5, "")
         assert "so k is 5" in imgret("search", tmp_path / "index", *query, "-k", 10).stderr
+    few = Retriever(Index.open(tmp_path / "index"), cache=cache)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(few.by_pixels(TIGER)) == len(few.by_clip(text="a tiger")) == 5  # nobody asked for ten
+    with pytest.warns(SearchWarning, match="so k is 5"):
+        few.by_pixels(TIGER, k=10)
+    few.index.close()
 
 
 @pytest.mark.parametrize("address", ["https://example.com/a.jpg", "file:///pictures/a.jpg", "data:image/png;base64,AA"])

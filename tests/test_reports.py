@@ -109,10 +109,6 @@ TEXTS = {
     "a placeholder": "{name} %s {0}",
     "a lone surrogate": "tiger \udc80",
 }
-SURROGATE = pytest.param(
-    "a lone surrogate",
-    marks=pytest.mark.xfail(strict=True, reason="the tokens of a text are counted before it is cleaned"),
-)
 NO_TEXTS = {
     "nothing": ("", "is empty"),
     "blanks": (" \n\t", "is empty"),
@@ -173,7 +169,7 @@ def test_the_command_line_says_what_is_wrong_with_a_picture(search, name):
     assert refused(search("--image", name, "--metric", "clip"), NO_PICTURES[name][1])
 
 
-@pytest.mark.parametrize("kind", [*(set(TEXTS) - {"a lone surrogate"}), SURROGATE])
+@pytest.mark.parametrize("kind", TEXTS)
 def test_the_command_line_searches_with_every_text(search, kind):
     assert answered(search("--text", TEXTS[kind]))
 
@@ -232,7 +228,7 @@ def test_a_client_hears_what_is_wrong_with_a_picture(client, files, name):
         assert is_sentence(str(error.value), NO_PICTURES[name][1])
 
 
-@pytest.mark.parametrize("kind", [*(set(TEXTS) - {"a lone surrogate"}), SURROGATE])
+@pytest.mark.parametrize("kind", TEXTS)
 def test_a_client_searches_with_every_text(server, kind):
     said, answer = ask(server, "/search_clip", [None, TEXTS[kind], None, 0.5, None, 2])
     assert said == "complete", answer
