@@ -298,6 +298,7 @@ VIETNAMESE = {
         "Độ mạnh của {transform} là {strength}; phải là một số từ {low} đến {high}.",
     "There is no transform {transform}; choose one of {transforms}.":
         "Không có phép biến đổi {transform}; hãy chọn một trong: {transforms}.",
+    "There is no such hit.": "Không có kết quả nào như vậy.",
 }  # fmt: skip
 """A field stands for the same value as in the English template. What has no entry stays English."""
 
