@@ -12,14 +12,22 @@ from PIL import Image
 from tests.browser import open_browser
 from tests.conftest import EXAMPLES, ROOT, free_port
 
-TARGETS = {"en": EXAMPLES / "demo.webp", "vi": EXAMPLES / "demo-vi.webp"}
-HEIGHT = 1490
-EXAMPLE = "tiger.webp"
+COMPARED, ON_A_PHONE = "?tab=compare&example=tiger.webp", "?tab=pixels&example=sportscar3.webp"
+PICTURES = (
+    ("demo.webp", f"{COMPARED}&lang=en", (1280, 1490)),
+    ("demo-vi.webp", f"{COMPARED}&lang=vi", (1280, 1490)),
+    ("phone.webp", f"{ON_A_PHONE}&lang=en", (390, 844)),
+    ("phone-vi.webp", f"{ON_A_PHONE}&lang=vi", (390, 844)),
+)
 WAIT = 300
+PAINTED = """() => Promise.all([...document.querySelectorAll('.thumbnail-item img')].map((image) => {
+  image.loading = 'eager';
+  return image.decode();
+}))"""
 
 
 def main() -> None:
-    """Starts app.py, opens an example in the tab that compares, and keeps what a visitor then sees."""
+    """Starts app.py, opens an example in the tab that compares, and one on a phone, and keeps what a visitor sees."""
     port = free_port()
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
     app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
@@ -31,12 +39,14 @@ def main() -> None:
             except OSError:
                 time.sleep(1)
         with open_browser() as browser:
-            for language, target in TARGETS.items():
-                page = browser.new_page(viewport={"width": 1280, "height": HEIGHT})
-                page.goto(f"http://127.0.0.1:{port}/?tab=compare&example={EXAMPLE}&lang={language}")
-                page.locator("#compare-clip .thumbnail-item img").first.wait_for(timeout=WAIT * 1000)
+            for name, address, (width, height) in PICTURES:
+                page = browser.new_page(viewport={"width": width, "height": height}, has_touch=width < 500)
+                page.goto(f"http://127.0.0.1:{port}/{address}")
+                hits = page.locator("#compare-clip, #pixel-hits").locator(".thumbnail-item img").filter(visible=True)
+                hits.first.wait_for(timeout=WAIT * 1000)
                 page.wait_for_load_state("networkidle")
-                Image.open(io.BytesIO(page.screenshot())).save(target, quality=80, method=6)
+                page.evaluate(PAINTED)
+                Image.open(io.BytesIO(page.screenshot())).save(EXAMPLES / name, quality=80, method=6)
                 page.close()
     finally:
         app.terminate()

@@ -456,6 +456,10 @@ def test_the_library_is_leafed_through_by_label_and_its_figures_are_those_of_the
     assert told in page.locator("#filter-audit").inner_text()
     cells = page.locator("#evaluation-table").get_by_role("row", name="CLIP").first.inner_text().split()
     assert cells == ["CLIP", *(f"{value:.2f}" for value in figures.values())]
+    bars = page.locator("#evaluation-plot dd")
+    assert bars.all_text_contents() == [f"{each['precision@1']:.2f}" for each in index.evaluation["methods"].values()]
+    widths = [bar.bounding_box()["width"] for bar in page.locator("#evaluation-plot dd span").all()]
+    assert widths.index(max(widths)) == list(index.evaluation["methods"]).index("clip")
     page.get_by_label("Label", exact=True).first.click()
     page.get_by_role("option", name="fish (animals): 9", exact=True).click()
     fish = [row for row, label in enumerate(index.column("label")) if label == "animals/fish"]
