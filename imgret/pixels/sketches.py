@@ -347,7 +347,7 @@ def _find(
         bounds = _scan_blocks(blocks.coarse, query_blocks, terms[0], blocks.slacks[0])
     else:
         bounds = _scan_dots(directions, weights, terms[0], code)
-    left, left_bounds = _smallest(bounds, 2 * first)
+    left, left_bounds = _smallest(bounds, 4 * first)
     if left.max() == n:  # damaged or forged: most bounds are no numbers
         return keys, best, _visit_all(pixels, query, code, keys, best)
     if levels > 1:
@@ -390,10 +390,11 @@ def _level(
     start = 0
     for before in range(1, level):
         start += BLOCKS[before]
-    codes = query_blocks[BLOCKS[0] + start :][: BLOCKS[level]]
+    codes = query_blocks[BLOCKS[0] + start :]
     if codes.size < BLOCKS[level]:
-        return _bound_channels(blocks.fine, query_blocks[BLOCKS[0] :], codes.size, terms[level - 1 :], blocks.slacks[level], rows, limit)
-    return _bound_blocks(blocks.fine, start, codes, terms[level], blocks.slacks[level], rows, limit)
+        codes = query_blocks[BLOCKS[0] + start - BLOCKS[level - 1] :]
+        return _bound_channels(blocks.fine, codes, terms[level - 1 :], blocks.slacks[level], rows, limit)
+    return _bound_blocks(blocks.fine, start, codes[: BLOCKS[level]], terms[level], blocks.slacks[level], rows, limit)
 
 
 @_compiled
@@ -494,39 +495,41 @@ def _bound_blocks(fine: Any, start: int, codes: Any, terms: Any, slacks: Any, ro
 
 
 @_compiled
-def _apart(a: Any, b: Any) -> Any:
-    return np.int32(abs(np.int32(np.int32(a) - np.int32(b))))
+def _bound_channels(fine: Any, codes: Any, terms: Any, slacks: Any, rows: Any, limit: Any) -> Any:
+    """Of the rows, those whose bounds by squares and by their channels are within the limit, and these bounds.
 
-
-@_compiled
-def _bound_channels(fine: Any, codes: Any, width: int, terms: Any, slacks: Any, rows: Any, limit: Any) -> Any:
-    """Of the rows, those whose bounds by squares and by channels are within the limit, and these bounds."""
-    # Four squares have twelve parts, four by three channels. Both the four sums over channels and the three sums over
-    # squares bound the distance within the four squares, by the triangle inequality, so the larger one does; and what
-    # rounding adds to the larger one is at most the larger of what it adds to each, which the slack sums up.
-    groups = width // 3
-    start = codes.size - width - 4 * groups
-    square, channel = np.int32(terms[0, 0]), np.int32(terms[1, 0])
+    The codes are those of squares, the last but one level, and of channels: red, green and blue of each four squares.
+    """
+    # Four squares have twelve parts, each a square's channel. The four sums over channels bound the distance within
+    # them as above, and so do the three sums over squares; hence the larger bound does, too. What rounding adds to the
+    # larger one is at most the larger of what it adds to either, and the slack sums these up.
+    start, groups = fine.shape[1] - codes.size, codes.size // 7
+    square, channel, whole = np.int32(terms[0, 0]), np.int32(terms[1, 0]), terms[1].copy()
+    whole[0] = 1  # the differences come with their sizes
+    squares, channels = codes[: 4 * groups], codes[4 * groups :]
     left, bounds, count = np.empty_like(rows), np.empty(rows.size, np.float32), 0
-    squares, channels = codes[start:][: 4 * groups], codes[start + 4 * groups :]
-    unit = np.array([1, terms[1, 1], terms[1, 2]], np.float32)
     for i in range(rows.size):
-        _prefetch_row(fine, rows, i + 8, start, codes.size - start)
-        row = rows[i]
-        own_squares, own_channels = fine[row, start:][: 4 * groups], fine[row, start + 4 * groups :]
-        total = np.int32(0)
+        _prefetch_row(fine, rows, i + 8, start, codes.size)
+        row, differences = rows[i], np.int32(0)
+        own_squares, own_channels = fine[row, start:][: 4 * groups], fine[row, start:][4 * groups :]
         for g in range(groups):
+            # Not in loops of four and of three: the compiler then no longer works on many groups at once.
             by_square = _apart(squares[4 * g], own_squares[4 * g]) + _apart(squares[4 * g + 1], own_squares[4 * g + 1])
             by_square += _apart(squares[4 * g + 2], own_squares[4 * g + 2])
             by_square += _apart(squares[4 * g + 3], own_squares[4 * g + 3])
             by_channel = _apart(channels[g], own_channels[g])
             by_channel += _apart(channels[groups + g], own_channels[groups + g])
             by_channel += _apart(channels[2 * groups + g], own_channels[2 * groups + g])
-            total = np.int32(total + max(np.int32(square * by_square), np.int32(channel * by_channel)))
-        bound = _block_bound(unit, np.float32(total), slacks[row])
+            differences = np.int32(differences + max(np.int32(square * by_square), np.int32(channel * by_channel)))
+        bound = _block_bound(whole, np.float32(differences), slacks[row])
         left[count], bounds[count] = row, bound
         count += not bound > limit
     return left[:count], bounds[:count]
+
+
+@_compiled
+def _apart(a: Any, b: Any) -> Any:
+    return np.int32(abs(np.int32(np.int32(a) - np.int32(b))))
 
 
 @_compiled
@@ -622,7 +625,7 @@ def _exact_key(code: int, query: Any, row: Any, q_square: int, q_total: int) -> 
 def _absolute_difference(a: Any, b: Any) -> Any:
     total = np.int32(0)
     for i in range(b.size):
-        total = np.int32(total + abs(np.int32(np.int32(a[i]) - np.int32(b[i]))))
+        total = np.int32(total + _apart(a[i], b[i]))
     return total
 
 
@@ -694,38 +697,37 @@ def _codes(vectors: Any, labels: Any, places: Any) -> Any:
     """Codes (n, sum of widths) and slacks (levels, n) of the rows, and the size of each level's largest block."""
     levels, parts = places.shape
     widths, sizes = np.zeros(levels, np.int64), np.zeros(levels, np.int64)
-    sums, blocks, slack = np.zeros(parts, np.int64), np.zeros(parts, np.int64), np.zeros(parts, np.int64)
-    for j in range(labels.size if levels else 0):
-        sums[labels[j]] += 1
+    sums, counts = np.zeros(parts, np.int64), np.zeros(parts, np.int64)
+    if levels:
+        for j in range(labels.size):
+            counts[labels[j]] += 1
     for level in range(levels):
-        widths[level] = places[level, -1] + 1
-        blocks[:] = 0
-        for part in range(parts):
-            blocks[places[level, part]] += sums[part]
-        sizes[level] = blocks.max()
-    codes, slacks = np.empty((len(vectors), widths.sum()), np.uint8), np.zeros((levels, len(vectors)), np.int64)
+        widths[level], sizes[level] = places[level, -1] + 1, _gathered(counts, places[level]).max()
+    codes, slacks = np.zeros((len(vectors), widths.sum()), np.uint8), np.zeros((levels, len(vectors)), np.int64)
     for i in range(len(vectors) if levels else 0):
-        row, start = vectors[i], 0
+        row, end, before = vectors[i], 0, sums
         sums[:] = 0
         for j in range(row.size):
             sums[labels[j]] += row[j]
         for level in range(levels):
             size, width = sizes[level], widths[level]
-            blocks[:] = 0
-            for part in range(parts):
-                blocks[places[level, part]] += sums[part]
-            with_squares = level and width < widths[level - 1]
+            errors = _gathered(sums, places[level])
             for block in range(width):
-                code = (2 * blocks[block] + size) // (2 * size)
-                codes[i, start + block] = code
-                blocks[block] = abs(blocks[block] - code * size)
-            if with_squares:
-                groups = width // 3
-                for g in range(groups):
-                    by_channel = blocks[g] + blocks[groups + g] + blocks[2 * groups + g]
-                    slacks[level, i] += max(by_channel, slack[4 * g : 4 * g + 4].sum())
+                code = (2 * errors[block] + size) // (2 * size)
+                codes[i, end + block], errors[block] = code, abs(errors[block] - code * size)
+            if level and width < widths[level - 1]:  # of channels
+                for g in range(width // 3):
+                    slacks[level, i] += max(before[4 * g : 4 * g + 4].sum(), errors[g : width : width // 3].sum())
             else:
-                slacks[level, i] = blocks[:width].sum()
-            slack[:] = blocks
-            start += width
+                slacks[level, i] = errors.sum()
+            before, end = errors, end + width
     return codes, slacks, sizes
+
+
+@_compiled
+def _gathered(sums: Any, places: Any) -> Any:
+    """The sums of blocks from those of their parts."""
+    blocks = np.zeros(places[-1] + 1, np.int64)
+    for part in range(places.size):
+        blocks[places[part]] += sums[part]
+    return blocks
