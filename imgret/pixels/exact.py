@@ -140,7 +140,7 @@ class PixelIndex:
             arena = arena[:_HEADER_BYTES]  # earlier releases wrote sketches for small matrices too
         version, *shape = arena[:_HEADER_BYTES].view(np.int64)[:3] if fits and len(arena) >= _HEADER_BYTES else (0,)
         fits = 1 <= version <= FORMAT and tuple(shape) == vectors.shape
-        if not fits or arena.shape != (_arena_bytes(*vectors.shape, version=version),):
+        if not fits or arena.shape != (_arena_bytes(len(vectors), vectors.shape[1], version),):
             raise ImgretError(
                 "The files in {folder} are not of one matrix, or not of this version; build them again.", folder=folder
             )

@@ -69,7 +69,7 @@ class Sketches:
         """The matrix, and what `fit` has written of it, in this release or an earlier one."""
         self.pixels = read_only(vectors)
         # Always read-only: the kernels would be compiled a second time for another type.
-        self.directions, self.blocks = _views(read_only(arena), *vectors.shape, version=version)
+        self.directions, self.blocks = _views(read_only(arena), len(vectors), vectors.shape[1], version)
 
     @staticmethod
     def fit(vectors: Vectors, arena: Vectors, progress: Progress) -> None:
