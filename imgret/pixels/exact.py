@@ -22,7 +22,7 @@ import numpy.typing as npt
 from imgret.errors import ImgretError, repr_short
 from imgret.files.npy import lies_in, open_array, read_only, reserve, write_array
 from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
-from imgret.pixels.sketch_layout import sketch_bytes
+from imgret.pixels.sketch_layout import FORMAT, sketch_bytes
 
 if TYPE_CHECKING:
     from imgret.pixels.sketches import Sketches
@@ -49,7 +49,6 @@ more back to the system each time, and the query then takes up to five times as 
 _TOGETHER = 128
 """Queries of a small matrix that are asked at once, at most, where many are."""
 
-_FORMAT = 1
 _HEADER_BYTES = 64
 
 
@@ -107,7 +106,7 @@ class PixelIndex:
                 arena = np.memmap(file, np.uint8, "w+", shape=(_arena_bytes(*vectors.shape),))
                 reserve(file)
             _sketches_type().fit(vectors, arena[_HEADER_BYTES:], progress)
-        arena[:_HEADER_BYTES].view(np.int64)[:3] = _FORMAT, *vectors.shape
+        arena[:_HEADER_BYTES].view(np.int64)[:3] = FORMAT, *vectors.shape
         return cls(vectors, arena)
 
     def save(self, folder: str | Path) -> None:
@@ -139,8 +138,9 @@ class PixelIndex:
         fits = fits and vectors.shape[1] > 0
         if fits and is_small(*vectors.shape):
             arena = arena[:_HEADER_BYTES]  # earlier releases wrote sketches for small matrices too
-        fits = fits and arena.shape == (_arena_bytes(*vectors.shape),)
-        if not fits or tuple(arena[:_HEADER_BYTES].view(np.int64)[:3]) != (_FORMAT, *vectors.shape):
+        version, *shape = arena[:_HEADER_BYTES].view(np.int64)[:3] if fits and len(arena) >= _HEADER_BYTES else (0,)
+        fits = 1 <= version <= FORMAT and tuple(shape) == vectors.shape
+        if not fits or arena.shape != (_arena_bytes(len(vectors), vectors.shape[1], version),):
             raise ImgretError(
                 "The files in {folder} are not of one matrix, or not of this version; build them again.", folder=folder
             )
@@ -220,7 +220,8 @@ class PixelIndex:
     @cached_property
     def _sketches(self) -> "Sketches | None":
         """The sketches of a large matrix, loaded by the first search, as they import compiled code."""
-        return None if self._small else _sketches_type()(self.vectors, self._arena[_HEADER_BYTES:])
+        version = int(self._arena[:8].view(np.int64)[0])
+        return None if self._small else _sketches_type()(self.vectors, self._arena[_HEADER_BYTES:], version)
 
     def warm(self) -> None:
         """Loads what the first search of a process needs, so that it does not wait."""
@@ -268,8 +269,8 @@ def _sums_of(rows: Vectors) -> Array:
     return np.array([values.sum(axis=1), np.einsum("ij,ij->i", values, values)], np.int64)
 
 
-def _arena_bytes(n: int, dim: int) -> int:
-    return _HEADER_BYTES + (0 if is_small(n, dim) else sketch_bytes(n, dim))
+def _arena_bytes(n: int, dim: int, version: int = FORMAT) -> int:
+    return _HEADER_BYTES + (0 if is_small(n, dim) else sketch_bytes(n, dim, version))
 
 
 def _sketches_type() -> type["Sketches"]:

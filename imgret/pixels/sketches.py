@@ -25,7 +25,15 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from imgret.files.npy import CHUNK_VALUES, forget_pages, read_only
-from imgret.pixels.sketch_layout import BLOCKS, DIRECTIONS, section_bytes, sketch_bytes, sketch_sections
+from imgret.pixels.sketch_layout import (
+    BLOCKS,
+    DIRECTIONS,
+    FORMAT,
+    block_widths,
+    section_bytes,
+    sketch_bytes,
+    sketch_sections,
+)
 
 Array = npt.NDArray[Any]
 Vectors = npt.NDArray[np.uint8]
@@ -57,11 +65,11 @@ _SAMPLE = 4096
 class Sketches:
     """The sketches of all rows of a uint8 matrix (N, D), and the search with them. Safe to share between threads."""
 
-    def __init__(self, vectors: Vectors, arena: Vectors) -> None:
-        """The matrix, and what `fit` has written of it."""
+    def __init__(self, vectors: Vectors, arena: Vectors, version: int = FORMAT) -> None:
+        """The matrix, and what `fit` has written of it, in this release or an earlier one."""
         self.pixels = read_only(vectors)
         # Always read-only: the kernels would be compiled a second time for another type.
-        self.directions, self.blocks = _views(read_only(arena), *vectors.shape)
+        self.directions, self.blocks = _views(read_only(arena), len(vectors), vectors.shape[1], version)
 
     @staticmethod
     def fit(vectors: Vectors, arena: Vectors, progress: Progress) -> None:
@@ -112,17 +120,17 @@ class Sketches:
             sketches.nearest(vectors[0], metric, 1)
 
 
-def _views(arena: Vectors, n: int, dim: int) -> tuple["_Directions", "_Blocks"]:
+def _views(arena: Vectors, n: int, dim: int, version: int = FORMAT) -> tuple["_Directions", "_Blocks"]:
     """The sketches, as views into the one array that holds them."""
     views, start = [], 0
-    for dtype, shape in sketch_sections(n, dim):
+    for dtype, shape in sketch_sections(n, dim, version):
         values = np.asarray(arena)[start : start + math.prod(shape) * np.dtype(dtype).itemsize]
         views.append(values.view(dtype).reshape(shape))
         start += section_bytes(dtype, shape)
     basis, moments, residuals, coarse_codes, fine_codes, slacks, coarse_blocks, fine_blocks = views
     return (
         _Directions(basis, moments, residuals, coarse_codes, fine_codes),
-        _Blocks(_block_labels(dim, BLOCKS[len(slacks) - 1]), slacks, coarse_blocks, fine_blocks),
+        _Blocks(*_block_labels(dim, block_widths(dim, version)), slacks, coarse_blocks, fine_blocks),
     )
 
 
@@ -221,12 +229,13 @@ class _Blocks(NamedTuple):
     """The sketch for L1."""
 
     labels: Rows  # (D,), see `_block_labels`
-    slacks: Array  # (levels, N) float32, sum over blocks of |sum - code * size|
+    places: Rows  # (levels, parts), likewise
+    slacks: Array  # (levels, N) float32, sum over blocks of |sum - code * size|; of channels, see `_bound_channels`
     coarse: Array  # (first width, N) uint8, block sums in units of the largest block's size
     fine: Array  # (N, sum of the other widths) uint8, likewise; level beside level
 
     def write(self, rows: slice, vectors: Vectors) -> None:
-        codes, slacks, _ = self._summed(vectors)
+        codes, slacks, _ = _codes(read_only(vectors), self.labels, self.places)
         width = len(self.coarse)
         self.slacks[:, rows] = slacks
         self.coarse[:, rows] = codes[:, :width].T
@@ -234,46 +243,35 @@ class _Blocks(NamedTuple):
 
     def asked(self, query: Vectors) -> tuple[Vectors, Array]:
         """A query's codes, level after level, and for each level what `_block_bound` needs to know of it."""
-        codes, slacks, sizes = self._summed(query[None])
+        codes, slacks, sizes = _codes(query[None], self.labels, self.places)
         terms = np.empty((len(sizes), 3), np.float32)
         terms[:, 0], terms[:, 1], terms[:, 2] = sizes, slacks[:, 0], _ROUNDING
         return codes[0], terms
 
-    def _summed(self, vectors: Vectors) -> tuple[Vectors, Array, list[int]]:
-        """Codes (n, sum of widths), slacks (levels, n), and the sizes of the levels' largest blocks."""
-        n, widths = len(vectors), BLOCKS[: len(self.slacks)]
-        codes, slacks = np.empty((n, sum(widths)), np.uint8), np.empty((len(widths), n), np.int64)
-        sizes = [0] * len(widths)
-        sums, counts = _sums_by_label(read_only(vectors), self.labels, widths[-1] if widths else 0)
-        end = codes.shape[1]
-        for level in reversed(range(len(widths))):
-            width = widths[level]
-            sums, counts = sums.reshape(n, width, -1).sum(axis=2), counts.reshape(width, -1).sum(axis=1)
-            sizes[level] = size = int(counts.max())
-            rounded = (2 * sums + size) // (2 * size)
-            codes[:, end - width : end] = rounded
-            slacks[level] = np.abs(sums - rounded * size).sum(axis=1)
-            end -= width
-        return codes, slacks, sizes
 
+def _block_labels(dim: int, widths: list[int]) -> tuple[Rows, Rows]:
+    """In which part each of the D values is, (D,) int64, and in which block of each level each part, (levels, parts).
 
-def _block_labels(dim: int, blocks: int) -> Rows:
-    """Which block each of the D values is in, (D,) int64, such that neighbours make up the blocks of a coarser level.
-
-    A square RGB picture is cut into squares, across its channels but at the last level, as these mostly differ with one
-    sign; anything else into runs.
+    Neighbours make up the blocks of a coarser level. A square RGB picture is cut into squares and these by channel,
+    which only the last level tells apart, as channels mostly differ with one sign; anything else is cut into runs.
     """
+    plain = [width for width in widths if width in BLOCKS]
+    parts = min(3 * max(plain, default=0), BLOCKS[-1])
     side = math.isqrt(dim // 3)
-    if 3 * side * side != dim:
-        return np.arange(dim) * blocks // dim
-    channels = 3 if blocks == BLOCKS[-1] else 1
-    grid = math.isqrt(blocks // channels)
-    place = np.arange(side) * grid // side
-    # Morton order, in which the bits of a square's row and column take turns: four in a row are one coarser square.
-    spread = np.array([sum((i >> bit & 1) << 2 * bit for bit in range(8)) for i in range(grid)])
-    squares = (2 * spread[place][:, None] + spread[place]).reshape(-1, 1)
-    labels: Rows = (squares * channels + np.arange(3) * channels // 3).reshape(-1)
-    return labels
+    if 3 * side * side == dim:
+        grid = math.isqrt(parts // 3)
+        place = np.arange(side) * grid // side
+        # Morton order, in which the bits of a square's row and column take turns: four in a row are a coarser square.
+        spread = np.array([sum((i >> bit & 1) << 2 * bit for bit in range(8)) for i in range(max(grid, 1))])
+        squares = 2 * spread[place][:, None] + spread[place]
+        labels = (3 * squares.reshape(-1, 1) + np.arange(3)).reshape(-1)
+    else:
+        labels = np.arange(dim) * parts // dim
+    part = np.arange(parts)
+    places = [part * width // parts for width in plain]
+    if len(widths) > len(plain):  # the channels of four squares: all of red, then all of green, then all of blue
+        places.append(part % 3 * (widths[-1] // 3) + part // 12)
+    return labels, np.array(places, np.int64).reshape(len(widths), parts)
 
 
 # --- Kernels ---
@@ -349,7 +347,7 @@ def _find(
         bounds = _scan_blocks(blocks.coarse, query_blocks, terms[0], blocks.slacks[0])
     else:
         bounds = _scan_dots(directions, weights, terms[0], code)
-    left, left_bounds = _smallest(bounds, 2 * first)
+    left, left_bounds = _smallest(bounds, 4 * first)
     if left.max() == n:  # damaged or forged: most bounds are no numbers
         return keys, best, _visit_all(pixels, query, code, keys, best)
     if levels > 1:
@@ -392,8 +390,11 @@ def _level(
     start = 0
     for before in range(1, level):
         start += BLOCKS[before]
-    codes = query_blocks[BLOCKS[0] + start :][: BLOCKS[level]]
-    return _bound_blocks(blocks.fine, start, codes, terms[level], blocks.slacks[level], rows, limit)
+    codes = query_blocks[BLOCKS[0] + start :]
+    if codes.size < BLOCKS[level]:
+        codes = query_blocks[BLOCKS[0] + start - BLOCKS[level - 1] :]
+        return _bound_channels(blocks.fine, codes, terms[level - 1 :], blocks.slacks[level], rows, limit)
+    return _bound_blocks(blocks.fine, start, codes[: BLOCKS[level]], terms[level], blocks.slacks[level], rows, limit)
 
 
 @_compiled
@@ -494,6 +495,44 @@ def _bound_blocks(fine: Any, start: int, codes: Any, terms: Any, slacks: Any, ro
 
 
 @_compiled
+def _bound_channels(fine: Any, codes: Any, terms: Any, slacks: Any, rows: Any, limit: Any) -> Any:
+    """Of the rows, those whose bounds by squares and by their channels are within the limit, and these bounds.
+
+    The codes are those of squares, the last but one level, and of channels: red, green and blue of each four squares.
+    """
+    # Four squares have twelve parts, each a square's channel. The four sums over channels bound the distance within
+    # them as above, and so do the three sums over squares; hence the larger bound does, too. What rounding adds to the
+    # larger one is at most the larger of what it adds to either, and the slack sums these up.
+    start, groups = fine.shape[1] - codes.size, codes.size // 7
+    square, channel, whole = np.int32(terms[0, 0]), np.int32(terms[1, 0]), terms[1].copy()
+    whole[0] = 1  # the differences come with their sizes
+    squares, channels = codes[: 4 * groups], codes[4 * groups :]
+    left, bounds, count = np.empty_like(rows), np.empty(rows.size, np.float32), 0
+    for i in range(rows.size):
+        _prefetch_row(fine, rows, i + 8, start, codes.size)
+        row, differences = rows[i], np.int32(0)
+        own_squares, own_channels = fine[row, start:][: 4 * groups], fine[row, start:][4 * groups :]
+        for g in range(groups):
+            # Not in loops of four and of three: the compiler then no longer works on many groups at once.
+            by_square = _apart(squares[4 * g], own_squares[4 * g]) + _apart(squares[4 * g + 1], own_squares[4 * g + 1])
+            by_square += _apart(squares[4 * g + 2], own_squares[4 * g + 2])
+            by_square += _apart(squares[4 * g + 3], own_squares[4 * g + 3])
+            by_channel = _apart(channels[g], own_channels[g])
+            by_channel += _apart(channels[groups + g], own_channels[groups + g])
+            by_channel += _apart(channels[2 * groups + g], own_channels[2 * groups + g])
+            differences = np.int32(differences + max(np.int32(square * by_square), np.int32(channel * by_channel)))
+        bound = _block_bound(whole, np.float32(differences), slacks[row])
+        left[count], bounds[count] = row, bound
+        count += not bound > limit
+    return left[:count], bounds[:count]
+
+
+@_compiled
+def _apart(a: Any, b: Any) -> Any:
+    return np.int32(abs(np.int32(np.int32(a) - np.int32(b))))
+
+
+@_compiled
 def _within(bounds: Any, limit: Any) -> Any:
     """The rows whose bounds are within the limit, and these bounds."""
     left, kept, count = np.empty(bounds.size, np.int64), np.empty_like(bounds), 0
@@ -586,7 +625,7 @@ def _exact_key(code: int, query: Any, row: Any, q_square: int, q_total: int) -> 
 def _absolute_difference(a: Any, b: Any) -> Any:
     total = np.int32(0)
     for i in range(b.size):
-        total = np.int32(total + abs(np.int32(np.int32(a[i]) - np.int32(b[i]))))
+        total = np.int32(total + _apart(a[i], b[i]))
     return total
 
 
@@ -654,14 +693,41 @@ def _project(basis: Any, query: Any, mean: float) -> Any:
 
 
 @_compiled
-def _sums_by_label(vectors: Any, labels: Any, blocks: int) -> Any:
-    """The sum of each row's values in each block, (n, blocks), and how many values a block has, (blocks,)."""
-    sums, counts = np.zeros((len(vectors), blocks), np.int64), np.zeros(blocks, np.int64)
-    if blocks:
+def _codes(vectors: Any, labels: Any, places: Any) -> Any:
+    """Codes (n, sum of widths) and slacks (levels, n) of the rows, and the size of each level's largest block."""
+    levels, parts = places.shape
+    widths, sizes = np.zeros(levels, np.int64), np.zeros(levels, np.int64)
+    sums, counts = np.zeros(parts, np.int64), np.zeros(parts, np.int64)
+    if levels:
         for j in range(labels.size):
             counts[labels[j]] += 1
-        for i in range(len(vectors)):
-            row, own = vectors[i], sums[i]
-            for j in range(row.size):
-                own[labels[j]] += row[j]
-    return sums, counts
+    for level in range(levels):
+        widths[level], sizes[level] = places[level, -1] + 1, _gathered(counts, places[level]).max()
+    codes, slacks = np.zeros((len(vectors), widths.sum()), np.uint8), np.zeros((levels, len(vectors)), np.int64)
+    for i in range(len(vectors) if levels else 0):
+        row, end, before = vectors[i], 0, sums
+        sums[:] = 0
+        for j in range(row.size):
+            sums[labels[j]] += row[j]
+        for level in range(levels):
+            size, width = sizes[level], widths[level]
+            errors = _gathered(sums, places[level])
+            for block in range(width):
+                code = (2 * errors[block] + size) // (2 * size)
+                codes[i, end + block], errors[block] = code, abs(errors[block] - code * size)
+            if level and width < widths[level - 1]:  # of channels
+                for g in range(width // 3):
+                    slacks[level, i] += max(before[4 * g : 4 * g + 4].sum(), errors[g : width : width // 3].sum())
+            else:
+                slacks[level, i] = errors.sum()
+            before, end = errors, end + width
+    return codes, slacks, sizes
+
+
+@_compiled
+def _gathered(sums: Any, places: Any) -> Any:
+    """The sums of blocks from those of their parts."""
+    blocks = np.zeros(places[-1] + 1, np.int64)
+    for part in range(places.size):
+        blocks[places[part]] += sums[part]
+    return blocks
