@@ -147,7 +147,8 @@ def _quantise_by_rows(model: Any) -> None:
 
     graph = model.graph
     matrices = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
-    nodes, quantised = [], {}
+    nodes: list[Any] = []
+    quantised: dict[str, Any] = {}
     for node in graph.node:
         options = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         transposed = bool(options.pop("transB", 0))
