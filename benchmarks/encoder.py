@@ -90,13 +90,13 @@ def measure(uri: str, folder: Path, pictures: list[Image.Image], rounds: int) ->
 
 def in_int8(folder: Path) -> list[str]:
     """Folders beside the fp32 export with the same encoder in each kind of int8; none where that gains nothing."""
-    source, made = folder / "fp32", ["int8", "int8-blocks"]
+    source, made = folder / "fp32", ["int8-rows", "int8-blocks"]
     configs = {precision: json.loads((source / CONFIG_FILE).read_text(encoding="utf-8")) for precision in made}
     for precision in made:
         shutil.copytree(source, folder / precision)
     for kind in ("image", "text"):
         targets = {precision: folder / precision / f"{kind}.{precision}.onnx" for precision in made}
-        if quantise_tower(source / configs["int8"][kind]["file"], targets):
+        if quantise_tower(source / configs["int8-rows"][kind]["file"], targets):
             for precision, target in targets.items():
                 configs[precision][kind] = {"file": target.name, "precision": precision}
     for precision, config in configs.items():

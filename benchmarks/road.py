@@ -3,10 +3,11 @@
     python -m benchmarks.road [--photos FOLDER] [--encoders starter ViT-B-32/random]
 
 In processes of their own, with an empty cache: building `examples/library`, then a start that opens what was built and
-answers its first query. On a folder of photographs, in one run: pictures a second through `build_index`, and through a
-plain loop over the course's way, Chroma's `OpenCLIPEmbeddingFunction` on ViT-B/32, one picture at a time; the encoder's
-export, once for an index, is told apart, and beside them stands what the picture tower's session alone does, one
-picture at a time and in batches of 16. Then one query by all four pixel metrics. Prints a table and a JSON line.
+answers its first query. On a folder of photographs, in one run: pictures a second through `build_index`, through its
+first stage (decoding, embedding, thumbnails), and through a plain loop over the course's way, Chroma's
+`OpenCLIPEmbeddingFunction` on ViT-B/32, one picture at a time; the encoder's export, once for an index, is told apart,
+and beside them stands what the picture tower's session alone does, one picture at a time and in batches of 16. Then one
+query by all four pixel metrics. Prints a table and a JSON line.
 """
 
 import argparse
@@ -76,13 +77,19 @@ def build_rates(photos: Path, encoder: str, scratch: Path, cache: Path) -> dict[
     first = seconds(lambda: build_index(ImageLibrary.load(photos, limit=1), folder, encoder, cache=cache).close())
     library = ImageLibrary.load(photos)
     rest = (library.count or 0) - 1
-    rate = rest / seconds(lambda: build_index(library, folder, encoder, cache=cache).close())
+    started: dict[str, float] = {}
+
+    def progress(stage: str, done: int, total: int | None) -> None:
+        started.setdefault(stage, time.perf_counter())
+
+    rate = rest / seconds(lambda: build_index(library, folder, encoder, progress=progress, cache=cache).close())
     with closing(Index.open(folder, cache=cache)) as index:
         tower = load_encoder(encoder, exported=index.encoder_folder)
     pixels = np.stack(
         [tower.preprocess(record.image) for record in ImageLibrary.load(photos, limit=16) if record.image]
     )
     rates = {"export_s": first, "pictures_per_s": rate}
+    rates["first_stage_pictures_per_s"] = rest / (started["assemble"] - started["pictures"])
     for batch in (1, len(pixels)):
         tower.embed_preprocessed(pixels[:batch])
         turns = TOWER_PICTURES // batch
@@ -125,6 +132,8 @@ def main() -> None:
             rates = build_rates(options.photos, encoder, scratch, cache)
             figures |= {f"{encoder}_{name}": value for name, value in rates.items()}
             figures[f"{encoder}_to_course"] = rates["pictures_per_s"] / course
+            for name in ("pictures_per_s", "first_stage_pictures_per_s"):
+                figures[f"{encoder}_{name}_to_tower"] = rates[name] / rates["tower_alone_by_16_per_s"]
     for name, value in figures.items():
         print(f"{name:<44} {value:10.2f}")
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}

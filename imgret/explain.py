@@ -124,12 +124,8 @@ def explain_clip(retriever: Searchable, vector: npt.NDArray[np.float32], id: str
             top, bottom = _patch(row, grid, picture.height)
             covered.paste(colour, (left, top, right, bottom))
             pictures.append(covered)
-    encoder = retriever.encoder
-    # The vectors of some encoders depend slightly on their batch, by as much as a drop.
-    together = len(pictures) if encoder.exact_in_batches else 1
-    parts = [encoder.embed_images(pictures[i : i + together]) for i in range(0, len(pictures), together)]
     query = vector.astype(np.float64)
-    scores = np.concatenate(parts).astype(np.float64) @ query
+    scores = retriever.encoder.embed_images(pictures).astype(np.float64) @ query
     stored = retriever.index.embeddings[retriever.row_of(id)].astype(np.float64)
     return ClipReason((scores[0] - scores[1:]).reshape(grid, grid), float(stored @ query))
 

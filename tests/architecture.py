@@ -53,7 +53,7 @@ Two roads meet in the index, a folder with all that a search needs:
 - **Searching**, online, for each query: query → `Retriever` → index → hits. It reads no data set and imports no torch.
 
 A build has seven stages, functions of `imgret/build/pipeline.py`: `extract_features` decodes and embeds, `assemble`
-writes the rows, `write_search_structures` adds pixel index, vectors and map, `write_evaluation` searches the draft
+writes the rows, `write_search_structures` adds pixel index and vectors, `write_evaluation` searches the draft
 and measures it, `write_duplicates` groups equal pictures, `write_calibration` finds where matches end;
 `audit_filters` of `imgret/build/filters.py` measures what Chroma's label filter finds. Then the manifest names the new
 data.

@@ -127,7 +127,7 @@ def clip(small_model, pictures, tmp_path_factory):
     pixels = torch_tensor(np.stack([original.preprocess(picture) for picture in pictures[:2]]))
     for kind, sample in (("image", pixels), ("text", original.tokenizer(["a dog", "two"])[:, :9])):
         towers.export_tower(original, kind, sample, folder / f"{kind}.fp32.onnx", any_length=kind == "text")
-        targets = {precision: folder / f"{kind}.{precision}.onnx" for precision in ("int8", "int8-blocks")}
+        targets = {precision: folder / f"{kind}.{precision}.onnx" for precision in ("int8-rows", "int8-blocks")}
         assert towers.quantise_tower(folder / f"{kind}.fp32.onnx", targets)
     return original, folder
 
@@ -161,22 +161,56 @@ def test_int8_is_kept_where_it_passes(ready_made, pictures, captions, tmp_path, 
         ("image", exported.embed_images(pictures), ready_made.embed_images(pictures)),
         ("text", exported.embed_texts(captions[:64]), ready_made.embed_texts(captions[:64])),
     ):
-        assert report[kind]["precision"] == "int8"
-        assert list(report[kind]["tried"]) == ["int8", "int8-blocks", "fp32"]
+        assert report[kind]["precision"] == "int8-rows"
+        assert list(report[kind]["tried"]) == ["int8-rows", "int8-blocks", "fp32"]
         assert (vectors * exact).sum(axis=1).min() >= 0.99
         assert np.abs(vectors - exact).max() > 1e-5, "nothing was quantised"
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == [
         "encoder.json",
-        "image.int8.onnx",
+        "image.int8-rows.onnx",
         "merges.txt.gz",
-        "text.int8.onnx",
-        "text.int8.onnx.data",
+        "text.int8-rows.onnx",
+        "text.int8-rows.onnx.data",
     ]
+
+
+def test_a_vector_in_8_bits_does_not_depend_on_its_batch(ready_made, pictures, captions, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "MIN_TOP10", 0.0)
+    report = export_encoder(ready_made, tmp_path / "export", pictures, [])
+    assert {report[kind]["precision"] for kind in ("image", "text")} == {"int8-rows"}
+    exported = OnnxEncoder(tmp_path / "export")
+    loud = Image.effect_noise((64, 64), 250).convert("RGB")  # its activations are larger than a photograph's
+    for embed, items in ((exported.embed_images, [*pictures, loud]), (exported.embed_texts, captions[:20])):
+        alone = np.vstack([embed([item]) for item in items])
+        for batch in (3, len(items)):
+            together = np.vstack([embed(items[start : start + batch]) for start in range(0, len(items), batch)])
+            np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
+
+
+def test_a_tower_of_an_earlier_version_whose_batches_differ_embeds_a_row_at_a_time(clip, exported, pictures, tmp_path):
+    """As `quantize_dynamic` writes it: the activations of a batch share one scale."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    old = tmp_path / "old"
+    shutil.copytree(exported, old)
+    quantize_dynamic(
+        clip[1] / "image.fp32.onnx", old / "image.int8.onnx", per_channel=True, extra_options={"MatMulConstBOnly": True}
+    )
+    config = json.loads((old / "encoder.json").read_text())
+    size = list(clip[0].transform.size)
+    config |= {"format": 2, "dim": clip[0].dim, "image": {"file": "image.int8.onnx", "precision": "int8"}}
+    config["preprocess"] |= {"size": size}
+    (old / "encoder.json").write_text(json.dumps(config))
+    encoder = OnnxEncoder(old)
+    pixels = np.stack([encoder.preprocess(picture) for picture in pictures[:6]])
+    alone = np.vstack([encoder.embed_preprocessed(row[None]) for row in pixels])
+    np.testing.assert_allclose(encoder.embed_preprocessed(pixels), alone, rtol=0, atol=1e-6)
+    assert np.abs(encoder._picture_vectors(pixels) - alone).max() > 1e-6, "this tower's batches do not differ"
 
 
 @pytest.mark.parametrize("measure", ["cosine", "top10"])
 def test_what_drifts_is_not_used(ready_made, pictures, tmp_path, monkeypatch, measure):
-    least = {"int8": 1.1, "int8-blocks": 1.1, "fp32": 0.9999} if measure == "cosine" else export.MIN_COSINE
+    least = {"int8-rows": 1.1, "int8-blocks": 1.1, "fp32": 0.9999} if measure == "cosine" else export.MIN_COSINE
     monkeypatch.setattr(export, "MIN_COSINE", least)
     monkeypatch.setattr(export, "MIN_TOP10", 0.0 if measure == "cosine" else 0.9999)
     report = export_encoder(ready_made, tmp_path / "fp32", pictures, [])

@@ -2,11 +2,13 @@
 
     extract_features           pixel vector, thumbnail and embedding of each new picture, into the feature cache
     assemble                   matrices, thumbnails and records, in the order of the library
-    write_search_structures    pixel index, Chroma collection with its recall audit, map, exported encoder
+    write_search_structures    pixel index, Chroma collection with its recall audit, exported encoder
     write_evaluation           precision, mAP and recall of all five methods
     write_duplicates           the groups of equal and nearly equal pictures
     write_calibration          the scores of queries without a match in the library
     audit_filters              how much Chroma finds by label filters; filters.py
+
+The map is drawn beside all stages that follow `assemble`.
 
 An engine runs the first stage: threads of this process, or Ray (ray.py). All stages write below `.building` in the
 index folder. At the end the new manifest replaces the old one. A process that is killed leaves either the old index or
@@ -249,6 +251,9 @@ def _build(
         else:
             info = for_build.info()
             assemble(rows, _finder(features, old), info.dim, pixel_size, draft, progress)
+            # t-SNE keeps only one core busy, so all that follows goes on beside it.
+            beside = stack.enter_context(ThreadPoolExecutor(1))
+            drawn = beside.submit(tsne_layout, open_array(draft / layout.EMBEDDINGS))
             manifest = Manifest(
                 format=layout.FORMAT,
                 data=draft.name,
@@ -264,6 +269,9 @@ def _build(
             if compiling is not None:
                 compiling.wait()
             filtered = _finish_draft(work, manifest, for_build, queries, draft, progress, chroma)
+            progress("map", 0, len(rows))
+            np.save(draft / layout.MAP, drawn.result())
+            del drawn  # and the mapped embeddings with it
             shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
             os.rename(draft, folder / data)
             manifest = replace(manifest, data=data, files=layout.list_files(folder, data), filtered=filtered)
@@ -389,21 +397,14 @@ def assemble(
 def write_search_structures(
     draft: Path, labels: list[str | None], encoder: Path | None, write: Write, progress: Progress
 ) -> RecallAudit:
-    """Adds pixel index, Chroma collection, map and exported encoder to the assembled folder; returns the recall
-    audit.
-    """
+    """Adds pixel index, Chroma collection and exported encoder to the assembled folder; returns the recall audit."""
+    matrix = open_array(draft / layout.PIXELS / layout.PIXEL_MATRIX)
+    fitted = PixelIndex.fit(matrix, lambda done, total: progress("pixel index", done, total))
+    fitted.save(draft / layout.PIXELS)
+    if encoder is not None:
+        _link_tree(encoder, draft / layout.ENCODER)
     embeddings = open_array(draft / layout.EMBEDDINGS)
-    with ThreadPoolExecutor(1) as beside:
-        drawn = beside.submit(tsne_layout, embeddings)  # t-SNE keeps only one core busy
-        matrix = open_array(draft / layout.PIXELS / layout.PIXEL_MATRIX)
-        fitted = PixelIndex.fit(matrix, lambda done, total: progress("pixel index", done, total))
-        fitted.save(draft / layout.PIXELS)
-        if encoder is not None:
-            _link_tree(encoder, draft / layout.ENCODER)
-        audit = write(embeddings, labels, lambda done: progress("vectors", done, len(labels)))
-        progress("map", 0, len(labels))
-        np.save(draft / layout.MAP, drawn.result())
-    return audit
+    return write(embeddings, labels, lambda done: progress("vectors", done, len(labels)))
 
 
 def write_evaluation(retriever: Retriever, held_out: ImageLibrary | None, draft: Path, progress: Progress) -> None:
@@ -476,9 +477,8 @@ class _BuildEncoder:
         self._encoder: Encoder | None = None
         self._error: EncoderError | None = None
         self._lock = threading.Lock()
-        # One picture at a time on one core, beside its decoding, is as fast as batches on all cores (ViT-B/32 in int8,
-        # two cores: 18 ms a picture either way), and its vector is that of the same picture as a query.
-        self.batch = 1 if self._runs_exported else BATCH
+        # In ONNX each core embeds its own batch; more than 8 pictures gain nothing and leave a core idle at the end.
+        self.batch = 8 if self._runs_exported else BATCH
 
     @property
     def _runs_exported(self) -> bool:

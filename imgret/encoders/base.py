@@ -64,7 +64,8 @@ class Encoder(ABC):
 
     @property
     def exact_in_batches(self) -> bool:
-        """Whether a row's vector is the same, but for rounding, whatever else is in its batch."""
+        """Whether its towers give a row the same vector, but for rounding, whatever else is in its batch; if not, each
+        row is embedded alone."""
         return True
 
     @abstractmethod
@@ -89,7 +90,7 @@ class Encoder(ABC):
         Raises:
             EncoderError: the model answers with something that has no direction (NaN, infinity or all zeros).
         """
-        return self._unit_rows([self._picture_vectors(batch) for batch in _batches(pixels)])
+        return self._unit_rows([self._picture_vectors(batch) for batch in self._batches(pixels)])
 
     def embed_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Pictures of any mode and size as unit vectors: float32 (n, d), in the same order.
@@ -97,7 +98,7 @@ class Encoder(ABC):
         Raises as `embed_preprocessed` does.
         """
         # A batch is preprocessed only when its turn comes: n pictures at 224 px are 0.6 MB each as float32.
-        batches = (np.stack([self.preprocess(image) for image in batch]) for batch in _batches(images))
+        batches = (np.stack([self.preprocess(image) for image in batch]) for batch in self._batches(images))
         return self._unit_rows([self._picture_vectors(batch) for batch in batches])
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
@@ -106,7 +107,12 @@ class Encoder(ABC):
         A text longer than the tower reads is cut at the end, as in training. Raises as `embed_preprocessed` does.
         """
         shortened = [text[:TEXT_CHARACTERS] for text in texts]
-        return self._unit_rows([self._text_vectors(batch) for batch in _batches(shortened)])
+        return self._unit_rows([self._text_vectors(batch) for batch in self._batches(shortened)])
+
+    def _batches(self, items: _Items) -> Iterator[_Items]:
+        size = BATCH_SIZE if self.exact_in_batches else 1
+        for start in range(0, len(items), size):
+            yield items[start : start + size]
 
     def _unit_rows(self, parts: list[Vectors]) -> Vectors:
         rows = np.concatenate([np.empty((0, self.dim), np.float32), *parts])
@@ -114,8 +120,3 @@ class Encoder(ABC):
         if not (np.isfinite(norms).all() and (norms > 0).all()):
             raise EncoderError(self.uri, "its weights give vectors that are not finite or have no length")
         return np.asarray(rows / norms, dtype=np.float32)
-
-
-def _batches(items: _Items) -> Iterator[_Items]:
-    for start in range(0, len(items), BATCH_SIZE):
-        yield items[start : start + BATCH_SIZE]

@@ -63,8 +63,9 @@ def export_encoder(
 
     Returns:
         The figures, for a manifest: `{"pictures": n, "texts": n, "image": {...}, "text": {...}}`, where a tower has its
-        "precision" ("int8", "int8-blocks" or "fp32"), "cosine" (the least, to the original's vectors), "top10" (the
-        share of the original's ten nearest pictures that it finds, too), "bytes", and "tried", the same by precision.
+        "precision" ("int8-rows", "int8-blocks" or "fp32"), "cosine" (the least, to the original's vectors), "top10"
+        (the share of the original's ten nearest pictures that it finds, too), "bytes", and "tried", the same by
+        precision.
 
     Raises:
         EncoderError: a tower or a tokenizer that cannot be exported, or an export that does not answer as the original.
@@ -150,7 +151,7 @@ class _Export:
 
     def variants(self, kind: Kind, int8: bool) -> dict[str, Vectors]:
         """The samples' vectors by precision, the fastest first."""
-        targets = {precision: self.file(kind, precision) for precision in ("int8", "int8-blocks")}
+        targets = {precision: self.file(kind, precision) for precision in ("int8-rows", "int8-blocks")}
         quantised = int8 and quantise_tower(self.file(kind, "fp32"), targets)
         return {precision: self.vectors(kind, precision) for precision in [*(targets if quantised else []), "fp32"]}
 

@@ -3,12 +3,12 @@
 `export.py`, or `make_starter.py` for the starter, wrote the folder and held it against the original. Its files (a tower
 over 2 GB has a second one, and so has an exported one with a large vocabulary, for it to be mapped):
 
-    encoder.json      read first: URI, dimension, languages, preprocessing, tokenizer, report, fingerprint
-    image.int8.onnx   pixels (n, 3, H, W) float32 to vectors (n, d) float32 of norm 1
-    text.int8.onnx    ids (n, length) int64 to vectors (n, d) float32 of norm 1
-    tokenizer.json    or merges.txt.gz, for CLIP's own tokenizer
+    encoder.json           read first: URI, dimension, languages, preprocessing, tokenizer, report, fingerprint
+    image.int8-rows.onnx   pixels (n, 3, H, W) float32 to vectors (n, d) float32 of norm 1
+    text.int8-rows.onnx    ids (n, length) int64 to vectors (n, d) float32 of norm 1
+    tokenizer.json         or merges.txt.gz, for CLIP's own tokenizer
 
-Instead of "int8" a tower's name may say another of the precisions in `MIN_COSINE`.
+Instead of "int8-rows" a tower's name may say another of the precisions in `MIN_COSINE`.
 """
 
 import ctypes
@@ -33,17 +33,25 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CONFIG_FILE = "encoder.json"
-FORMAT = 2
-"""1 had no 4-bit and no fp16 towers."""
+FORMAT = 3
+"""1 had no 4-bit and no fp16 towers, 2 no "int8-rows"."""
 CHECK_TEXT = "a photo of a dog"
 
 MAX_SIDE, MAX_TOKENS = 1024, 4096
 """More than any encoder takes, and no more memory than there is: what encoder.json says may be wrong, or a lie."""
 
-MIN_COSINE = {"int8": 0.99, "int8-blocks": 0.999, "int4-blocks": 0.999, "fp16": 0.9995, "fp32": 0.9999}
+MIN_COSINE = {
+    "int8-rows": 0.99,
+    "int8": 0.99,
+    "int8-blocks": 0.999,
+    "int4-blocks": 0.999,
+    "fp16": 0.9995,
+    "fp32": 0.9999,
+}
 """By precision, the least cosine of a vector to what it should be: at export the original's, later the export's own.
 
-"int8" multiplies in 8 bits; the others multiply in float32 what the file keeps in fewer bits.
+"int8-rows" and "int8", which earlier versions exported, multiply in 8 bits; the others multiply in float32 what the
+file keeps in fewer bits.
 """
 
 _NO_PART_OF_FINGERPRINT = ("fingerprint", "report")
@@ -100,8 +108,8 @@ class OnnxEncoder(Encoder):
 
     @property
     def exact_in_batches(self) -> bool:
-        # Dynamic quantisation scales the activations of a whole batch by its largest.
-        return all(self.config[kind]["precision"] != "int8" for kind in ("image", "text"))
+        # Dynamic quantisation, of earlier versions, scales the activations of a whole batch by its largest.
+        return all(self.config[kind]["precision"] != "int8" for kind in {"image", "text"} & self.config.keys())
 
     @property
     def picture_files(self) -> list[Path]:
