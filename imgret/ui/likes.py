@@ -35,6 +35,7 @@ class Likes:
             interactive=False,
             allow_preview=False,
             buttons=[],
+            visible=False,
         )
 
     @property
