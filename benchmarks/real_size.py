@@ -10,7 +10,8 @@ labels and captions in a metadata.csv. The encoder is `starter`; pixel vectors o
 
 Each step is a process of its own: the build, with the time of each stage; `imgret serve` up to its first page and its
 first answer; one query by each method, the first and the median of eight; `imgret evaluate`; the search for duplicates;
-publishing to the loopback Hub and fetching from there with an empty cache. Prints a Markdown table: seconds; the most
+publishing to the loopback Hub and fetching from there with an empty cache. Prints a Markdown table: seconds; seconds of
+the processors, which other work on the machine changes little; the most
 memory that was resident, mapped files included; the most of its own (anonymous, looked at ten times a second). A step
 that takes longer than `--minutes` is stopped, and said to be cut. With `--work`, indexes stay there, and steps can be
 measured again; a folder's build into the index of the Hub's data set takes the features of equal pictures from there.
@@ -22,6 +23,7 @@ import io
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -107,12 +109,15 @@ CLI = ("-m", "imgret")
 
 @dataclass(frozen=True)
 class Figures:
-    """What a step took: seconds, MB resident at most, MB of its own at most; None where it was cut or is a part."""
+    """What a step took: seconds, MB resident at most, MB of its own at most, seconds of the processors; None where it
+    was cut or is a part.
+    """
 
     seconds: float | None
     resident: float | None = None
     own: float | None = None
     note: str = ""
+    processor: float | None = None
     parts: dict[str, float] = field(default_factory=dict)
 
 
@@ -140,6 +145,7 @@ class Memory:
 
 def run(arguments: tuple[str, ...], environment: dict[str, str], limit: float) -> Figures:
     """A step in a process of its own; what it prints as JSON in its last line are its parts."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -156,8 +162,11 @@ def run(arguments: tuple[str, ...], environment: dict[str, str], limit: float) -
     memory.end()
     if process.returncode:
         raise RuntimeError(f"{arguments} ended with {process.returncode}: {errors[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     last = printed.strip().rpartition("\n")[2]
-    return Figures(seconds, memory.resident, memory.own, parts=json.loads(last) if last.startswith("{") else {})
+    parts = json.loads(last) if last.startswith("{") else {}
+    return Figures(seconds, memory.resident, memory.own, parts=parts, processor=processor)
 
 
 def page(index: Path, cache: Path) -> Figures:
@@ -228,10 +237,11 @@ def write_crops(photos: Path, folder: Path, count: int) -> None:
 def row(source: str, size: int, step: str, figures: Figures) -> None:
     """A line of the table, and a line for each part."""
     seconds = figures.note if figures.seconds is None else f"{figures.seconds:.2f}"
-    memory = " | ".join("" if value is None else f"{value:.0f}" for value in (figures.resident, figures.own))
-    print(f"| {source} | {size} | {step} | {seconds} | {memory} |")
+    rest = (figures.processor, figures.resident, figures.own)
+    columns = " | ".join("" if value is None else f"{value:.0f}" for value in rest)
+    print(f"| {source} | {size} | {step} | {seconds} | {columns} |")
     for name, value in figures.parts.items():
-        print(f"| {source} | {size} | {step}: {name} | {value:.3f} | | |")
+        print(f"| {source} | {size} | {step}: {name} | {value:.3f} | | | |")
     sys.stdout.flush()
 
 
@@ -297,7 +307,11 @@ def main() -> None:
     warnings.simplefilter("ignore")
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     print(json.dumps({"benchmark": "real_size", "machine": machine, "load": os.getloadavg()}), end="\n\n")
-    print("| source | pictures | step | seconds | MB resident | MB of its own |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        "| source | pictures | step | seconds | of the processors | MB resident | MB of its own |\n"
+        "|---|---|---|---|---|---|---|",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as temporary, Hub() as hub:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)

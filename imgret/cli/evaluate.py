@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
         metavar="N|FOLDER",
         action="append",
         default=[],
-        help="a sample of N queries, of a large library 100 to all by default; or a folder of other pictures, data/test say",
+        help="a sample of N queries, the default for large libraries; or a folder of other pictures, such as data/test",
     )
     command.add_argument(
         "--method",
