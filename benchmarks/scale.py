@@ -36,6 +36,7 @@ from PIL import Image
 
 from benchmarks.pixels import crop, pictures, times_ms
 from benchmarks.serving import demo, memory_mb
+from benchmarks.stages import Stages
 from imgret import Index
 from imgret import index as layout
 from imgret.build.features import ImageFeatures
@@ -99,28 +100,6 @@ class Made:
             vector = vector + chance.uniform(0, 0.5) * (other - vector) + noise
             vector = (vector / np.linalg.norm(vector)).astype(np.float32)
         return ImageFeatures(content, SIDE, SIDE, pixels, self.thumbnails[at], vector)
-
-
-class Stages:
-    """A progress callback that takes the time of each stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._stage, self._since = "rows", time.perf_counter()
-
-    def __call__(self, stage: str, done: int, total: int | None) -> None:
-        if stage != self._stage:
-            self._end()
-            self._stage = stage
-
-    def _end(self) -> None:
-        now = time.perf_counter()
-        self.seconds[self._stage] = self.seconds.get(self._stage, 0) + now - self._since
-        self._since = now
-
-    def ended(self) -> dict[str, float]:
-        self._end()
-        return self.seconds
 
 
 def build(made: Made, folder: Path, n: int, chroma: Chroma) -> tuple[Manifest, dict[str, float]]:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from imgret.build import build_index
 from imgret.cli import main
-from imgret.duplicates import DuplicateGroup, duplicates_of, find_duplicates, grouped, near_pairs
+from imgret.duplicates import DuplicateGroup, _largest, duplicates_of, find_duplicates, grouped, near_pairs
 from imgret.images import load_image
 from imgret.index import Index
 from imgret.library import ImageLibrary
@@ -127,6 +127,14 @@ def test_blocks_of_rows_find_the_same_pairs(index, monkeypatch):
     monkeypatch.setattr("imgret.duplicates.BLOCK_BYTES", 7 * 4 * len(index))
     monkeypatch.setattr("imgret.duplicates.PAIRS", 5)
     assert (near_pairs(index.embeddings, index.pixels.vectors, 64) == whole).all()
+
+
+def test_the_candidates_by_chunks_are_the_nearest_of_all(retriever):
+    embeddings = np.asarray(retriever.index.embeddings)
+    cosines = embeddings @ embeddings.T
+    for count, k in ((545, 8), (545, 3), (448, 3), (65, 1), (9, 8)):
+        found = np.take_along_axis(cosines[:, :count], _largest(cosines[:, :count], k), axis=1)
+        np.testing.assert_array_equal(np.sort(found), np.sort(cosines[:, :count])[:, -k:])
 
 
 @pytest.mark.parametrize("pictures", [1, 2])

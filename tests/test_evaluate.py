@@ -1,10 +1,14 @@
 """The figures are those that the definitions give, counted by hand."""
 
+import json
+
+import datasets
 import numpy as np
 import pytest
 
 from imgret import EvaluationError, ImageLibrary, Retriever, build_index
-from imgret.evaluate import evaluate
+from imgret.cli import main
+from imgret.evaluate import MAX_COMPARISONS, affordable_queries, evaluate
 from imgret.metrics import METRICS, best_first
 
 
@@ -98,3 +102,35 @@ def test_an_index_without_labels_or_captions_has_nothing_to_measure(small_librar
         evaluate(Retriever(index, cache=cache))
     with pytest.raises(EvaluationError, match="at least 1"):
         evaluate(Retriever(index, cache=cache), queries=0)
+
+
+def test_the_command_samples_a_large_library_so_that_its_time_does_not_grow_with_the_square(small, capsys, monkeypatch):
+    assert [affordable_queries(count, MAX_COMPARISONS) for count in (5477, 60_000, 10**7)] == [5477, 500, 100]
+    folder = str(small.index.folder)
+    assert main(["evaluate", folder]) == 0
+    assert capsys.readouterr().out.startswith("40 queries, each against the other pictures of 40;")
+    monkeypatch.setattr("imgret.evaluate.MIN_QUERIES", 5)
+    monkeypatch.setattr("imgret.evaluate.MAX_COMPARISONS", 40 * 12)
+    assert main(["evaluate", folder]) == 0
+    assert capsys.readouterr().out.startswith("12 queries, a sample by a fixed seed, each against the other pictures")
+    assert main(["evaluate", folder, "--queries", "40", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["queries"] == 40
+
+
+def test_a_picture_of_several_labels_counts_for_each_of_them(cache, tmp_path, small_library):
+    pictures = sorted(path for path in small_library.rglob("*") if path.suffix == ".webp")[:6]
+    labels = [["a", "b"], ["a"], ["b"], ["b", "c"], ["c"], ["d"]]
+    rows = [
+        {"image": {"bytes": path.read_bytes(), "path": None}, "labels": each}
+        for path, each in zip(pictures, labels, strict=True)
+    ]
+    index = build_index(
+        ImageLibrary.load(datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())),
+        tmp_path / "index",
+        "starter",
+        16,
+        cache=cache,
+    )
+    found = evaluate(Retriever(index, cache=cache))
+    assert (found.queries, found.alone, set(found.by_label)) == (5, 1, {"a", "b", "c"})
+    index.close()

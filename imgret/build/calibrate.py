@@ -85,11 +85,12 @@ def _best_other(
 def _best_cosines(
     index: Index, vectors: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], alike: dict[int, npt.NDArray[np.int64]]
 ) -> list[float]:
-    best = []
-    for vector, row in zip(vectors, rows, strict=True):
-        scores = index.embeddings @ vector
-        scores[alike[int(row)]] = -np.inf
-        best.append(float(scores.max()))
+    best: list[float] = []
+    for start in range(0, len(rows), _BLOCK):  # the embeddings are read once for a block of queries
+        scores = vectors[start : start + _BLOCK] @ index.embeddings.T
+        for own, row in zip(scores, rows[start : start + _BLOCK], strict=True):
+            own[alike[int(row)]] = -np.inf
+        best += scores.max(axis=1).tolist()
     return best
 
 

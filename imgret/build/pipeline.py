@@ -58,7 +58,7 @@ from imgret.encoders import (
     uri_of,
 )
 from imgret.errors import ImgretError, one_line
-from imgret.evaluate import EvaluationError, HeldOut, evaluate, evaluate_held_out
+from imgret.evaluate import EvaluationError, HeldOut, affordable_queries, evaluate, evaluate_held_out
 from imgret.files.npy import new_array, open_array
 from imgret.images import ImageError, load_image
 from imgret.index import EncoderInfo, FilterShare, Index, InvalidIndexError, LibraryInfo, Manifest, VectorLocation
@@ -75,7 +75,7 @@ WORK, OWNER = ".building", ".owner"
 EXPORT_SAMPLES, EXPORT_STRIDE = 64, 50
 """How many pictures the exported encoder is compared with the original on, and their largest distance in rows."""
 
-MAX_QUERIES, MIN_QUERIES, MAX_COMPARISONS = 1000, 100, 2_000_000
+MAX_QUERIES, MAX_COMPARISONS = 1000, 2_000_000
 """How many queries the evaluation in an index takes. Each one ranks the whole library.
 """
 EXAMPLES = 16
@@ -411,7 +411,7 @@ def write_evaluation(retriever: Retriever, held_out: ImageLibrary | None, draft:
     """Adds the results of `imgret evaluate` to the folder, if the pictures have labels or captions; those of held-out
     queries, too, if there are such.
     """
-    queries = max(MIN_QUERIES, min(MAX_QUERIES, MAX_COMPARISONS // len(retriever.index)))
+    queries = min(MAX_QUERIES, affordable_queries(len(retriever.index), MAX_COMPARISONS))
     try:
         found = evaluate(retriever, queries, progress)
     except EvaluationError:

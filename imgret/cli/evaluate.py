@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
         metavar="N|FOLDER",
         action="append",
         default=[],
-        help="a sample of N queries instead of all pictures; or a folder of other pictures, such as data/test",
+        help="a sample of N queries, the default for large libraries; or a folder of other pictures, such as data/test",
     )
     command.add_argument(
         "--method",
@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from imgret.evaluate import HeldOut, evaluate, evaluate_held_out
+    from imgret.evaluate import MAX_COMPARISONS, HeldOut, affordable_queries, evaluate, evaluate_held_out
     from imgret.search import EMBEDDING_METHODS, METHODS
 
     known = (*METHODS, *EMBEDDING_METHODS)
@@ -46,11 +46,12 @@ def run(options: argparse.Namespace) -> None:
         raise ImgretError("Give --queries one number and one folder at most.")
     other = read_queries(folders[0]) if folders else None  # before the minutes of the others
     retriever = open_retriever(options.folder, options.encoder)
+    asked = numbers[0] if numbers else affordable_queries(len(retriever.index), MAX_COMPARISONS)
     with ProgressBar() as progress:
-        found = evaluate(retriever, numbers[0] if numbers else None, progress, options.methods or METHODS)
+        found = evaluate(retriever, asked, progress, options.methods or METHODS)
     if other is not None:
         with ProgressBar() as progress:
-            held_out = evaluate_held_out(retriever, other, progress, options.methods or METHODS)
+            held_out = evaluate_held_out(retriever, other, progress, options.methods or METHODS, asked)
         found = replace(found, held_out=held_out)
     elif (figures := (retriever.index.evaluation or {}).get("held_out")) is not None:  # as the build measured them
         wanted = {name: figures["methods"][name] for name in options.methods or METHODS if name in figures["methods"]}
@@ -58,8 +59,9 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(asdict(found), ensure_ascii=False))
         return
+    drawn = ", a sample by a fixed seed" if found.queries == asked < len(retriever.index) else ""
     print(
-        f"{found.queries} queries, each against the other pictures of {len(retriever.index)}; "
+        f"{found.queries} queries{drawn}, each against the other pictures of {len(retriever.index)}; "
         f"{found.alone} more are the only ones of their label"
     )
     _print_table(found.methods)

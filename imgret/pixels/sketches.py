@@ -92,6 +92,8 @@ class Sketches:
     def nearest(self, query: Vectors, metric: str, k: int) -> tuple[Rows, Keys, int]:
         """The k rows of the smallest keys, by number; their keys (k,); and how many rows were read for it."""
         query, code = read_only(query), CODES[metric]
+        if k == len(self.pixels):  # a complete ranking: no bound rules out anything
+            return np.arange(k), _all_keys(self.pixels, query, code), k
         weights, blocks = np.empty(0, np.float32), np.empty(0, np.uint8)
         if code == _L1:
             blocks, terms = self.blocks.asked(query)
@@ -597,6 +599,16 @@ def _visit(pixels: Any, query: Any, code: int, keys: Any, best: Any, rows: Any, 
 @_compiled
 def _visit_all(pixels: Any, query: Any, code: int, keys: Any, best: Any) -> int:
     return _visit(pixels, query, code, keys, best, np.arange(len(pixels)), np.full(len(pixels), np.float32(-np.inf)))
+
+
+@_compiled
+def _all_keys(pixels: Any, query: Any, code: int) -> Any:
+    """The exact keys (N,) of all rows."""
+    q_total, q_square = _total_and_square(query)
+    keys = np.empty(len(pixels))
+    for row in range(keys.size):
+        keys[row] = _exact_key(code, query, pixels[row], q_square, q_total)
+    return keys
 
 
 @_compiled
