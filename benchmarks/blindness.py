@@ -97,7 +97,7 @@ def outcome(row: int) -> Outcome:
             if cannot_move(metric, *moved):
                 after = brute_force(vectors, changed(query, strengths), metric)
                 checked.append(is_unmoved(neutral[metric], after) and not clips(query, strengths))
-    found = [dethroning(pixels, query, metric, transform, without=row) for transform, metric in PAIRS]
+    found = [dethroning(pixels, query, metric, transform, without=[row]) for transform, metric in PAIRS]
     confirmed = []
     for pair, each in zip(PAIRS, found, strict=True):
         scores = neutral[pair[1]].copy()

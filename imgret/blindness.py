@@ -7,7 +7,7 @@ CANNOT_MOVE states. The statements hold up to the rounding of float64 (`TIE`), a
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -166,29 +166,30 @@ def clips(query: PixelVector, strengths: Mapping[str, float]) -> bool:
 
 
 def ranking(
-    pixels: PixelIndex, query: Values, metric: str, k: int, *, without: int | None = None
+    pixels: PixelIndex, query: Values, metric: str, k: int, *, without: Collection[int] = ()
 ) -> tuple[Rows, Values]:
     """`PixelIndex.search` for a query (D,) of floats from 0 to 255: the rows (k,) and scores (k,) of the k best.
 
     The scores are those of `imgret.metrics`; rows whose scores differ by rounding may stand in either order. `without`
-    is a row that is left out. Raises ImgretError for what `PixelIndex.search` refuses.
+    are rows that are left out. Raises ImgretError for what `PixelIndex.search` refuses.
 
     The index is asked for the query rounded to whole numbers. No row is nearer to the query than to the rounded one by
     more than these two are apart: where that leaves open which rows are the k best, the index is asked for more.
     """
-    rounded, asked = np.rint(query).astype(np.uint8), k + _MORE
+    rounded, asked = np.rint(query).astype(np.uint8), k + _MORE + len(without)
     flat = metric == "correlation" and np.ptp(query) == 0  # then all scores are 0
     while True:
         rows, scores = pixels.search(rounded, metric, asked)
         if flat or (rounded == query).all():
-            return rows[rows != without][:k], scores[rows != without][:k]
+            others = ~np.isin(rows, [*without])
+            return rows[others][:k], scores[others][:k]
         apart = _distances(metric, METRICS[metric](query, rounded[None]))[0]
         if metric in LARGER_IS_CLOSER and apart > 1:
             apart = np.inf  # one of the two has no angle
         exact = METRICS[metric](query, pixels.vectors[rows])
         distances = _distances(metric, exact)
         order = np.lexsort((rows, distances))
-        order = order[rows[order] != without][:k]
+        order = order[~np.isin(rows[order], [*without])][:k]
         beyond = _distances(metric, scores[-1:])[0] - apart - _SLACK
         if asked >= len(pixels) or (len(order) == k and distances[order[-1]] < beyond):
             return rows[order], exact[order]
@@ -196,11 +197,11 @@ def ranking(
 
 
 def dethroning(
-    pixels: PixelIndex, query: PixelVector, metric: str, transform: str, *, without: int | None = None
+    pixels: PixelIndex, query: PixelVector, metric: str, transform: str, *, without: Collection[int] = ()
 ) -> Dethroning | None:
     """The smallest change, in either direction, after which the first hit of `query` is no longer the best; or None.
 
-    `query` is a uint8 pixel vector (D,), as `Retriever.pixel_query` gives it, `without` a row that is no hit, such as
+    `query` is a uint8 pixel vector (D,), as `Retriever.pixel_query` gives it, `without` rows that are no hits, such as
     the query itself. The first hit stays as long as no score is better by more than `TIE`.
 
     Between two knots the changed query moves on a straight line. Under L2, cosine and correlation the queries that a
@@ -214,8 +215,8 @@ def dethroning(
     Raises ImgretError for what `PixelIndex.search` refuses.
     """
     kind = _known(transform)
-    first, _ = pixels.search(query, metric, 1 if without is None else 2)
-    first = first[first != without]
+    first, _ = pixels.search(query, metric, 1 + len(without))
+    first = first[~np.isin(first, [*without])]
     if not len(first):
         return None
     road = _Road(pixels, query, metric, kind, int(first[0]), without)
@@ -238,7 +239,7 @@ class _Road:
     metric: str
     transform: Transform
     first: int
-    without: int | None
+    without: Collection[int]
 
     def walked(self, end: float, limit: float) -> Dethroning | None:
         """The first dethroning from neutral to `end`, not further than `limit` from neutral."""

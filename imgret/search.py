@@ -293,6 +293,7 @@ class Retriever:
         """`by_clip`, with a notice where that warns. With a `metric`, one of the four, all embeddings are compared with
         the query vector by it, instead of searched by the cosine; the score is the metric's.
         """
+        text, negative = _checked_texts(text, negative)
         notices = [self._k_notice(k), self._language_notice(text, negative), self._release_notice]
         k, itself = self.checked_k(k), self._row_of(like)
         wanted = self._checked_labels(labels)
@@ -476,6 +477,7 @@ class Retriever:
         dislikes: Sequence[str] | None = None,
     ) -> npt.NDArray[np.float32]:
         """The unit vector (d,) that `by_clip` searches for."""
+        text, negative = _checked_texts(text, negative)
         liked, disliked = self._rows_of(likes), self._rows_of(dislikes)
         return self._clip_query(image, text, negative, text_weight, self._row_of(like), liked, disliked)
 
@@ -494,8 +496,6 @@ class Retriever:
                 "The weight of the text is {weight}; it must be a number from 0 to 1.", weight=repr_short(text_weight)
             )
         weight = float(text_weight)
-        text = _checked_text(text, Sentence("The text"))
-        negative = _checked_text(negative, Sentence("The negative text"))
         pictured = image is not None or itself is not None
         if not pictured and text is None and not liked:
             raise SearchError("There is nothing to search for; give a picture, a text, or both.")
@@ -589,7 +589,6 @@ class Retriever:
         )
 
     def _cut_notice(self, text: str | None) -> Sentence | None:
-        text = _checked_text(text, Sentence("The text"))  # a lone surrogate is no text that a tokenizer takes
         tokens = None if text is None else self.encoder.cut_after(text)
         if tokens is None:
             return None
@@ -676,6 +675,10 @@ def _warned(found: SearchResult) -> list[Hit]:
 
 def _hit(rank: int, row: int, record: Record, score: float) -> Hit:
     return Hit(rank, record.id, record.label, record.caption, score, record.captions, row, record.labels)
+
+
+def _checked_texts(text: str | None, negative: str | None) -> tuple[str | None, str | None]:
+    return _checked_text(text, Sentence("The text")), _checked_text(negative, Sentence("The negative text"))
 
 
 def _checked_text(text: str | None, what: Sentence) -> str | None:

@@ -139,6 +139,16 @@ def served(index_folder, cache, tmp_path_factory):
         yield served
 
 
+@pytest.fixture(scope="module")
+def chroma_server(tmp_path_factory):
+    """A Chroma server for the tests of a file, which only add to it."""
+    from tests.chroma import Chroma  # which takes its port from here
+
+    server = Chroma(tmp_path_factory.mktemp("chroma")).start()
+    yield server
+    server.kill()
+
+
 @pytest.fixture(scope="session")
 def server(served):
     """The address of the demo over the shared index."""

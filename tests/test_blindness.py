@@ -69,7 +69,9 @@ def test_clipping_is_told_and_breaks_the_statement(pixels):
     assert 0 <= brighter.min() < brighter.max() == 255
     before = METRICS["correlation"](query, pixels.vectors)
     assert np.abs(METRICS["correlation"](brighter, pixels.vectors) - before).max() > 0.01
-    found = [dethroning(pixels, np.array(pixels.vectors[row]), "correlation", "contrast", without=row) for row in ROWS]
+    found = [
+        dethroning(pixels, np.array(pixels.vectors[row]), "correlation", "contrast", without=[row]) for row in ROWS
+    ]
     assert all(each is None or each.clipped for each in found)
 
 
@@ -77,9 +79,9 @@ def test_no_change_is_found_below_the_threshold_by_a_walk_in_small_steps(pixels)
     row = 200
     query = np.array(pixels.vectors[row])
     for metric in METRICS:
-        found = dethroning(pixels, query, metric, "brightness", without=row)
+        found = dethroning(pixels, query, metric, "brightness", without=[row])
         threshold = 100 if found is None else abs(found.strength_after)
-        first = ranking(pixels, changed(query, {}), metric, 1, without=row)[0][0]
+        first = ranking(pixels, changed(query, {}), metric, 1, without=[row])[0][0]
         for strength in (sign * threshold * share for sign in (-1, 1) for share in np.arange(0, 1, 0.07)):
             scores = METRICS[metric](changed(query, {"brightness": strength}), pixels.vectors)
             scores[row] = -1 if metric in LARGER_IS_CLOSER else np.inf
@@ -112,7 +114,7 @@ def test_a_query_of_fractions_finds_what_brute_force_does(pixels, metric):
         for query in (pixels.vectors[3], np.full(pixels.dim, 90, np.uint8))
         for strengths in ({"contrast": 0.31}, {"contrast": 0.7, "shift": 0.013, "noise": 3.3}, {"brightness": 7})
     ]:
-        rows, scores = ranking(searched, query, metric, 10, without=3)
+        rows, scores = ranking(searched, query, metric, 10, without=[3])
         everything = METRICS[metric](query, searched.vectors)
         everything[3] = -2 if metric in LARGER_IS_CLOSER else np.inf
         best = best_first(everything, metric)[:10]
@@ -138,7 +140,7 @@ def test_a_small_library_has_a_smallest_change_or_none():
     alone = PixelIndex.fit(picture[None])
     for transform in TRANSFORMS:
         assert dethroning(alone, picture, "l2", transform) is None
-        assert dethroning(alone, picture, "l2", transform, without=0) is None
+        assert dethroning(alone, picture, "l2", transform, without=[0]) is None
     dark, light = np.full((2, 12), [[100], [120]], np.uint8)
     found = dethroning(PixelIndex.fit(np.vstack([dark, light])), dark, "l1", "brightness")
     assert (found.first, found.then, found.clipped) == (0, 1, False)

@@ -11,7 +11,6 @@ from PIL import Image
 from imgret import Encoder, ImageLibrary, Index, Retriever, build_index
 from imgret.build.filters import labels_of_share
 from imgret.images import load_image, pixel_vector
-from tests.chroma import Chroma
 from tests.conftest import LIBRARY, QUERIES
 
 SIZES = {"tenth": 200, "hundredth": 20, "thousandth": 2, "most": 1778}
@@ -48,17 +47,10 @@ def crops(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Chroma(tmp_path_factory.mktemp("server")).start()
-    yield server
-    server.kill()
-
-
 @pytest.fixture(scope="module", params=["embedded", "server"])
 def narrow(request, crops, tmp_path_factory):
     """A retriever over a graph with few links, which is searched narrowly."""
-    chroma = request.getfixturevalue("server").url if request.param == "server" else None
+    chroma = request.getfixturevalue("chroma_server").url if request.param == "server" else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("imgret.vectors.base.HNSW", {"space": "cosine", "ef_construction": 8, "max_neighbors": 3})
         patch.setattr("imgret.vectors.base.FIRST_EF_SEARCH", 10)

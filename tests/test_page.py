@@ -425,6 +425,22 @@ def test_the_page_changes_the_query_and_says_what_the_metric_does_not_see_and_wh
         assert "clipped" in cells[3 * number + 1] or not (found and found.clipped)
 
 
+def test_a_liked_picture_is_no_hit_of_the_changed_query_either(visit, retriever):
+    liked = retriever.by_pixels(TIGER, k=1)[0]
+    page = visit(f"/?tab=pixels&example=tiger.webp&like={liked.id}")
+    wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(TIGER, likes=[liked.id]), "l2"))
+    page.locator("#blindness button").first.click()
+    field = page.locator("#blindness-crop input[type=number]")
+    field.fill("0.02")
+    field.press("Enter")
+    page.locator("#blindness-pictures img").nth(5).wait_for()
+    query, pixels = retriever.pixel_query(TIGER, likes=[liked.id]), retriever.index.pixels
+    rows, _ = ranking(pixels, changed(query, {"crop": 0.02}), "l2", 5, without=[liked.row])
+    names = [shown_as(retriever.hits([row], [0]), "l2")[0].partition("· ")[2] for row in rows]
+    assert [text.partition(". ")[2] for text in captions_of(page, "blindness-pictures")[1:]] == names
+    assert liked.row in ranking(pixels, changed(query, {"crop": 0.02}), "l2", 5)[0]
+
+
 def test_the_course_works_a_metric_out_for_two_small_pictures(page):
     examples = read_examples()
     a, b = (small_picture(example.path) for example in examples[:2])

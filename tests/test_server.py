@@ -38,14 +38,6 @@ TIGER = QUERIES / "tiger.webp"
 TOKEN = "s3cret-token"
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """A server for the tests that only add to it."""
-    chroma = Chroma(tmp_path_factory.mktemp("chroma")).start()
-    yield chroma
-    chroma.kill()
-
-
 @pytest.fixture
 def chroma(tmp_path):
     """A server of the test's own."""
@@ -103,8 +95,8 @@ def said(call):
     return sentence
 
 
-def test_a_server_finds_what_the_embedded_store_finds(shared, index_folder, retriever, cache):
-    served = fill(shared, index_folder, cache)
+def test_a_server_finds_what_the_embedded_store_finds(chroma_server, index_folder, retriever, cache):
+    served = fill(chroma_server, index_folder, cache)
     for query in ({"image": TIGER}, {"text": "a red flower"}, {"text": "a cat", "negative": "a dog", "k": 40}):
         assert found(served, **query) == found(retriever, **query)
     label = max(served.index.manifest.labels, key=served.index.manifest.labels.get)
@@ -112,26 +104,28 @@ def test_a_server_finds_what_the_embedded_store_finds(shared, index_folder, retr
     served.index.close()
 
 
-def test_a_build_leaves_the_vectors_on_the_server_and_says_where(shared, build, tmp_path, cache):
-    embedded, folder = build(folder="embedded"), build(ChromaServer(shared.url, TOKEN))
+def test_a_build_leaves_the_vectors_on_the_server_and_says_where(chroma_server, build, tmp_path, cache):
+    embedded, folder = build(folder="embedded"), build(ChromaServer(chroma_server.url, TOKEN))
     text = (folder / "manifest.json").read_text()
     manifest = json.loads(text)
-    assert manifest["vectors"] == {"url": shared.url, "collection": "imgret-" + Manifest.read(embedded).content}
+    assert manifest["vectors"] == {"url": chroma_server.url, "collection": "imgret-" + Manifest.read(embedded).content}
     assert TOKEN not in text
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert len(files) <= 20
     assert not any("chroma" in name for name in files)
     assert files - set(manifest["files"]) == {"manifest.json", ".owner"}
-    assert shared.client().get_collection(manifest["vectors"]["collection"], embedding_function=None).count() == 12
-    assert not any(name.endswith("-draft") for name in shared.names())
+    assert (
+        chroma_server.client().get_collection(manifest["vectors"]["collection"], embedding_function=None).count() == 12
+    )
+    assert not any(name.endswith("-draft") for name in chroma_server.names())
     assert manifest["recall"]["recall"] >= 0.99
 
-    one = Retriever(Index.open(folder, shared.url, cache=cache), cache=cache)
-    two = Retriever(Index.open(embedded, shared.url, cache=cache), cache=cache)
+    one = Retriever(Index.open(folder, chroma_server.url, cache=cache), cache=cache)
+    two = Retriever(Index.open(embedded, chroma_server.url, cache=cache), cache=cache)
     own = Retriever(Index.open(embedded, cache=cache), cache=cache)
     assert found(one, text="a bird") == found(two, text="a bird") == found(own, text="a bird")
     without = Retriever(Index.open(folder, cache=cache), cache=cache)
-    assert "are on the Chroma server at " + shared.url in said(lambda: without.by_clip(text="a bird"))
+    assert "are on the Chroma server at " + chroma_server.url in said(lambda: without.by_clip(text="a bird"))
     assert without.by_pixels(TIGER)
     with pytest.raises(HubError, match="build it again with IMGRET_CHROMA_URL unset"):
         publish(folder, "someone/index")
@@ -139,26 +133,26 @@ def test_a_build_leaves_the_vectors_on_the_server_and_says_where(shared, build, 
     assert found(Retriever(Index.open(folder, cache=cache), cache=cache), text="a bird") == found(own, text="a bird")
 
 
-def test_the_search_on_a_server_is_widened_until_the_neighbours_are_found(shared, monkeypatch):
+def test_the_search_on_a_server_is_widened_until_the_neighbours_are_found(chroma_server, monkeypatch):
     monkeypatch.setattr("imgret.vectors.base.HNSW", {"space": "cosine", "ef_construction": 8, "max_neighbors": 3})
     monkeypatch.setattr("imgret.vectors.base.FIRST_EF_SEARCH", 64)
     rows = unit_rows(1200)
-    audit = VectorStore.write(ChromaServer(shared.url), "imgret-narrow", "a test", rows, [None] * 1200)
+    audit = VectorStore.write(ChromaServer(chroma_server.url), "imgret-narrow", "a test", rows, [None] * 1200)
     assert audit.ef_search > 64
     assert audit.recall >= 0.99 or audit.ef_search == 1200
-    store = VectorStore.connect(ChromaServer(shared.url), "imgret-narrow", 1200)
+    store = VectorStore.connect(ChromaServer(chroma_server.url), "imgret-narrow", 1200)
     assert store.audit(rows, audit.ef_search) == audit
     assert len(store.query(rows[0], 7)) == 7
     assert len(store._source.nearest([rows[0]], 7, None)) > 7
 
 
-def test_a_search_that_is_wide_enough_from_the_start_asks_for_no_more_than_it_needs(shared, monkeypatch):
+def test_a_search_that_is_wide_enough_from_the_start_asks_for_no_more_than_it_needs(chroma_server, monkeypatch):
     monkeypatch.setattr("imgret.vectors.base.FIRST_EF_SEARCH", 10)
     rows = unit_rows(1500)
-    audit = VectorStore.write(ChromaServer(shared.url), "imgret-wide", "a test", rows, [None] * 1500)
-    made = shared.client().get_collection("imgret-wide", embedding_function=None).configuration_json["hnsw"]
+    audit = VectorStore.write(ChromaServer(chroma_server.url), "imgret-wide", "a test", rows, [None] * 1500)
+    made = chroma_server.client().get_collection("imgret-wide", embedding_function=None).configuration_json["hnsw"]
     assert audit.ef_search == made["ef_search"] == 50
-    store = VectorStore.connect(ChromaServer(shared.url), "imgret-wide", 1500)
+    store = VectorStore.connect(ChromaServer(chroma_server.url), "imgret-wide", 1500)
     assert len(store._source.nearest([rows[0]], 7, None)) == 7
 
 
@@ -193,10 +187,10 @@ class Guard(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_token_opens_the_server_and_a_wrong_one_is_a_sentence(shared, caplog):
+def test_a_token_opens_the_server_and_a_wrong_one_is_a_sentence(chroma_server, caplog):
     rows = unit_rows(20)
     proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guard)
-    proxy.behind, proxy.seen = shared.url, []
+    proxy.behind, proxy.seen = chroma_server.url, []
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{proxy.server_port}/base/"
     server = ChromaServer(url, TOKEN)
@@ -564,12 +558,12 @@ def test_the_commands_take_the_server_from_the_environment(chroma, small_library
     assert (refused.returncode, "set IMGRET_CHROMA_URL" in refused.stderr) == (2, True)
 
 
-def test_two_pages_over_one_server_and_one_index_answer_alike(shared, index_folder, retriever, cache, tmp_path):
-    fill(shared, index_folder, cache).index.close()
+def test_two_pages_over_one_server_and_one_index_answer_alike(chroma_server, index_folder, retriever, cache, tmp_path):
+    fill(chroma_server, index_folder, cache).index.close()
     expected = retriever.by_clip(image=TIGER, k=5)
     with (
-        serving(index_folder, cache, tmp_path / "one", IMGRET_CHROMA_URL=shared.url) as one,
-        serving(index_folder, cache, tmp_path / "two", IMGRET_CHROMA_URL=shared.url) as two,
+        serving(index_folder, cache, tmp_path / "one", IMGRET_CHROMA_URL=chroma_server.url) as one,
+        serving(index_folder, cache, tmp_path / "two", IMGRET_CHROMA_URL=chroma_server.url) as two,
     ):
         answers = []
         for page in (one, two):

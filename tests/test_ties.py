@@ -8,7 +8,6 @@ from PIL import Image
 
 from imgret import ImageLibrary, Index, Retriever, build_index
 from imgret.search import METHODS
-from tests.chroma import Chroma
 from tests.conftest import QUERIES
 
 COPIES = 9
@@ -30,16 +29,9 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Chroma(tmp_path_factory.mktemp("server")).start()
-    yield server
-    server.kill()
-
-
 @pytest.fixture(scope="module", params=["embedded", "server"])
 def retriever(request, folder, tmp_path_factory):
-    chroma = request.getfixturevalue("server").url if request.param == "server" else None
+    chroma = request.getfixturevalue("chroma_server").url if request.param == "server" else None
     index = build_index(ImageLibrary.load(folder), tmp_path_factory.mktemp("index") / "i", pixel_size=16, chroma=chroma)
     yield Retriever(index)
     index.close()

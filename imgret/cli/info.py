@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     filtered = [
         f"{float(share):.1%}: {found.recall:.4f} of {found.k} in {found.rows} rows"
         if found
-        else f"{float(share):.1%}: no such labels"
+        else f"{float(share):.1%}: not measured"
         for share, found in manifest.filtered.items()
     ]
     rows = {

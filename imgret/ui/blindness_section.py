@@ -1,6 +1,6 @@
 """The section of the pixels tab that changes the query and shows what the metric does not see of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -20,13 +20,14 @@ from imgret.blindness import (
     ranking,
 )
 from imgret.images import PixelVector
-from imgret.search import Retriever, SearchError
+from imgret.search import Retriever
 from imgret.startup import ReadyIndex
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.handlers import gradio_handler
 from imgret.ui.i18n import WORDS, Words
 from imgret.ui.localized import LocalizedComponents
 from imgret.ui.names import hit_name, separated
+from imgret.ui.results import hits_gallery
 from imgret.ui.tab import INTERNAL_EVENT
 
 SIDE, HITS, RANKED = 256, 5, 10
@@ -44,16 +45,7 @@ class BlindnessSection:
                 gr.Button, {"value": lambda words: words.find_dethroning}, size="sm", elem_id="blindness-find"
             )
             self._text = gr.Markdown("", elem_id="blindness-text")
-            self._pictures = gr.Gallery(
-                show_label=False,
-                elem_id="blindness-pictures",
-                elem_classes="hits",
-                height="auto",
-                object_fit="contain",
-                interactive=False,
-                allow_preview=False,
-                buttons=[],
-            )
+            self._pictures = hits_gallery("blindness-pictures")
         self.outputs: list[Block] = [self.statement, self._text, self._pictures]
 
     @staticmethod
@@ -66,18 +58,18 @@ class BlindnessSection:
     ) -> None:
         """Connects the sliders and the button."""
 
-        def asked(ready: ReadyIndex, picture: Any, part: Any, liked: str) -> tuple[PixelVector, int | None]:
-            query = endpoints.query(ready, picture, part) or Query(None)
-            if query.picture is None and query.like is None and not liked:
-                raise SearchError("There is no picture to search with; upload one or choose an example.")
-            like = None if query.like is None else ready.retriever.row_of(query.like)
-            return ready.retriever.pixel_query(query.picture, query.like, separated(liked)), like
+        def asked(ready: ReadyIndex, picture: Any, part: Any, liked: str) -> tuple[PixelVector, list[int]]:
+            """The query, and the rows that are no hits of it."""
+            query, likes = endpoints.query(ready, picture, part) or Query(None), separated(liked)
+            itself = [] if query.like is None else [query.like]
+            rows = [ready.retriever.row_of(id) for id in [*itself, *likes]]
+            return ready.retriever.pixel_query(query.picture, query.like, likes), rows
 
         def change(language: str, picture: Any, part: Any, metric: str, liked: str, *strengths: float) -> list[Any]:
             ready = endpoints.start.wait()
-            query, like = asked(ready, picture, part, liked)
+            query, without = asked(ready, picture, part, liked)
             given = dict(zip(TRANSFORMS, map(float, strengths), strict=True))
-            text, rows, scores = _compared(ready.retriever, language, query, metric, given, like)
+            text, rows, scores = _compared(ready.retriever, language, query, metric, given, without)
             path = endpoints.thumbnails.path
             side = ready.retriever.index.manifest.pixel_size
             pixels = np.rint(changed(query, given)).astype(np.uint8).reshape(side, side, 3)
@@ -89,9 +81,9 @@ class BlindnessSection:
 
         def find(language: str, picture: Any, part: Any, metric: str, liked: str) -> list[Any]:
             ready = endpoints.start.wait()
-            query, like = asked(ready, picture, part, liked)
+            query, without = asked(ready, picture, part, liked)
             pixels = ready.retriever.index.pixels
-            found = {name: dethroning(pixels, query, metric, name, without=like) for name in TRANSFORMS}
+            found = {name: dethroning(pixels, query, metric, name, without=without) for name in TRANSFORMS}
             return [_table(ready.retriever, language, metric, found), []]
 
         given, outputs = [language, picture, part, metric, liked], [self._text, self._pictures]
@@ -132,7 +124,7 @@ def _compared(
     query: PixelVector,
     metric: str,
     strengths: Mapping[str, float],
-    without: int | None,
+    without: Sequence[int],
 ) -> tuple[str, Any, Any]:
     """What the changes did to the first hits, as a text; the hits of the changed query as rows and scores."""
     words, pixels = WORDS[language], retriever.index.pixels

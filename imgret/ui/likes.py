@@ -57,7 +57,7 @@ class Likes:
         """The fields after a hit was marked: it gets that mark, and loses the other."""
         try:
             mark, name, _ = json.loads(marked)
-        except ValueError:
+        except (TypeError, ValueError):
             mark = name = None
         if mark not in (HEART, CROSS) or not isinstance(name, str):
             raise SearchError("There is no such hit.")
