@@ -46,6 +46,17 @@ def locate(index: Index, vector: npt.NDArray[np.float32]) -> tuple[float, float]
     return float(x), float(y)
 
 
+def enclosed(points: npt.NDArray[np.floating], corners: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    """Which of the points (M, 2) lie within the polygon with these corners (C, 2), by the even-odd rule: a ray from the
+    point to the right crosses its sides an odd number of times. (M,)
+    """
+    x, y = points[:, :1], points[:, 1:]
+    (x0, y0), (x1, y1) = corners.T, np.roll(corners, -1, axis=0).T
+    crosses = (y0 > y) != (y1 > y)
+    rise = np.where(y1 == y0, 1, y1 - y0)  # no ray crosses a level side
+    return (crosses & (x < x0 + (y - y0) * (x1 - x0) / rise)).sum(axis=1) % 2 == 1
+
+
 def _points(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     count = len(embeddings)
     # Pictures that are all the same have no principal direction to start from: scikit-learn then ends the process.

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from imgret.ui.map_picture import BORDER, SIDE
 
 from imgret.blindness import TRANSFORMS, changed, dethroning, ranking
 from imgret.course.steps import overflowed_norm, small_picture
@@ -16,7 +17,6 @@ from imgret.metrics import LARGER_IS_CLOSER, METRICS
 from imgret.search import METHODS, Retriever
 from imgret.ui.examples import read_examples
 from imgret.ui.i18n import WORDS
-from imgret.ui.map_picture import BORDER, SIDE
 from tests.browser import CHROMIUM, open_browser
 from tests.conftest import QUERIES, ROOT, serving
 

@@ -2,7 +2,7 @@
 
 import json
 
-OURS = ("tab", "method", "example", "id", "like", "dislike", "text", "negative", "weight", "label", "k", "part")
+OURS = ("tab", "method", "example", "id", "like", "dislike", "text", "negative", "weight", "label", "area", "k", "part")
 """The parameters that say what was searched for. Others, Hugging Face's signature of a private Space say, stay."""
 
 # A search is a step of the browser's history, with the picture that its address cannot name: one that was uploaded. The

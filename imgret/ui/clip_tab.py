@@ -8,6 +8,7 @@ import gradio as gr
 from imgret.metrics import METRICS
 from imgret.search import EMBEDDING_METHODS
 from imgret.startup import ReadyIndex
+from imgret.ui.area import AreaFilter, rows_in
 from imgret.ui.endpoints import Endpoints, Query
 from imgret.ui.explanations import clip_explanation
 from imgret.ui.i18n import WORDS, Words
@@ -25,6 +26,7 @@ class ClipTab(Tab):
 
     name = "clip"
     likes: Likes
+    area: AreaFilter
 
     def __init__(self, endpoints: Endpoints, localized: LocalizedComponents, language: gr.Radio) -> None:
         self._endpoints = endpoints
@@ -47,6 +49,7 @@ class ClipTab(Tab):
                 button = localized(
                     gr.Button, {"value": lambda words: words.search}, variant="primary", elem_id="clip-search"
                 )
+                self.area = AreaFilter("clip-area")
                 self.labels = localized(
                     gr.Dropdown, {"label": lambda words: words.labels}, choices=[], multiselect=True
                 )
@@ -76,11 +79,11 @@ class ClipTab(Tab):
             **INTERNAL_EVENT,
         ).then(None, js="() => document.querySelector('#clip-search').click()", api_visibility="private")
         liked, disliked = self.likes.fields
-        self.form = [text, negative, weight, liked, disliked, self.labels, k, metric]
+        self.form = [text, negative, weight, liked, disliked, self.labels, k, metric, self.area.value]
         self.cleared_on_example = (text, negative, liked, disliked)
         self.asking = (text, liked)
         self.more = self._results.more, k
-        self.outputs = [self.likes.pictures, *self._results.outputs]
+        self.outputs = [self.likes.pictures, self.area.button, *self._results.outputs]
         self.hits = [self._results.hits]
         self._results.wire(endpoints, clip_explanation, language, [self.picture, self.part], self.form)
         self.triggers = [
@@ -94,8 +97,9 @@ class ClipTab(Tab):
         ]
 
     def search(self, ready: ReadyIndex, language: str, query: Query | None, *form: Any) -> list[Any]:
-        text, negative, weight, liked, disliked, labels, k, metric = form
+        text, negative, weight, liked, disliked, labels, k, metric, area = form
         likes, dislikes = separated(liked), separated(disliked)
+        among = rows_in(ready.retriever.index, area)
         # An empty field of the form means "not given"; a program that sends an empty text gets an error instead.
         response = self._endpoints.by_clip(
             ready,
@@ -108,8 +112,9 @@ class ClipTab(Tab):
             metric,
             likes=likes,
             dislikes=dislikes,
+            among=among,
         )
-        words, count = WORDS[language], len(ready.retriever.index)
+        words, count = WORDS[language], len(ready.retriever.index) if among is None else len(among)
         status = words.clip_status.format(
             hits=len(response.hits),
             count=count,
@@ -121,16 +126,18 @@ class ClipTab(Tab):
         more = len(response.hits) >= k and k < min(MAX_K, count - len(likes) - len(dislikes))
         return [
             self.likes.shown(self._endpoints, ready, liked, disliked),
+            self.area.shown(ready.retriever.index, language, area),
             *self._results.shown(response, language, status, more=more),
         ]
 
     def cleared(self, language: str, *form: Any) -> list[Any]:
-        return [gr.update(visible=False), *self._results.cleared()]
+        index, area = self._endpoints.start.wait().retriever.index, form[-1]
+        return [gr.update(visible=False), self.area.shown(index, language, area), *self._results.cleared()]
 
     def address(self, *form: Any) -> dict[str, str]:
-        text, negative, weight, liked, disliked, labels, k, metric = form
+        text, negative, weight, liked, disliked, labels, k, metric, area = form
         given = {"text": text or "", "negative": negative or "", "label": joined(labels or ()), "k": str(k)}
-        given |= {"like": liked, "dislike": disliked}
+        given |= {"like": liked, "dislike": disliked, "area": area}
         if metric != COSINE:
             given["method"] = f"{self.name}-{metric}"
         return {name: value for name, value in given.items() if value} | (
@@ -138,7 +145,7 @@ class ClipTab(Tab):
         )
 
     def from_address(self, parameters: Mapping[str, str], *form: Any) -> list[Any]:
-        text, negative, weight, liked, disliked, labels, k, metric = form
+        text, negative, weight, liked, disliked, labels, k, metric, area = form
         try:
             weight = min(1.0, max(0.0, float(parameters.get("weight", parameters.get("w", weight)))))
         except ValueError:
@@ -153,6 +160,7 @@ class ClipTab(Tab):
             labels,
             k_from(parameters, k),
             EMBEDDING_METHODS.get(parameters.get("method", ""), metric),
+            parameters.get("area", area),
         ]
 
 

@@ -112,6 +112,20 @@ class Words:
     by_label: str
     map: str
     map_lead: str
+    map_keys: str
+    map_touch: str
+    zoom_in: str
+    zoom_out: str
+    whole_map: str
+    lasso: str
+    mark_view: str
+    marked: str
+    not_on_map: str
+    marked_labels: str
+    other_labels: str
+    search_area: str
+    unmark: str
+    only_in_area: str
     duplicates: str
     duplicates_lead: str
     duplicates_none: str
@@ -269,6 +283,21 @@ EN = Words(
     map="Map of the library",
     map_lead="Pictures that CLIP takes for similar lie close to each other. Click one to search for more like it; the "
     "ring is where the query belongs.",
+    map_keys="Wheel: nearer or farther; drag: move. Keys: + − ← → ↑ ↓; Home: the whole map; Enter: search for the picture in the "
+    "middle; Esc: remove the mark.",
+    map_touch="Two fingers: nearer or farther, or move; one finger: move what is near.",
+    zoom_in="Nearer",
+    zoom_out="Farther",
+    whole_map="Whole map",
+    lasso="Lasso",
+    mark_view="Mark what is in view",
+    marked="**{marked}** pictures of the map are marked and shown, {left_out} are left out.",
+    not_on_map="The map has {on_map} of the library's {count} pictures; those that have no place on it are left out, too.",
+    marked_labels="Their labels: {labels}.",
+    other_labels="and {count} others",
+    search_area="Search only these by CLIP",
+    unmark="Remove the mark",
+    only_in_area="✕ Only {count} pictures marked on the map",
     duplicates="Near duplicates",
     duplicates_lead="**{groups}** groups of pictures that are the same, or nearly: {pictures} pictures in all.",
     duplicates_none="No two pictures of this library are the same, or nearly.",
@@ -448,6 +477,21 @@ VI = Words(
     map="Bản đồ thư viện",
     map_lead="Những hình mà CLIP cho là giống nhau nằm gần nhau. Bấm vào một hình để tìm những hình giống nó; vòng tròn "
     "là chỗ của hình truy vấn.",
+    map_keys="Lăn chuột: lại gần, ra xa; kéo: di chuyển. Phím: + − ← → ↑ ↓; Home: cả bản đồ; Enter: tìm với hình ở giữa; Esc: bỏ "
+    "chọn.",
+    map_touch="Hai ngón tay: lại gần, ra xa hoặc di chuyển; một ngón: di chuyển khi đã lại gần.",
+    zoom_in="Lại gần",
+    zoom_out="Ra xa",
+    whole_map="Cả bản đồ",
+    lasso="Khoanh vùng",
+    mark_view="Chọn phần đang thấy",
+    marked="Đã chọn và cho xem **{marked}** hình của bản đồ, bỏ ra {left_out} hình.",
+    not_on_map="Bản đồ có {on_map} trong {count} hình của thư viện; những hình không có chỗ trên đó cũng bị bỏ ra.",
+    marked_labels="Nhãn của chúng: {labels}.",
+    other_labels="và {count} nhãn khác",
+    search_area="Tìm bằng CLIP chỉ trong những hình này",
+    unmark="Bỏ chọn",
+    only_in_area="✕ Chỉ {count} hình đã chọn trên bản đồ",
     duplicates="Hình trùng nhau",
     duplicates_lead="**{groups}** nhóm hình giống hệt hoặc gần như giống hệt nhau, gồm {pictures} hình.",
     duplicates_none="Thư viện này không có hai hình nào giống hệt hoặc gần như giống hệt nhau.",

@@ -25,6 +25,7 @@ from imgret.search import SearchError
 from imgret.settings import Settings
 from imgret.startup import ReadyIndex, Startup
 from imgret.ui.address import BACK_AND_FORTH, LANGUAGE_TO_ADDRESS, OURS, TO_ADDRESS, copy_script
+from imgret.ui.area import WHOLE_LIBRARY, AreaFilter
 from imgret.ui.clip_tab import ClipTab
 from imgret.ui.code_tab import CodeTab
 from imgret.ui.compare_tab import CompareTab
@@ -48,7 +49,7 @@ from imgret.ui.thumbnails import Thumbnails, ThumbnailsOnDemand
 from imgret.vietnamese import translated
 
 STYLE = Path(__file__).with_name("page.css")
-SCRIPTS = (Path(__file__).with_name("crop.js"), Path(__file__).with_name("hits.js"))
+SCRIPTS = tuple(Path(__file__).with_name(name) for name in ("crop.js", "hits.js", "map.js"))
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 HEALTH = "/gradio_api/health"
 CACHE_HOURS = 1
@@ -136,8 +137,8 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
         timer = gr.Timer(SECONDS_BETWEEN_STAGES, active=False)
         endpoints.publish()
         Tools(endpoints).publish()
-        page = _Page(endpoints, [pixels, clip, compare], language, latest, choice)
-        page.wire(gallery, library)
+        page = _Page(endpoints, [pixels, clip, compare], library, language, latest, choice)
+        page.wire(gallery)
 
         def show_status(language: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
             def show(stage: str, done: int, total: int | None) -> None:
@@ -207,11 +208,12 @@ class _Page:
         self,
         endpoints: Endpoints,
         tabs: Sequence[Tab],
+        library: LibraryTab,
         language: gr.Radio,
         latest: tuple[gr.Textbox, gr.Textbox],
         choice: gr.Tabs,
     ) -> None:
-        self._endpoints, self._tabs, self._choice = endpoints, tabs, choice
+        self._endpoints, self._tabs, self._library, self._choice = endpoints, tabs, library, choice
         self._latest, self._part = latest
         self._active = gr.Textbox(tabs[0].name, visible="hidden")
         self._address = gr.Textbox("", visible="hidden")
@@ -219,22 +221,18 @@ class _Page:
         self._at_first = {field: field.value for tab in tabs for field in tab.form}  # type: ignore[attr-defined]
         fields = [field for tab in tabs for field in (tab.picture, tab.part, *tab.form)]
         marks = [tab.likes.marked for tab in tabs if tab.likes]
-        self.inputs = [language, self._active, *latest, self._gone_to, *marks, *fields]
+        on_map = [library.map.picked, library.map.area]
+        self.inputs = [language, self._active, *latest, self._gone_to, *marks, *on_map, *fields]
         found = [output for tab in tabs for output in tab.outputs]
         self._kept = [self._latest, self._part, self._address]
         self.outputs = [choice, self._active, *self._kept, *fields, *found]
 
-    def wire(self, gallery: gr.Gallery, library: LibraryTab) -> None:
+    def wire(self, gallery: gr.Gallery) -> None:
         """Adds the events of the tabs, of the example `gallery`, and of the library's pictures."""
         first = self._tabs[0]
         opened = [self._choice, self._active, first.picture, first.part]
-        self._on(library.pictures.select, first, self._pick_from_library, outputs=opened)
-
-        def pick_from_map(chosen: gr.SelectData, language: str, *values: Any) -> Changes:
-            x, y = chosen.index
-            return self._in_first_tab(language, library.clicked(float(x), float(y)), values)
-
-        self._on(library.map.select, first, pick_from_map, outputs=opened)
+        self._on(self._library.pictures.select, first, self._pick_from_library, outputs=opened)
+        self._on(self._library.map.picked.change, first, self._pick_from_map, outputs=opened)
         kept = [self._address, self._latest, self._part]
         gr.on([each.change for each in kept], None, kept, js=TO_ADDRESS, api_visibility="private")
         handler = gradio_handler(_in_turn(self._go_to))
@@ -295,6 +293,8 @@ class _Page:
             self._on(hits.select, tab, go_on, outputs=fields)
         if tab.likes:
             self._wire_likes(tab, tab.likes)
+        if tab.area:
+            self._wire_area(tab, tab.area)
         if tab.more:
             self._wire_more(tab, *tab.more)
 
@@ -315,6 +315,28 @@ class _Page:
 
         self._on(likes.marked.change, tab, mark, outputs=likes.fields)
         self._on(likes.pictures.select, tab, unmark, outputs=likes.fields)
+
+    def _wire_area(self, tab: Tab, area: AreaFilter) -> None:
+        def search_there(language: str, *values: Any) -> Changes:
+            given = self._given(values)
+            opened = {self._choice: gr.Tabs(selected=tab.name), self._active: tab.name}
+            return opened | search(language, given, given[self._library.map.area])
+
+        def search_everywhere(language: str, *values: Any) -> Changes:
+            return search(language, self._given(values), WHOLE_LIBRARY)
+
+        def search(language: str, given: Changes, where: str) -> Changes:
+            """With what the tab has, else with the latest picture, if there is one."""
+            given, kept = given | {area.value: where}, {area.value: where}
+            if given[tab.picture] is not None or any(given[field] for field in tab.asking):
+                return kept | self._found(tab, language, given)
+            if given[self._latest]:
+                return kept | self._at(tab, language, given[self._latest], given, given[self._part])
+            return kept | self._emptied(tab, language, given)
+
+        opened = [self._choice, self._active, tab.picture, tab.part, area.value]
+        self._on(self._library.map.search_there.click, tab, search_there, outputs=opened)
+        self._on(area.button.click, tab, search_everywhere, outputs=[tab.picture, tab.part, area.value])
 
     def _wire_more(self, tab: Tab, button: gr.Button, field: gr.Slider) -> None:
         def more(language: str, *values: Any) -> Changes:
@@ -404,6 +426,10 @@ class _Page:
             except ImgretError:  # an empty form or a broken picture, which the visitor knows already
                 continue
         return {part: value for part, value in changes.items() if part not in (self._latest, self._part, self._address)}
+
+    def _pick_from_map(self, language: str, *values: Any) -> Changes:
+        path = self._library.map.path(self._given(values)[self._library.map.picked])
+        return self._in_first_tab(language, path, values)
 
     def _pick_from_library(self, chosen: gr.SelectData, language: str, *values: Any) -> Changes:
         return self._in_first_tab(language, chosen.value["image"]["path"], values)

@@ -8,6 +8,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from imgret.startup import ReadyIndex
+from imgret.ui.area import AreaFilter
 from imgret.ui.crop import FULL_IMAGE
 from imgret.ui.endpoints import Query
 from imgret.ui.likes import Likes
@@ -33,6 +34,7 @@ class Tab(ABC):
         cleared_on_example: the fields of the form that are emptied when an example is chosen.
         asking: the fields of the form that can be searched for without a picture.
         likes: the pictures of the library that a visitor marked, if the tab takes them.
+        area: the area of the library's map that its searches can be kept to, if there is one.
         more: the button for further hits and the field for k, of a tab that has one.
         outputs: the components that a search fills.
         hits: the galleries among the outputs; a click on a hit searches for more like it.
@@ -47,6 +49,7 @@ class Tab(ABC):
     cleared_on_example: tuple[Block, ...] = ()
     asking: tuple[Block, ...] = ()
     likes: Likes | None = None
+    area: AreaFilter | None = None
     more: tuple[gr.Button, gr.Slider] | None = None
     outputs: list[Block]
     hits: list[gr.Gallery]

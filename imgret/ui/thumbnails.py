@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -33,16 +34,18 @@ class Thumbnails:
 
     def path(self, retriever: Retriever, row: int) -> Path:
         """The file with the thumbnail of the picture in `row`."""
-        path = self.folder / f"{retriever.index.manifest.data}-{row}.webp"  # a row of another index is another picture
-        if not path.exists():
-            self._write(path, retriever.index.thumbnail(row))
-        return path
+        index = retriever.index
+        return self.file(index, f"{row}.webp", lambda: index.thumbnail(row))
 
     def held_out_path(self, index: Index, number: int) -> Path:
         """The file with the held-out picture of this number."""
-        path = self.folder / f"{index.manifest.data}-{HELD_OUT}-{number}.webp"
+        return self.file(index, f"{HELD_OUT}-{number}.webp", lambda: index.held_out[number].picture)
+
+    def file(self, index: Index, name: str, content: Callable[[], bytes]) -> Path:
+        """The file of that name for this index, as that of another has other pictures; with `content` if it is new."""
+        path = self.folder / f"{index.manifest.data}-{name}"
         if not path.exists():
-            self._write(path, index.held_out[number].picture)
+            self._write(path, content())
         return path
 
     def row_of(self, retriever: Retriever, path: Path) -> int | None:
@@ -81,7 +84,7 @@ class ThumbnailsOnDemand:
         """Hands the request on."""
         if scope["type"] == "http":
             _, _, asked = scope["path"].partition("/file=")
-            lacking = asked.startswith(f"{self._thumbnails.folder}/") and not os.path.exists(asked)
+            lacking = Path(asked).parent == self._thumbnails.folder and not os.path.exists(asked)
             if lacking and self._start.health().searchable:
                 await asyncio.to_thread(self._write, Path(asked))
         await self._app(scope, receive, send)
