@@ -1,14 +1,18 @@
 """What a visitor sees in a real browser is what the Retriever gives."""
 
 import csv
+import io
 import json
 import re
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from imgret.ui.map_picture import BORDER, SIDE
+from PIL import Image
 
 from imgret.blindness import TRANSFORMS, changed, dethroning, ranking
 from imgret.course.steps import overflowed_norm, small_picture
@@ -485,21 +489,311 @@ def test_the_library_is_leafed_through_by_label_and_its_figures_are_those_of_the
     wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(metric="l2", k=10, like=like), "l2"))
 
 
-def test_a_click_on_the_map_searches_for_the_picture_that_lies_there(page, retriever):
-    tab(page, 3)
+BORDER = 16  # around the map, as in map.js
+PAINTED = """() => {
+  const canvas = document.querySelector('#library-map canvas');
+  const { width, height } = canvas;
+  if (!width) return false;
+  return canvas.getContext('2d').getImageData(0, 0, width, height).data.some((value, at) => at % 4 === 3 && value);
+}"""
+
+
+def open_map(visit, address="/?tab=library", **visitor):
+    page = visit(address, **visitor)
+    page.locator("#library-map canvas").wait_for()
+    page.locator("#library-pictures img").first.wait_for()
+    page.wait_for_function(PAINTED)
+    page.wait_for_timeout(1000)  # the pictures above and beside are laid out
+    page.locator("#library-map canvas").scroll_into_view_if_needed()
+    return page
+
+
+def view_of(page):
+    """How near the map is, and what is in its middle."""
+    page.wait_for_timeout(150)
+    return [float(number) for number in page.locator("#library-map canvas").get_attribute("data-view").split(",")]
+
+
+def place_of(page, point):
+    """Where a point of the map lies on the screen now."""
+    zoom, *middle = view_of(page)
+    box = page.locator("#library-map canvas").bounding_box()
+    side = (min(box["width"], box["height"]) - 2 - 2 * BORDER) * zoom
+    left = box["x"] + box["width"] / 2 + (point[0] - middle[0]) * side
+    return float(left), float(box["y"] + box["height"] / 2 - (point[1] - middle[1]) * side)
+
+
+def loneliest(retriever):
+    """The row of the picture in the inner part of the map that is the farthest from any other, and its point."""
     rows, points = retriever.index.map
-    drawn = page.locator("#library-map img")
-    drawn.wait_for()
-    page.wait_for_timeout(500)
-    box = drawn.bounding_box()
-    border = BORDER / SIDE
+    away = np.linalg.norm(points[:, None] - points, axis=2)
+    np.fill_diagonal(away, np.inf)
+    inner = (np.abs(points - 0.5) < 0.25).all(axis=1)
+    number = int(np.where(inner, away.min(axis=1), 0).argmax())
+    return int(rows[number]), points[number]
+
+
+def drag_along(page, *places):
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=6)
+    page.mouse.up()
+
+
+def around_mammals(retriever):
+    """The corners of a rectangle of the map with most mammals, no side of which is close to a picture, and the rows
+    within.
+    """
+    rows, points = retriever.index.map
+
+    def between(values, near):
+        ordered = np.sort(values)
+        wide = np.flatnonzero(np.diff(ordered) > 0.006)
+        first = wide[np.abs(ordered[wide] - near).argmin()]
+        return float(ordered[first : first + 2].mean())
+
+    left, low = between(points[:, 0], 0.8), between(points[points[:, 0] > 0.75, 1], 0.55)
+    inside = (points[:, 0] > left) & (points[:, 1] > low)
+    return [(left, low), (left, 1.02), (1.02, 1.02), (1.02, low), (left, low)], rows[inside]
+
+
+def searched_for(retriever, row):
+    hits = retriever.by_pixels(metric="l2", k=10, like=retriever.index.record(int(row)).id)
+    return shown_as(hits, "l2")
+
+
+def test_a_click_on_the_map_searches_for_the_picture_that_lies_there(visit, retriever):
+    page = open_map(visit)
+    rows, points = retriever.index.map
     for number in (5, 300):
-        x, y = border + points[number] * (1 - 2 * border)
-        drawn.click(position={"x": float(x) * box["width"], "y": float(1 - y) * box["height"]})
-        like = retriever.index.record(int(rows[number])).id
-        wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(metric="l2", k=10, like=like), "l2"))
+        page.mouse.click(*place_of(page, points[number]))
+        wait_for_hits(page, "pixel-hits", searched_for(retriever, rows[number]))
         tab(page, 3)
         page.wait_for_timeout(1000)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_wheel_zooms_the_map_and_the_picture_under_the_pointer_grows_sharp(visit, retriever, width):
+    page = open_map(visit, width=width)
+    row, point = loneliest(retriever)
+    pointer = np.round(place_of(page, point))
+    away = place_of(page, point) - pointer
+    page.mouse.move(*pointer)
+    for _ in range(6):
+        page.mouse.wheel(0, -300)
+    zoom, place = view_of(page)[0], place_of(page, point)
+    assert zoom > 20
+    assert place == pytest.approx(pointer + zoom * away, abs=1)
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(1500)
+    thumbnail = load_image(retriever.index.thumbnail(row))
+    thumbnail.thumbnail((128, 128))
+    area = {"x": place[0] - thumbnail.width / 2, "y": place[1] - thumbnail.height / 2}
+    shown = page.screenshot(clip=area | {"width": thumbnail.width, "height": thumbnail.height})
+    shown = Image.open(io.BytesIO(shown)).convert("RGB").resize(thumbnail.size)
+    assert np.corrcoef(np.ravel(shown), np.ravel(thumbnail))[0, 1] > 0.9
+    page.mouse.click(*place)
+    wait_for_hits(page, "pixel-hits", searched_for(retriever, row))
+
+
+def test_where_there_is_nothing_farther_the_wheel_moves_the_page(visit, retriever):
+    page = open_map(visit)
+    before = page.evaluate("scrollY")
+    page.mouse.move(*place_of(page, (0.5, 0.5)))
+    page.mouse.wheel(0, 300)
+    page.wait_for_timeout(500)
+    assert page.evaluate("scrollY") > before
+    assert view_of(page) == [1, 0.5, 0.5]
+
+
+def test_the_map_is_moved_by_dragging_and_a_drag_is_no_click(visit, retriever):
+    page = open_map(visit)
+    page.get_by_role("button", name="Nearer").click()
+    page.get_by_role("button", name="Nearer").click()
+    assert view_of(page) == pytest.approx([1.6**2, 0.5, 0.5])
+    point = retriever.index.map[1][300]
+    left, top = place_of(page, point)
+    drag_along(page, (left, top), (left + 60, top - 40))
+    assert place_of(page, point) == pytest.approx((left + 60, top - 40), abs=1)
+    page.get_by_role("button", name="Farther").click()
+    assert view_of(page)[0] == pytest.approx(1.6)
+    page.get_by_role("button", name="Whole map").click()
+    assert view_of(page) == [1, 0.5, 0.5]
+    page.wait_for_timeout(1000)
+    assert page.get_by_role("tab", name="Library", selected=True).count() == 1
+
+
+def test_the_map_works_by_keyboard_alone(visit, retriever):
+    page = open_map(visit)
+    page.get_by_role("button", name="Mark what is in view").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.tagName") == "CANVAS"
+    for key, expected in (
+        ("+", [1.6, 0.5, 0.5]),
+        ("+", [2.56, 0.5, 0.5]),
+        ("-", [1.6, 0.5, 0.5]),
+        ("Home", [1, 0.5, 0.5]),
+    ):
+        page.keyboard.press(key)
+        assert view_of(page) == pytest.approx(expected)
+    for key in "+++":
+        page.keyboard.press(key)
+    start = view_of(page)
+    for key, (across, up) in {
+        "ArrowRight": (1, 0),
+        "ArrowUp": (0, 1),
+        "ArrowLeft": (-1, 0),
+        "ArrowDown": (0, -1),
+    }.items():
+        before = view_of(page)
+        page.keyboard.press(key)
+        after = view_of(page)
+        assert np.sign(np.round(np.subtract(after[1:], before[1:]), 6)).tolist() == [across, up]
+    assert view_of(page) == pytest.approx(start)
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    page.get_by_text("pictures of the map are marked and shown").wait_for()
+    rows, points = retriever.index.map
+    half = (0.5 + BORDER / (page.locator("#library-map canvas").bounding_box()["width"] - 2 - 2 * BORDER)) / start[0]
+    seen = rows[(np.abs(points - 0.5) < half).all(axis=1)]
+    wait_for_hits(page, "library-pictures", [retriever.index.record(int(row)).caption for row in seen[:27]])
+    page.keyboard.press("Tab")
+    page.keyboard.press("Escape")
+    wait_for_hits(page, "library-pictures", [retriever.index.record(row).caption for row in range(27)])
+    page.keyboard.press("Enter")
+    nearest = rows[np.linalg.norm(points - view_of(page)[1:], axis=1).argmin()]
+    wait_for_hits(page, "pixel-hits", searched_for(retriever, nearest))
+
+
+def test_two_fingers_zoom_the_map_and_one_moves_it_once_it_is_near(visit, retriever):
+    page = open_map(visit, width=390, height=844, has_touch=True, is_mobile=True)
+    assert page.get_by_text("Two fingers: nearer").is_visible()
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(*steps):
+        """Each step holds the places of all fingers."""
+        for number, places in enumerate([*steps, []]):
+            kind = "touchStart" if number == 0 else "touchMove" if places else "touchEnd"
+            points = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(places)]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        page.wait_for_timeout(200)
+
+    x, y = place_of(page, (0.5, 0.5))
+    before = page.evaluate("scrollY")
+    fingers([(x, y)], [(x, y - 30)], [(x, y - 60)], [(x, y - 90)])
+    assert page.evaluate("scrollY") > before  # from afar, the page is moved
+    assert view_of(page) == [1, 0.5, 0.5]
+    x, y = place_of(page, (0.5, 0.5))
+    fingers(*([(x - away, y), (x + away, y)] for away in (20, 30, 45, 60)))
+    assert view_of(page) == pytest.approx([3, 0.5, 0.5], rel=0.02)
+    point, before = (0.5, 0.5), page.evaluate("scrollY")
+    fingers([(x, y)], [(x, y - 20)], [(x + 10, y - 50)])
+    assert place_of(page, point) == pytest.approx((x + 10, y - 50), abs=1.5)
+    assert page.evaluate("scrollY") == before
+    page.get_by_role("button", name="Whole map").tap()
+    page.get_by_role("button", name="Lasso").tap()
+    corners, rows = around_mammals(retriever)
+    page.wait_for_timeout(200)
+    fingers(*([place_of(page, corner)] for corner in corners))
+    wait_for_hits(page, "library-pictures", [retriever.index.record(int(row)).caption for row in rows[:27]])
+    row, point = loneliest(retriever)
+    page.touchscreen.tap(*place_of(page, point))
+    wait_for_hits(page, "pixel-hits", searched_for(retriever, row))
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("language", ["en", "vi"])
+def test_a_lasso_filters_the_library_and_the_search_by_clip(visit, retriever, language, width):
+    words, index = WORDS[language], retriever.index
+    page = open_map(visit, f"/?tab=library&lang={language}", width=width)
+    corners, rows = around_mammals(retriever)
+
+    def captions(rows):
+        return [index.record(int(row)).captions.get(language) or index.record(int(row)).caption for row in rows[:27]]
+
+    page.get_by_role("button", name=words.lasso).click()
+    drag_along(page, *(place_of(page, corner) for corner in corners))
+    wait_for_hits(page, "library-pictures", captions(rows))
+    assert view_of(page) == [1, 0.5, 0.5]  # what a lasso encloses is not moved
+    labels = Counter(index.record(int(row)).label for row in rows)
+    told = page.locator("#map-marked").inner_text()
+    assert words.marked.format(marked=len(rows), left_out=545 - len(rows)).replace("**", "") in told
+    assert f"mammals (animals) {labels['animals/mammals']}," in told
+    page.wait_for_timeout(4000)
+    assert captions_of(page, "library-pictures") == captions(rows)
+    assert page.locator("#map-marked").inner_text() == told
+    page.locator("#library-label input").click()
+    page.get_by_role("option", name="birds (animals): 38", exact=True).click()
+    birds = [row for row in rows if index.record(int(row)).label == "animals/birds"]
+    wait_for_hits(page, "library-pictures", captions(birds))
+
+    example(page, "tiger.webp").click()
+    page.get_by_role("tab", name=words.library_tab).click()
+    page.get_by_role("button", name=words.search_area).click()
+    hits = [hit for hit in retriever.by_clip(TIGER, k=545) if hit.row in rows][:10]
+    hits = shown_as([replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)], "clip", language)
+    everywhere = shown_as(retriever.by_clip(TIGER), "clip", language)
+    assert hits != everywhere
+    wait_for_hits(page, "clip-hits", hits)
+    page.get_by_role("tab", name="CLIP", selected=True).wait_for()
+    page.wait_for_timeout(4000)
+    assert captions_of(page, "clip-hits") == hits
+    only = words.only_in_area.format(count=len(rows))
+    again = visit("/?" + page.url.partition("?")[2], width=width)
+    wait_for_hits(again, "clip-hits", hits)
+    again.get_by_role("button", name=only).click()
+    wait_for_hits(again, "clip-hits", everywhere)
+    again.get_by_role("button", name=only).wait_for(state="hidden")
+    assert "area=" not in again.url
+    page.get_by_role("tab", name=words.library_tab).click()
+    page.get_by_role("button", name=words.unmark).click()
+    all_birds = [row for row in range(545) if index.record(row).label == "animals/birds"]
+    wait_for_hits(page, "library-pictures", captions(all_birds))
+    page.get_by_role("button", name=words.unmark).wait_for(state="hidden")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_map_is_asked_for_when_its_tab_is_opened_and_only_once(visit):
+    page, sent = visit(), []
+    page.on("response", lambda answer: sent.append(answer))
+    page.locator("#pixel-hits img").first.wait_for()
+    page.wait_for_timeout(2000)
+    for _ in range(2):
+        tab(page, 3)
+        page.wait_for_function(PAINTED)
+        page.wait_for_timeout(1000)
+        tab(page, 0)
+    names = [Path(urlsplit(answer.url).path).name.rpartition("-")[2] for answer in sent]
+    assert names.count("map.json") == names.count("map.webp") == 1
+    assert names.index("map.json") > 0
+    asked = [answer for answer, name in zip(sent, names, strict=True) if name.startswith("map.")]
+    assert sum(len(answer.body()) for answer in asked) < 300_000
+
+
+WRITES = """const write = CanvasRenderingContext2D.prototype.fillText;
+CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+  (window.written ??= new Set()).add(text);
+  return write.call(this, text, ...place);
+};"""
+
+
+def test_the_names_of_labels_stand_on_the_map_and_more_of_them_from_near(browser, server, retriever):
+    page = browser.new_page(viewport={"width": 1280, "height": 800}, locale="en")
+    page.add_init_script(WRITES)
+    page.goto(f"{server}/?tab=library")
+    page.locator("#library-pictures img").first.wait_for()
+    page.wait_for_function(PAINTED)
+    page.wait_for_timeout(500)
+    names = {label.split("/")[-1].replace("_", " ") for label in retriever.index.manifest.labels}
+    from_afar = set(page.evaluate("[...written]"))
+    assert {"mammals", "birds", "fruit"} <= from_afar < names
+    page.locator("#library-map canvas").focus()
+    for key in ("+", "+", "ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(100)
+    assert from_afar < set(page.evaluate("[...written]")) <= names
+    page.close()
 
 
 def serious_violations(page):
@@ -518,6 +812,9 @@ def test_no_part_of_the_page_shuts_anybody_out(visit, scheme):
         tab(page, number)
         page.locator(f"#{gallery} img, #{gallery} .cm-line").first.wait_for()
         page.wait_for_timeout(500)
+        if gallery == "library-pictures":
+            page.get_by_role("button", name="Mark what is in view").click()
+            page.get_by_role("button", name="Remove the mark").wait_for()
         assert serious_violations(page) == []
 
 

@@ -60,12 +60,15 @@
     view = { zoom, x: clamp(x, half, 1 - half), y: clamp(y, half, 1 - half) };
     draw();
   };
-  const zoomAt = (place, factor) => {
-    const [x, y] = onMap(place);
+  // Zooms by a factor, so that what lies at one place of the screen comes to lie at another.
+  const carry = (from, to, factor) => {
+    const [x, y] = onMap(from);
     const zoom = clamp(view.zoom * factor, 1, MAX_ZOOM);
-    show(zoom, x + ((view.x - x) * view.zoom) / zoom, y + ((view.y - y) * view.zoom) / zoom);
+    const side = (scale() / view.zoom) * zoom;
+    show(zoom, x - (to[0] - middle()[0]) / side, y + (to[1] - middle()[1]) / side);
   };
-  const moveBy = (left, top) => show(view.zoom, view.x - left / scale(), view.y + top / scale());
+  const zoomAt = (place, factor) => carry(place, place, factor);
+  const moveBy = (left, top) => carry([0, 0], [left, top], 1);
   const nearest = (place) => {
     const reach = Math.max(24, sizeNow());
     let [found, least] = [-1, reach * reach];
@@ -131,7 +134,7 @@
     });
     const colours = getComputedStyle(canvas);
     pen.fillStyle = colours.color;
-    for (const { number, left, top } of seen) {
+    for (const { number, left, top } of seen.reverse()) { // dots below pictures
       pen.globalAlpha = inside && !inside[number] ? 0.15 : 1;
       paintPicture(pen, number, left, top, size);
     }
@@ -142,12 +145,12 @@
       paintPicture(pen, focused, left, top, size * 1.3);
       outline(pen, () => pen.rect(left - size * 0.7, top - size * 0.7, size * 1.4, size * 1.4), colours);
     }
-    paintNames(pen, width, height, colours);
     if (map.ring) outline(pen, () => pen.arc(...onScreen(map.ring), Math.max(14, size * 0.75), 0, 7), colours);
     const polygon = corners.length ? corners : areaNow();
     if (polygon.length) {
       outline(pen, () => polygon.forEach((corner) => pen.lineTo(...onScreen(corner))), colours, !corners.length);
     }
+    paintNames(pen, width, height, colours);
     load(size, seen);
   };
   const outline = (pen, trace, colours, closed = false) => {
@@ -258,9 +261,7 @@
       const now = [...pointers.values()];
       moved ||= apart([start, place]) > CLICK;
       if (now.length === 2) {
-        const [from, to] = [between(before), between(now)];
-        moveBy(to[0] - from[0], to[1] - from[1]);
-        zoomAt(to, apart(now) / Math.max(1, apart(before)));
+        carry(between(before), between(now), apart(now) / Math.max(1, apart(before)));
       } else if (corners.length) {
         corners.push(onMap(place));
         draw();

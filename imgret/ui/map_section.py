@@ -39,7 +39,8 @@ class MapSection:
     def __init__(self, endpoints: Endpoints, localized: LocalizedComponents) -> None:
         self._endpoints = endpoints
         self._drawing = threading.Lock()
-        localized(gr.Markdown, {"value": lambda words: f"## {words.map}\n{words.map_lead}"})
+        says = {"value": lambda words: f"## {words.map}\n{words.map_lead}"}
+        localized(gr.Markdown, says, elem_classes="small")
         self._map = localized(gr.HTML, {"value": _map_html}, elem_id="library-map", js_on_load=None)
         self._state = gr.Textbox("", visible="hidden", elem_id="map-state")  # as JSON, for map.js
         self.area = gr.Textbox(WHOLE_LIBRARY, visible="hidden", elem_id="map-area")

@@ -24,7 +24,7 @@ class PicturesSection:
 
     def __init__(self, endpoints: Endpoints, localized: LocalizedComponents) -> None:
         self._endpoints = endpoints
-        with gr.Row():
+        with gr.Row(elem_classes="pages"):
             self.label = localized(
                 gr.Dropdown,
                 {"label": lambda words: words.label},
