@@ -299,6 +299,12 @@ VIETNAMESE = {
     "There is no transform {transform}; choose one of {transforms}.":
         "Không có phép biến đổi {transform}; hãy chọn một trong: {transforms}.",
     "There is no such hit.": "Không có kết quả nào như vậy.",
+    "None of the marked pictures has one of these labels; mark others, or choose no label.":
+        "Không hình nào đã chọn có một trong các nhãn này; hãy chọn những hình khác, hoặc đừng chọn nhãn.",
+    "An area of the map is x_y_x_y_...: 3 to {most} corners, in whole parts of {units} of the map's side.":
+        "Một vùng của bản đồ là x_y_x_y_...: 3 đến {most} góc, bằng số nguyên phần {units} của cạnh bản đồ.",
+    "No picture lies in this area of the map; mark another one.":
+        "Không có hình nào trong vùng này của bản đồ; hãy chọn vùng khác.",
 }  # fmt: skip
 """A field stands for the same value as in the English template. What has no entry stays English."""
 

@@ -18,7 +18,9 @@ from imgret.blindness import TRANSFORMS, changed, dethroning, ranking
 from imgret.course.steps import overflowed_norm, small_picture
 from imgret.images import load_image
 from imgret.metrics import LARGER_IS_CLOSER, METRICS
+from imgret.projection import locate
 from imgret.search import METHODS, Retriever
+from imgret.ui.area import rows_in
 from imgret.ui.examples import read_examples
 from imgret.ui.i18n import WORDS
 from tests.browser import CHROMIUM, open_browser
@@ -43,8 +45,9 @@ def visit(browser, server, request):
     """
     pages, requests, failures = [], [], []
 
-    def open_page(address="", width=1280, height=800, **visitor):
+    def open_page(address="", width=1280, height=800, script="", **visitor):
         page = browser.new_page(viewport={"width": width, "height": height}, **({"locale": "en"} | visitor))
+        page.add_init_script(script)
         page.set_default_timeout(30_000)
         page.on("request", lambda sent: requests.append(sent.url))
         page.on("pageerror", lambda error: failures.append(str(error)))
@@ -500,7 +503,9 @@ PAINTED = """() => {
 
 def open_map(visit, address="/?tab=library", **visitor):
     page = visit(address, **visitor)
-    page.locator("#library-map canvas").wait_for()
+    if "tab=library" not in address:
+        page.locator("#pixel-hits img").first.wait_for()
+        tab(page, 3)
     page.locator("#library-pictures img").first.wait_for()
     page.wait_for_function(PAINTED)
     page.wait_for_timeout(1000)  # the pictures above and beside are laid out
@@ -771,29 +776,45 @@ def test_the_map_is_asked_for_when_its_tab_is_opened_and_only_once(visit):
     assert sum(len(answer.body()) for answer in asked) < 300_000
 
 
-WRITES = """const write = CanvasRenderingContext2D.prototype.fillText;
-CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
-  (window.written ??= new Set()).add(text);
-  return write.call(this, text, ...place);
-};"""
+SPIES = """window.written = new Set();
+window.rings = [];
+const { fillText, arc } = CanvasRenderingContext2D.prototype;
+Object.assign(CanvasRenderingContext2D.prototype, {
+  fillText(text, ...place) { written.add(text); return fillText.call(this, text, ...place); },
+  arc(...circle) { if (circle[2] > 10) rings.push(circle); return arc.call(this, ...circle); },
+});"""
 
 
-def test_the_names_of_labels_stand_on_the_map_and_more_of_them_from_near(browser, server, retriever):
-    page = browser.new_page(viewport={"width": 1280, "height": 800}, locale="en")
-    page.add_init_script(WRITES)
-    page.goto(f"{server}/?tab=library")
-    page.locator("#library-pictures img").first.wait_for()
-    page.wait_for_function(PAINTED)
-    page.wait_for_timeout(500)
+def test_the_map_has_the_names_of_labels_more_from_near_and_a_ring_where_the_query_belongs(visit, retriever):
+    page = open_map(visit, "/?tab=pixels&example=tiger.webp", script=SPIES)
     names = {label.split("/")[-1].replace("_", " ") for label in retriever.index.manifest.labels}
     from_afar = set(page.evaluate("[...written]"))
     assert {"mammals", "birds", "fruit"} <= from_afar < names
+    point = locate(retriever.index, retriever.embed_query(TIGER))
+    ring, box = page.evaluate("rings.at(-1)"), page.locator("#library-map canvas").bounding_box()
+    assert (box["x"] + 1 + ring[0], box["y"] + 1 + ring[1]) == pytest.approx(place_of(page, point), abs=1)
     page.locator("#library-map canvas").focus()
     for key in ("+", "+", "ArrowRight", "ArrowRight"):
         page.keyboard.press(key)
         page.wait_for_timeout(100)
     assert from_afar < set(page.evaluate("[...written]")) <= names
-    page.close()
+
+
+def test_what_is_marked_on_the_map_stays_in_another_language(visit, retriever):
+    page = open_map(visit)
+    page.get_by_role("button", name="Nearer").click()
+    view = view_of(page)
+    page.get_by_role("button", name="Mark what is in view").click()
+    told = page.locator("#map-marked strong").inner_text()
+    shown = len(captions_of(page, "library-pictures"))
+    page.locator("#language").get_by_text("Tiếng Việt").click()
+    page.get_by_text(f"Đã chọn và cho xem {told} hình").wait_for()
+    page.wait_for_function(PAINTED)
+    page.wait_for_timeout(4000)
+    assert page.locator("#library-map canvas").get_attribute("aria-label") == WORDS["vi"].map
+    assert view_of(page) == view
+    assert page.locator("#map-marked strong").inner_text() == told
+    assert len(captions_of(page, "library-pictures")) == shown
 
 
 def serious_violations(page):
@@ -861,6 +882,7 @@ def test_a_finger_drawn_over_the_picture_searches_for_that_part(visit, retriever
     wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(cropped(load_image(TIGER), *part)), "l2"))
 
 
+AREA = "5000_2000_5000_9000_8000_9000_8000_2000"
 OSTRICH, DRAKE, MAMMALS = "animals/birds/ostrich.webp", "animals/birds/drake.webp", "animals/mammals"
 SHARED = {
     "a metric": ({"method": "l1", "example": "tiger.webp"}, lambda r: r.by_pixels(TIGER, "l1")),
@@ -885,6 +907,10 @@ SHARED = {
     "labels": (
         {"text": "an elephant", "label": f"{MAMMALS}|animals/birds"},
         lambda r: r.by_clip(text="an elephant", labels=[MAMMALS, "animals/birds"]),
+    ),
+    "an area of the map": (
+        {"text": "an elephant", "area": AREA},
+        lambda r: r.find_by_clip(text="an elephant", among=rows_in(r.index, AREA)).hits,
     ),
     "k": ({"text": "an elephant", "k": 25}, lambda r: r.by_clip(text="an elephant", k=25)),
     "likes": (

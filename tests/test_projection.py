@@ -71,3 +71,22 @@ def test_a_new_picture_belongs_among_those_it_resembles(retriever):
         hits = [ids.index(hit.id) for hit in retriever.by_clip(image=query, k=3)]
         away.append(np.linalg.norm(points[hits] - here, axis=1).min())
     assert np.median(away) < 0.03
+
+
+def test_a_polygon_encloses_the_points_whose_angles_to_its_corners_add_up_to_a_turn():
+    draw = np.random.default_rng(0)
+    points = draw.random((500, 2))
+    turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    corners = 0.5 + draw.uniform(0.1, 0.6, (24, 1)) * np.column_stack([np.cos(turns), np.sin(turns)])
+    to_corners = (corners[None] - points[:, None]) @ [1, 1j]
+    angles = np.angle(np.roll(to_corners, -1, axis=1) / to_corners).sum(axis=1)
+    expected = np.abs(angles) > np.pi
+    assert 100 < expected.sum() < 400
+    assert (projection.enclosed(points, corners) == expected).all()
+    assert (projection.enclosed(points, corners[::-1]) == expected).all()
+
+
+def test_what_a_polygon_goes_around_twice_is_not_in_it():
+    square = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])
+    assert projection.enclosed(np.array([(0.5, 0.5)]), square).all()
+    assert not projection.enclosed(np.array([(0.5, 0.5)]), np.concatenate([square, square])).any()

@@ -185,6 +185,25 @@ def test_labels_filter_and_a_filter_may_leave_fewer_than_k(retriever):
     assert {hit.label for hit in hits} == {"food/fruit", "food/dessert"}
 
 
+@pytest.mark.parametrize("metric", [None, "l1"])
+@pytest.mark.parametrize("labels", [None, ["animals/birds", "animals/mammals"]])
+def test_a_search_among_some_rows_finds_those_of_all_hits_that_are_in_them(retriever, metric, labels):
+    rows = np.arange(40, 400, 3)
+    every = retriever.find_by_clip(QUERIES / "tiger.webp", labels=labels, k=545, metric=metric).hits
+    expected = [(hit.id, hit.score) for hit in every if hit.row in rows]
+    found = retriever.find_by_clip(QUERIES / "tiger.webp", labels=labels, k=545, metric=metric, among=rows)
+    assert [(hit.id, hit.score) for hit in found.hits] == expected
+    assert [hit.p for hit in found.hits] == [None] * len(expected)
+    some = retriever.find_by_clip(QUERIES / "tiger.webp", labels=labels, k=3, metric=metric, among=rows, offset=2)
+    assert [(hit.id, hit.rank) for hit in some.hits] == [(id, rank) for rank, (id, _) in enumerate(expected[2:5], 3)]
+
+
+def test_labels_that_none_of_the_rows_has_are_told(retriever):
+    rows = retriever.index.rows_of("animals/birds")
+    with pytest.raises(SearchError, match="None of the marked pictures has one of these labels"):
+        retriever.find_by_clip(text="a boat", labels=["animals/fish"], among=rows)
+
+
 def test_a_picture_of_the_library_finds_itself_first(retriever):
     id = retriever.index.record(7).id
     picture = load_image(retriever.thumbnail(id))

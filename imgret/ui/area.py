@@ -1,4 +1,4 @@
-"""The area of the map that a search is kept to: a polygon's corners, "x_y_x_y_...", in whole UNITS of the map's side."""
+"""The area of the map that a search is kept to: the corners of a polygon, "x_y_x_y_...", UNITS to a side of the map."""
 
 from typing import Any
 

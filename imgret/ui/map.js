@@ -301,8 +301,9 @@
     if (action && map) ACTIONS[action]();
   });
 
-  // Gradio makes the canvas when its tab is opened, and another one for another language.
+  // Gradio makes the canvas when its tab is opened, and takes all off it that we set when the language changes.
   const resized = new ResizeObserver(draw);
+  const cleared = new MutationObserver(draw);
   new MutationObserver(() => {
     const found = document.querySelector('#library-map canvas');
     if (!found || found === canvas) return;
@@ -311,6 +312,8 @@
     for (const [name, listener] of Object.entries(LISTENERS)) canvas.addEventListener(name, listener, { passive: false });
     resized.disconnect();
     resized.observe(canvas);
+    cleared.disconnect();
+    cleared.observe(canvas, { attributeFilter: ['aria-label', 'width'] });
     refresh();
   }).observe(document.body, { childList: true, subtree: true });
 }

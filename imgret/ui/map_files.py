@@ -25,12 +25,14 @@ QUALITY = 60
 
 
 def points_file(index: Index) -> bytes:
-    """The map as JSON: `rows`, `x` and `y` of its points, those on the sheet first, in UNITS; `names`, each with its place and
-    how many pictures have it, most first; `shapes`, width over height of the pictures on the sheet, `columns` in a row.
+    """The map as JSON: `rows`, `x` and `y` of its points, those on the sheet first, UNITS to a side; `names`, each with
+    its place and how many pictures have it, most first; `shapes`, width over height of the pictures on the sheet, of
+    which there are `columns` in a row.
     """
     rows, points = _in_order(index)
     places = np.rint(points * UNITS).astype(int)
-    shapes = [record.width / record.height for record in map(index.record, _on_sheet(rows).tolist())]
+    records = map(index.record, _on_sheet(rows).tolist())
+    shapes = [(record.width or 1) / (record.height or 1) for record in records]  # of a stranger's index, maybe 0
     content: dict[str, Any] = {
         "rows": rows.tolist(),
         "x": places[:, 0].tolist(),

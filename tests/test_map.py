@@ -1,0 +1,90 @@
+"""The files that the page draws the map from, and the areas that visitors mark on it."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgret import Index
+from imgret.images import load_image
+from imgret.search import SearchError
+from imgret.ui import map_files
+from imgret.ui.area import UNITS, rows_in
+from imgret.ui.map_files import points_file, sheet_file
+
+
+def read(index):
+    return json.loads(points_file(index)), Image.open(io.BytesIO(sheet_file(index)))
+
+
+@pytest.mark.parametrize("most", [1500, 100])
+def test_each_small_picture_stands_where_the_points_say(retriever, monkeypatch, most):
+    monkeypatch.setattr(map_files, "MAX_SMALL", most)
+    index = retriever.index
+    points, sheet = read(index)
+    rows, places = index.map
+    assert sorted(points["rows"]) == rows.tolist()
+    place_of = dict(zip(rows.tolist(), places, strict=True))
+    expected = np.array([place_of[row] for row in points["rows"]])
+    assert np.abs(np.column_stack([points["x"], points["y"]]) / UNITS - expected).max() <= 0.5 / UNITS + 1e-6
+    assert len(points["shapes"]) == min(most, 545)
+    on_sheet = np.sort(points["rows"][: len(points["shapes"])])
+    assert np.ptp(np.diff(on_sheet)) <= 1  # an even sample
+    cell = sheet.width // points["columns"]
+    likeness = []
+    for number, (row, shape) in enumerate(zip(points["rows"], points["shapes"], strict=False)):
+        thumbnail = load_image(index.thumbnail(row))
+        assert thumbnail.width / thumbnail.height == pytest.approx(shape, rel=0.05)
+        left, top = number % points["columns"] * cell, number // points["columns"] * cell
+        small = sheet.crop((left, top, left + cell, top + cell))
+        likeness.append(np.abs(np.subtract(small, thumbnail.resize((cell, cell)), dtype=float)).mean())
+    assert max(likeness) < 16  # of 255
+
+
+def test_the_files_of_a_map_are_small(retriever):
+    assert len(points_file(retriever.index)) < 20_000
+    assert len(sheet_file(retriever.index)) < 250_000
+
+
+def test_a_name_stands_at_a_picture_of_its_label_in_their_midst(retriever):
+    index = retriever.index
+    names = points_file(index)
+    names = json.loads(names)["names"]
+    assert [count for *_, count in names] == sorted(index.manifest.labels.values(), reverse=True)
+    assert names[0][0] == "mammals"
+    _, points = index.map
+    own = points[index.rows_of("animals/mammals")]
+    place = np.array(names[0][1:3]) / UNITS
+    assert np.abs(own - place).max(axis=1).min() < 1e-4
+    away = np.linalg.norm(own - np.median(own, axis=0), axis=1)
+    assert np.linalg.norm(place - np.median(own, axis=0)) == pytest.approx(away.min(), abs=1e-3)
+
+
+def test_an_area_holds_the_pictures_within_its_corners(retriever):
+    rows, points = retriever.index.map
+    found = rows_in(retriever.index, "5000_2000_5000_9000_8000_9000_8000_2000")
+    left, low, right, high = 0.5, 0.2, 0.8, 0.9
+    inside = (points > (left, low)).all(axis=1) & (points < (right, high)).all(axis=1)
+    assert found.tolist() == rows[inside].tolist()
+    assert rows_in(retriever.index, "") is None
+
+
+MALFORMED = ["1_2_3_4", "1_2_3_4_5", "a", "1_2_3_4_5_nan", "1_1_1_1_1_30000", "9" * 9000 + "_1_1_1_1_1", None, ["1"], 7]
+
+
+@pytest.mark.parametrize("area", [*MALFORMED, "_".join(["1"] * 402)])
+def test_an_area_that_is_none_is_told(retriever, area):
+    with pytest.raises(SearchError, match="An area of the map is x_y_x_y_"):
+        rows_in(retriever.index, area)
+
+
+def test_an_area_without_a_picture_and_a_library_without_a_map_are_told(retriever, index_folder, cache):
+    with pytest.raises(SearchError, match="No picture lies in this area"):
+        rows_in(retriever.index, "1_1_1_2_2_2")
+    index = Index.open(index_folder, cache=cache)
+    index.map = None  # of an early release
+    with pytest.raises(SearchError, match="no map"):
+        rows_in(index, "1_1_1_2_2_2")
+    index.close()
