@@ -47,24 +47,44 @@ class Likeness:
     details: float
 
 
-def squares_of(vectors: npt.NDArray[np.uint8], side: int) -> Array:
+def square_pixels(vectors: npt.NDArray[np.uint8], side: int) -> Array:
     """Pixel vectors (n, 3 side^2) as squares (n, 3, SIDE, SIDE)."""
     squares = vectors.reshape(-1, side, side, 3).transpose(0, 3, 1, 2).astype(np.float32)
     return squares if side == SIDE else _resampled(squares, _interval(0, 1, side, SIDE))
 
 
-def coarse_likeness(wholes: Array, parts: Array) -> tuple[Array, npt.NDArray[np.int64]]:
-    """The correlation of each of `wholes` (n, 3, SIDE, SIDE) with the best window of the one of `parts` beside it, and
-    the number of that window.
+@dataclass(frozen=True)
+class Squares:
+    """Squares of pixels (n, 3, SIDE, SIDE), and what the grid of windows needs of each: the whole square made small,
+    `wholes` (n, d), and each of its windows, `windows` (W, n, d); all of those without their mean and of norm 1.
     """
-    whole = _unit(_resampled(wholes, _interval(0, 1, SIDE, COARSE)))
-    best, found = np.full(len(wholes), -1, np.float32), np.zeros(len(wholes), np.int64)
-    for number, (top, left, height, width) in enumerate(_windows()):
-        rows, columns = _interval(top, height, SIDE, COARSE), _interval(left, width, SIDE, COARSE)
-        said = np.einsum("nd,nd->n", whole, _unit(_resampled(parts, rows, columns)))
-        better = said > best
-        best[better], found[better] = said[better], number
-    return best, found
+
+    pixels: Array
+    wholes: Array
+    windows: Array
+
+    @classmethod
+    def of(cls, pixels: Array) -> "Squares":
+        wholes = _unit(_resampled(pixels, _interval(0, 1, SIDE, COARSE)))
+        windows = np.empty((len(_windows()), *wholes.shape), np.float32)
+        for interval in {(top, height) for top, _, height, _ in _windows()}:  # many windows have the same rows
+            strips = np.asarray(_interval(*interval, SIDE, COARSE) @ pixels, np.float32)
+            for number, (top, left, height, width) in enumerate(_windows()):
+                if (top, height) == interval:
+                    windows[number] = _unit(strips @ _interval(left, width, SIDE, COARSE).T)
+        return cls(pixels, wholes, windows)
+
+
+def coarse_likeness(
+    wholes: Squares, parts: Squares, pairs: npt.NDArray[np.int64]
+) -> tuple[Array, npt.NDArray[np.int64]]:
+    """For `pairs` (p, 2) of a square of `wholes` and one of `parts`: the correlation of the whole with the best window
+    of the part, and the number of that window.
+    """
+    whole, part = wholes.wholes[pairs[:, 0]], pairs[:, 1]
+    said = np.stack([np.einsum("pd,pd->p", whole, windows[part]) for windows in parts.windows])
+    best = np.argmax(said, axis=0)
+    return said[best, np.arange(len(pairs))], best
 
 
 def likeness(whole: Array, part: Array, window: int) -> Likeness:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from imgret.alignment import Array, coarse_likeness, likeness, squares_of
+from imgret.alignment import Squares, coarse_likeness, likeness, square_pixels
 from imgret.index import Index
 
 NEAREST, LEAST_COSINE = 8, 0.3
@@ -134,22 +134,29 @@ def measured_pairs(
     progress(0, len(embeddings))
     for start, candidates in _candidates(embeddings):
         for first in range(0, len(candidates), PAIRS):
-            pairs = candidates[first : first + PAIRS]
-            a, b = (squares_of(np.asarray(vectors[pairs[:, column]]), side) for column in (0, 1))
-            for flipped in (b, b[..., ::-1]) if mirrored else (b,):
-                yield from _confirmed(pairs, a, flipped, least)
+            rows, pairs = np.unique(candidates[first : first + PAIRS], return_inverse=True)
+            pairs = pairs.reshape(-1, 2)
+            squares = Squares.of(square_pixels(np.asarray(vectors[rows]), side))
+            for others in (squares, Squares.of(squares.pixels[..., ::-1])) if mirrored else (squares,):
+                for a, b, found in _confirmed(squares, others, pairs, least):
+                    yield int(rows[a]), int(rows[b]), found
         progress(start, len(embeddings))
 
 
 def _confirmed(
-    pairs: Rows, a: Array, b: Array, least: tuple[float, float]
+    squares: Squares, others: Squares, pairs: Rows, least: tuple[float, float]
 ) -> Iterator[tuple[int, int, tuple[float, float]]]:
-    """Those of `pairs` of which one is like a part of the other."""
-    (in_b, windows_b), (in_a, windows_a) = coarse_likeness(a, b), coarse_likeness(b, a)
-    for i in np.flatnonzero(np.maximum(in_a, in_b) >= LEAST_COARSE):
-        found = likeness(a[i], b[i], windows_b[i]) if in_b[i] >= in_a[i] else likeness(b[i], a[i], windows_a[i])
+    """Those of `pairs`, of a square and one of the others, of which one is like a part of the other."""
+    in_other, other_windows = coarse_likeness(squares, others, pairs)
+    in_square, windows = coarse_likeness(others, squares, pairs[:, ::-1])
+    for number in np.flatnonzero(np.maximum(in_square, in_other) >= LEAST_COARSE):
+        a, b = map(int, pairs[number])
+        if in_other[number] >= in_square[number]:
+            found = likeness(squares.pixels[a], others.pixels[b], other_windows[number])
+        else:
+            found = likeness(others.pixels[b], squares.pixels[a], windows[number])
         if found.colours >= least[0] and found.details >= least[1]:
-            yield int(pairs[i, 0]), int(pairs[i, 1]), (found.colours, found.details)
+            yield a, b, (found.colours, found.details)
 
 
 def _candidates(embeddings: npt.NDArray[np.float32]) -> Iterator[tuple[int, Rows]]:

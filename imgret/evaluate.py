@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from imgret.encoders.texts import TextEmbeddings
 from imgret.errors import ImgretError
 from imgret.images import ImageError, load_image
+from imgret.index import Index
 from imgret.library import ImageLibrary
 from imgret.metrics import METRICS, best_first
 from imgret.search import EMBEDDING_METHODS, METHODS, Retriever
@@ -56,6 +58,7 @@ def evaluate(
     queries: int | None = None,
     progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None,
     methods: Sequence[str] = METHODS,
+    texts: TextEmbeddings | None = None,
 ) -> Evaluation:
     """Searches with each labelled picture, or with `queries` of them, drawn with a fixed seed; the query is left out.
 
@@ -63,7 +66,7 @@ def evaluate(
     measures what Chroma misses of them. A hit is right if it shares a label with the query. Average precision is the
     mean of the precision at each rank that holds such a hit. Each caption is a query, also where a picture has
     several: its recall@k is 1 if its own picture is among the first k. `methods` may also name those of
-    `EMBEDDING_METHODS`. Raises EvaluationError.
+    `EMBEDDING_METHODS`. `texts` keeps the vectors of the captions for who needs them again. Raises EvaluationError.
     """
     if queries is not None and queries < 1:
         raise EvaluationError("The number of queries is {queries}; it must be at least 1.", queries=queries)
@@ -89,17 +92,30 @@ def evaluate(
         for name in index.manifest.labels:
             if name in asked_of:
                 by_label[name][method] = _named_means(figures[asked_of[name]])
-    pairs = [(row, text) for row, each in enumerate(index.words("caption", "all_captions")) for text in each]
-    asked, captions = _caption_recall(retriever, pairs, queries, progress)
-    if not measured and captions is None:
+    captions = [(row, text) for row, each in enumerate(index.words("caption", "all_captions")) for text in each]
+    asked: dict[str | None, list[tuple[int, str]]] = {
+        language: [pairs[number] for number in sample(np.arange(len(pairs)), queries)]
+        for language, pairs in [(None, captions), *_captions_by_language(retriever).items()]
+    }
+    if not measured and not captions:
         raise EvaluationError(
             "No picture of the index has a label or a caption, so there is nothing to measure answers against."
         )
-    by_language = {
-        language: _caption_recall(retriever, pairs, queries, progress)[1] or {}
-        for language, pairs in _captions_by_language(retriever).items()
-    }
-    return Evaluation(len(rows), alone, measured, captions, dict(by_label), asked, by_language)
+    texts = texts or TextEmbeddings(lambda: retriever.encoder)
+    texts.add(
+        (text for pairs in asked.values() for _, text in pairs),
+        lambda done, total: progress("evaluate captions", done, total),
+    )
+    recall = {language: _caption_recall(index, pairs, texts) for language, pairs in asked.items() if pairs}
+    return Evaluation(
+        queries=len(rows),
+        alone=alone,
+        methods=measured,
+        captions=recall.get(None),
+        by_label=dict(by_label),
+        caption_queries=len(asked[None]),
+        captions_by_language={language: found for language, found in recall.items() if language is not None},
+    )
 
 
 @dataclass(frozen=True)
@@ -232,25 +248,12 @@ def _named_means(figures: Figures) -> dict[str, float]:
     return dict(zip(names, figures.mean(axis=0).tolist(), strict=True))
 
 
-def _caption_recall(
-    retriever: Retriever,
-    pairs: list[tuple[int, str]],
-    queries: int | None,
-    progress: Callable[[str, int, int | None], None],
-) -> tuple[int, dict[str, float] | None]:
-    """How many of the captions (row, text) were asked, and their recall."""
-    index = retriever.index
-    chosen = sample(np.arange(len(pairs)), queries)
-    if not len(chosen):
-        return 0, None
-    # Texts of a batch are padded to the longest one. Sorted by length, they take two thirds of the time.
-    asked = sorted((pairs[number] for number in chosen), key=lambda pair: len(pair[1]))
+def _caption_recall(index: Index, pairs: Sequence[tuple[int, str]], texts: TextEmbeddings) -> dict[str, float]:
+    """Recall@k of the captions (row, text)."""
     ranks: list[int] = []
-    for start in range(0, len(asked), _BLOCK):
-        progress("evaluate captions", start, len(asked))
-        rows, texts = zip(*asked[start : start + _BLOCK], strict=True)
-        scores = retriever.encoder.embed_texts(list(texts)) @ index.embeddings.T
+    for start in range(0, len(pairs), _BLOCK):
+        rows, block = zip(*pairs[start : start + _BLOCK], strict=True)
+        scores = texts.of(block) @ index.embeddings.T
         own = scores[np.arange(len(rows)), rows]
         ranks.extend(1 + (scores > own[:, None]).sum(axis=1))
-    progress("evaluate captions", len(asked), len(asked))
-    return len(asked), {f"recall@{k}": float(np.mean(np.array(ranks) <= k)) for k in RECALLS}
+    return {f"recall@{k}": float(np.mean(np.array(ranks) <= k)) for k in RECALLS}

@@ -371,6 +371,11 @@ class Startup:
         """Whether the start is over; until then `stage` says what is being done."""
         return self._done.is_set()
 
+    @property
+    def warm(self) -> bool:
+        """Whether a query has nothing to wait for."""
+        return self._ready is not None and self._warm_done
+
     def health(self) -> Health:
         """The state of the start, or what is wrong with its result."""
         ready, trouble = self._ready, self._trouble

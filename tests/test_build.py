@@ -90,12 +90,12 @@ def test_the_index_keeps_the_figures_of_its_evaluation(library, tmp_path, encode
     rows = [f"{picture},{picture.split('/')[0]},{Path(picture).stem}" for picture in pictures]
     (library / "metadata.csv").write_text("\n".join(["file_name,label,caption", *rows]))
     build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
-    assert encoder.texts == 80  # a caption each for the evaluation and for the calibration, by the encoder given
+    assert encoder.texts == 40  # each caption once, for the evaluation and for the calibration, by the encoder given
     index = Index.open(tmp_path / "index", cache=cache)
     assert index.evaluation == asdict(evaluate(Retriever(index, cache=cache)))
     assert f"{index.manifest.data}/evaluation.json" in index.manifest.files
     build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
-    assert (encoder.pictures, encoder.texts) == (40, 80)
+    assert (encoder.pictures, encoder.texts) == (40, 40)
 
 
 def test_a_library_without_labels_and_captions_has_no_evaluation(library, tmp_path, encoder, cache):

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
@@ -1065,6 +1066,28 @@ def test_embeddings_are_compared_by_the_metric_that_is_chosen(visit, retriever):
     page.locator("#clip-metric").get_by_text("L2").click()
     wait_for_hits(page, "clip-hits", shown_as(retriever.by_embedding(TIGER, "l2"), "clip"))
     page.get_by_text("L2 and cosine rank alike here").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("language", "address", "named"), [("en", "/", False), ("vi", "/", False), ("vi", "/?method=l1", True)]
+)
+def test_the_page_is_sent_with_its_language_and_its_first_hits_unless_the_address_names_others(
+    browser, server, retriever, language, address, named
+):
+    """No event of the page reaches the server, so whatever is shown was sent with the page."""
+    page = browser.new_page(locale=language)
+    page.route("**/gradio_api/queue/join*", lambda route: None)  # left without an answer
+    while page.request.get(f"{server}/gradio_api/health").json()["status"] == "warming":
+        page.wait_for_timeout(100)
+    page.goto(server + address)
+    page.get_by_role("heading", name=WORDS[language].title).wait_for()
+    assert [page.locator("[role=tab]").first.text_content().strip()] == [WORDS[language].pixels_tab]
+    examples = read_examples()
+    of_the_day = load_image(examples[date.today().toordinal() % len(examples)].path)
+    hits = [] if named else retriever.by_pixels(of_the_day, "l2", 10)
+    page.wait_for_timeout(2000 if named else 0)
+    wait_for_hits(page, "pixel-hits", shown_as(hits, "l2", language))
+    page.close()
 
 
 def test_hits_are_there_at_first_sight_in_each_tab_and_the_address_stays_bare(visit):

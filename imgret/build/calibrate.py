@@ -9,23 +9,25 @@ import numpy.typing as npt
 
 from imgret.calibration import TEXT
 from imgret.duplicates import DuplicateGroup
+from imgret.encoders.texts import TextEmbeddings
 from imgret.evaluate import sample
 from imgret.index import Index
 from imgret.metrics import METRICS
-from imgret.search import Retriever
 
 MAX_PICTURES, MAX_TEXTS = 1000, 300
 _NEAREST, _BLOCK = 64, 64
 
 
 def calibrate(
-    retriever: Retriever, groups: Sequence[DuplicateGroup], progress: Callable[[str, int, int | None], None]
+    index: Index,
+    groups: Sequence[DuplicateGroup],
+    embeddings: TextEmbeddings,
+    progress: Callable[[str, int, int | None], None],
 ) -> dict[str, dict[str, list[Any]]] | None:
     """By method, the `rows` of the query pictures and the `scores` of their best hits of other labels; for texts, a
     caption or the label of a picture stands for it. In a library without labels the `groups` of (nearly) equal pictures
     stand for labels. None where all pictures have the same label.
     """
-    index = retriever.index
     labelled = [row for row, each in enumerate(index.words("label", "labels")) if each]
     rows = sample(np.array(labelled or range(len(index)), dtype=np.int64), MAX_PICTURES)
     equal = {row: group.rows for group in groups for row in group.rows}
@@ -49,13 +51,9 @@ def calibrate(
     found["clip"] = {"rows": rows.tolist(), "scores": _best_cosines(index, index.embeddings[rows], rows, alike)}
     texts = {int(row): text for row in sample(rows, MAX_TEXTS) if (text := _text_of(index, int(row)))}
     if texts:
-        progress("calibrate texts", 0, len(texts))
-        asked = sorted(texts, key=lambda row: len(texts[row]))  # a batch is padded to its longest text
-        vectors = [
-            retriever.encoder.embed_texts([texts[row] for row in asked[start : start + _BLOCK]])
-            for start in range(0, len(asked), _BLOCK)
-        ]
-        scores = _best_cosines(index, np.vstack(vectors), np.array(asked), alike)
+        asked = sorted(texts)
+        vectors = embeddings.of([texts[row] for row in asked])
+        scores = _best_cosines(index, vectors, np.array(asked), alike)
         found[TEXT] = {"rows": asked, "scores": scores}
     return found
 

@@ -8,7 +8,7 @@
     write_calibration          the scores of queries without a match in the library
     audit_filters              how much Chroma finds by label filters; filters.py
 
-The map is drawn beside all stages that follow `assemble`.
+The map is drawn beside all stages that follow `assemble`; duplicates and filters are looked for beside the evaluation.
 
 An engine runs the first stage: threads of this process, or Ray (ray.py). All stages write below `.building` in the
 index folder. At the end the new manifest replaces the old one. A process that is killed leaves either the old index or
@@ -25,14 +25,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -40,6 +40,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from filelock import FileLock, Timeout
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from imgret import held_out
 from imgret import index as layout
@@ -57,6 +58,7 @@ from imgret.encoders import (
     ready_towers,
     uri_of,
 )
+from imgret.encoders.texts import TextEmbeddings
 from imgret.errors import ImgretError, one_line
 from imgret.evaluate import EvaluationError, HeldOut, affordable_queries, evaluate, evaluate_held_out
 from imgret.files.npy import new_array, open_array
@@ -82,6 +84,8 @@ EXAMPLES = 16
 """How many held-out pictures an index keeps."""
 
 COMPILE = "import os; getattr(os, 'nice', int)(15); from imgret.pixels.sketches import Sketches; Sketches.warm()"
+
+Result = TypeVar("Result")
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (stage, done, total); total is None as long as it is not known."""
@@ -307,15 +311,23 @@ def _finish_draft(
 
     Then nothing of it is open: Windows would not move it.
     """
-    with closing(Index(work, manifest, work, chroma)) as unfinished:
-        retriever = Retriever(unfinished, lambda: for_build.encoder)
-        write_evaluation(retriever, queries, draft, progress)
-        groups = write_duplicates(unfinished, draft, progress)
-        write_calibration(retriever, groups, draft, progress)
-        filtered = audit_filters(unfinished, progress)
+    with (
+        # Matrix products of several threads that take several threads each wait for each other: on busy cores they
+        # took up to thirty times as long.
+        threadpool_limits(1, "blas"),
+        closing(Index(work, manifest, work, chroma)) as unfinished,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        # Both keep only one core busy.
+        groups = _Beside(beside, partial(write_duplicates, unfinished, draft))
+        filtered = _Beside(beside, partial(audit_filters, unfinished))
+        texts = TextEmbeddings(lambda: for_build.encoder)
+        write_evaluation(Retriever(unfinished, lambda: for_build.encoder), queries, texts, draft, progress)
+        write_calibration(unfinished, groups.result(progress), texts, draft, progress)
+        audit = filtered.result(progress)
     if queries is not None:
         write_held_out(queries, draft)
-    return filtered
+    return audit
 
 
 def in_threads(library: ImageLibrary, extractor: FeatureExtractor) -> Generator[Outcome]:
@@ -407,13 +419,15 @@ def write_search_structures(
     return write(embeddings, labels, lambda done: progress("vectors", done, len(labels)))
 
 
-def write_evaluation(retriever: Retriever, held_out: ImageLibrary | None, draft: Path, progress: Progress) -> None:
+def write_evaluation(
+    retriever: Retriever, held_out: ImageLibrary | None, texts: TextEmbeddings, draft: Path, progress: Progress
+) -> None:
     """Adds the results of `imgret evaluate` to the folder, if the pictures have labels or captions; those of held-out
     queries, too, if there are such.
     """
     queries = min(MAX_QUERIES, affordable_queries(len(retriever.index), MAX_COMPARISONS))
     try:
-        found = evaluate(retriever, queries, progress)
+        found = evaluate(retriever, queries, progress, texts=texts)
     except EvaluationError:
         return
     if held_out is not None:
@@ -421,9 +435,11 @@ def write_evaluation(retriever: Retriever, held_out: ImageLibrary | None, draft:
     (draft / layout.EVALUATION).write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
 
 
-def write_calibration(retriever: Retriever, groups: Sequence[DuplicateGroup], draft: Path, progress: Progress) -> None:
+def write_calibration(
+    index: Index, groups: Sequence[DuplicateGroup], texts: TextEmbeddings, draft: Path, progress: Progress
+) -> None:
     """Adds the scores of queries without a match to the folder."""
-    found = calibrate(retriever, groups, progress)
+    found = calibrate(index, groups, texts, progress)
     if found is not None:
         (draft / layout.CALIBRATION).write_text(json.dumps(found), encoding="utf-8")
 
@@ -460,6 +476,24 @@ def write_duplicates(index: Index, draft: Path, progress: Progress) -> tuple[Dup
     found = {"groups": [{"kind": group.kind, "rows": group.rows} for group in groups]}
     (draft / layout.DUPLICATES).write_text(json.dumps(found), encoding="utf-8")
     return groups
+
+
+class _Beside(Generic[Result]):
+    """A stage that runs beside others. What it says of its progress is passed on while the build waits for it."""
+
+    def __init__(self, pool: ThreadPoolExecutor, stage: Callable[[Progress], Result]) -> None:
+        self._said: tuple[str, int, int | None] | None = None
+        self._future = pool.submit(stage, self._keep)
+
+    def _keep(self, stage: str, done: int, total: int | None) -> None:
+        self._said = stage, done, total
+
+    def result(self, progress: Progress) -> Result:
+        """What the stage returns, once it has; what it raises."""
+        while wait([self._future], timeout=0.2).not_done:
+            if self._said is not None:
+                progress(*self._said)
+        return self._future.result()
 
 
 class _BuildEncoder:

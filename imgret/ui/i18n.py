@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import gradio as gr
+from starlette.requests import Request
 
 LANGUAGES = {"vi": "Tiếng Việt", "en": "English"}
 DEFAULT = "en"
@@ -535,10 +535,8 @@ hoặc bằng id của một kết quả.""",
 WORDS: Mapping[str, Words] = {"vi": VI, "en": EN}
 
 
-def chosen_language(request: gr.Request | None) -> str:
+def chosen_language(request: Request) -> str:
     """The language that the address names (`?lang=vi`), else the first that the browser asks for and we speak."""
-    if request is None:
-        return DEFAULT
     asked = [str(request.query_params.get("lang", ""))]
     asked += re.findall(r"[a-zA-Z]+", re.sub(r";[^,]*", "", str(request.headers.get("accept-language", ""))))
     return next((code for code in map(str.lower, asked) if code in WORDS), DEFAULT)

@@ -14,6 +14,7 @@ import gradio as gr
 from gradio.block_function import BlockFunction
 from gradio.blocks import Block
 from gradio.context import LocalContext
+from gradio.data_classes import BlocksConfigDict
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -34,8 +35,9 @@ from imgret.ui.crop import FULL_IMAGE
 from imgret.ui.downloads import bound_downloads
 from imgret.ui.endpoints import SEARCH_QUEUE, Endpoints
 from imgret.ui.examples import QUERIES, Example, read_examples
+from imgret.ui.first_sight import FirstSight, RememberVisit
 from imgret.ui.handlers import gradio_handler, notice
-from imgret.ui.i18n import DEFAULT, LANGUAGES, WORDS, chosen_language
+from imgret.ui.i18n import DEFAULT, LANGUAGES, WORDS
 from imgret.ui.library_tab import LibraryTab
 from imgret.ui.likes import CROSS, HEART, Likes, Marks
 from imgret.ui.localized import LocalizedComponents
@@ -140,38 +142,54 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
         page = _Page(endpoints, [pixels, clip, compare], library, language, latest, choice)
         page.wire(gallery)
 
-        def show_status(language: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
+        def status(ready: ReadyIndex, language: str) -> Changes:
+            manifest = ready.retriever.index.manifest
+            return {
+                about: _about(ready, start, language),
+                clip.starter: WORDS[language].starter if manifest.encoder.uri == "starter" else "",
+                clip.labels: gr.update(choices=[(label_name(label), label) for label in manifest.labels]),
+                gallery: _captioned(endpoints.examples(), language),
+                timer: gr.update(active=not start.done),
+            }
+
+        def show_status(language: str, _: str = "", progress: gr.Progress = gr.Progress()) -> Changes:  # noqa: B008
             def show(stage: str, done: int, total: int | None) -> None:
                 words = WORDS[language]
                 progress((done, total) if total else done, desc=words.stage.format(stage=stage), unit=stage)
 
-            ready = start.wait(show)
-            words, manifest = WORDS[language], ready.retriever.index.manifest
-            small = words.starter if manifest.encoder.uri == "starter" else ""
-            labels = gr.update(choices=[(label_name(label), label) for label in manifest.labels])
-            shown = _captioned(endpoints.examples(), language)
-            return [_about(ready, start, language), gr.Timer(active=not start.done), small, labels, shown]
+            return status(start.wait(show), language)
 
-        def speak(language: str) -> list[Any]:
-            return [_captioned(endpoints.examples(), language), *localized.updates(language)]
+        def in_language(code: str) -> Changes:
+            return dict(zip(localized.components, localized.updates(code), strict=True)) | {
+                language: code,
+                pixels.about: pixels.at_first(code),
+                gallery: _captioned(endpoints.examples(), code),
+            }
 
-        def greet(request: gr.Request) -> list[Any]:
-            code = chosen_language(request)
-            return [code, pixels.at_first(code), *speak(code)]
+        def speak(language: str) -> Changes:
+            return {field: value for field, value in in_language(language).items() if field in spoken}
 
+        demo.first_sight = FirstSight(start, in_language, lambda ready, code: status(ready, code) | page.at_first(code))
+        spoken = [gallery, *localized.components]
         status_fields = [about, timer, clip.starter, clip.labels, gallery]
-        demo.load(greet, None, [language, pixels.about, gallery, *localized.components], **INTERNAL_EVENT).then(
+        demo.load(
             None, language, js="(language) => { document.documentElement.lang = language; }", api_visibility="private"
         ).then(
-            gradio_handler(show_status), language, status_fields, show_progress_on=about, api_visibility="private"
+            gradio_handler(show_status),
+            [language, latest[0]],
+            status_fields,
+            js=ONLY_IF % "given[1] === ''",
+            show_progress_on=about,
+            api_visibility="private",
         ).then(
             gradio_handler(_in_turn(page.open)),
             page.inputs,
             page.outputs,
+            js=ONLY_IF % page.is_without_query,
             **INTERNAL_EVENT,
             **SEARCH_QUEUE,
         )
-        language.input(speak, language, [gallery, *localized.components], **INTERNAL_EVENT).then(
+        language.input(speak, language, spoken, **INTERNAL_EVENT).then(
             gradio_handler(show_status), language, status_fields, **INTERNAL_EVENT
         ).then(gradio_handler(_in_turn(page.again)), page.inputs, page.outputs, **INTERNAL_EVENT, **SEARCH_QUEUE)
         timer.tick(gradio_handler(show_status), language, status_fields, **INTERNAL_EVENT)
@@ -181,9 +199,19 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
 
 
 class Demo(gr.Blocks):
-    """The page, and the files of `thumbnails` that it shows."""
+    """The page, the files of `thumbnails` that it shows, and what a visitor sees of it at first."""
 
     thumbnails: Thumbnails
+    first_sight: FirstSight | None = None
+
+    @property
+    def config(self) -> BlocksConfigDict:
+        """What Gradio's script is sent to draw the page."""
+        return self._config if self.first_sight is None else self.first_sight.of_visit(self._config)
+
+    @config.setter
+    def config(self, config: BlocksConfigDict) -> None:
+        self._config = config
 
     def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
         """Adds the defaults of arguments that a plain request leaves out at the end, as gradio_client does. Raises
@@ -379,16 +407,17 @@ class _Page:
     def open(self, request: gr.Request, language: str, *values: Any) -> Changes:
         """Runs the search that the address of the page names; without one, shows the hits of the example of the day."""
         parameters = {name: str(value) for name, value in request.query_params.items()}
-        changes = self._follow(language, parameters)
-        if parameters.keys() & set(OURS):
-            return changes
-        # Neither the address nor the tab nor the form: the visitor may have gone on by now.
-        first = self._tabs[0]
-        return {
-            field: value
-            for field, value in changes.items()
-            if field not in (self._address, self._choice, self._active, *first.form)
-        }
+        return self._follow(language, parameters) if parameters.keys() & set(OURS) else self.at_first(language)
+
+    @property
+    def is_without_query(self) -> str:
+        """Whether nothing was searched for yet, as an expression in the browser: a page may be sent with its hits."""
+        return f"{self._script(self._latest)} === ''"
+
+    def at_first(self, language: str) -> Changes:
+        """The hits of the example of the day. Neither the address nor the tab nor the form."""
+        kept = (self._address, self._choice, self._active, *self._tabs[0].form)
+        return {field: value for field, value in self._follow(language, {}).items() if field not in kept}
 
     def _go_to(self, language: str, *values: Any) -> Changes:
         """Runs the search that the visitor came back to."""
@@ -509,7 +538,11 @@ def launch(demo: Demo, start: Startup, settings: Settings, *, port: int | None =
         found = start.health()
         return JSONResponse({"status": found.status, "reason": found.reason}, 200 if found.searchable else 503)
 
-    middleware = [Middleware(RequestLimits, max_bytes), Middleware(ThumbnailsOnDemand, demo.thumbnails, start)]
+    middleware = [
+        Middleware(RequestLimits, max_bytes),
+        Middleware(ThumbnailsOnDemand, demo.thumbnails, start),
+        Middleware(RememberVisit),
+    ]
     return demo.launch(
         css_paths=STYLE,
         js="() => {" + "\n".join(f"({script})();" for script in scripts) + "}",
