@@ -2,17 +2,21 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from imgret import Index
+from imgret import ImageLibrary, Index, build_index
 from imgret.images import load_image
 from imgret.search import SearchError
 from imgret.ui import map_files
 from imgret.ui.area import UNITS, rows_in
+from imgret.ui.i18n import WORDS
 from imgret.ui.map_files import points_file, sheet_file
+from imgret.ui.map_section import told
+from tests.conftest import LIBRARY
 
 
 def read(index):
@@ -87,4 +91,21 @@ def test_an_area_without_a_picture_and_a_library_without_a_map_are_told(retrieve
     index.map = None  # of an early release
     with pytest.raises(SearchError, match="no map"):
         rows_in(index, "1_1_1_2_2_2")
+    index.close()
+
+
+def test_an_area_is_told_with_what_is_left_out_and_a_label_is_only_text(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("imgret.projection.MAPPED", 9)
+    for number, picture in enumerate(sorted(LIBRARY.rglob("*.webp"))[:12]):
+        folder = tmp_path / "library" / ("<b>seen" if number % 3 else "one & all")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, folder)
+    index = build_index(ImageLibrary.load(tmp_path / "library"), tmp_path / "index", "starter", cache=cache)
+    rows = rows_in(index, "-100_-100_-100_10100_10100_10100_10100_-100")
+    assert len(rows) == 9
+    assert told(index, rows.tolist(), WORDS["en"]) == (
+        "<strong>9</strong> pictures of the map are marked and shown, 0 are left out. The map has 9 of the library's "
+        "12 pictures; those that have no place on it are left out, too. Their labels: &lt;b&gt;seen 6, one &amp; all 3."
+    )
+    assert told(index, rows[:1].tolist(), WORDS["en"]).startswith("<strong>1</strong> pictures")
     index.close()

@@ -45,7 +45,7 @@ class MapSection:
         self._state = gr.Textbox("", visible="hidden", elem_id="map-state")  # as JSON, for map.js
         self.area = gr.Textbox(WHOLE_LIBRARY, visible="hidden", elem_id="map-area")
         self.picked = gr.Textbox("", visible="hidden", elem_id="map-picked")
-        self._marked = gr.Markdown("", elem_classes="small", elem_id="map-marked")
+        self._marked = gr.HTML("", elem_classes="small", elem_id="map-marked", js_on_load=None)
         with gr.Row(visible=False, elem_id="map-of-area") as self._of_area:
             self.search_there = localized(
                 gr.Button, {"value": lambda words: words.search_area}, size="sm", variant="primary", min_width=180
@@ -100,22 +100,24 @@ class MapSection:
         rows = rows_in(index, area)
         if rows is None:
             return ["", gr.update(visible=False)]
-        return [_told(index, rows.tolist(), WORDS[language]), gr.update(visible=True)]
+        return [f"<p>{told(index, rows.tolist(), WORDS[language])}</p>", gr.update(visible=True)]
 
 
-def _told(index: Index, rows: Sequence[int], words: Words) -> str:
-    """What is in an area of the map: how many pictures, of which labels, and what is left out."""
+def told(index: Index, rows: Sequence[int], words: Words) -> str:
+    """What is in an area of the map, in HTML: how many pictures, of which labels, and what is left out."""
     assert index.map is not None
     on_map = len(index.map[0])
-    told = words.marked.format(marked=len(rows), left_out=on_map - len(rows))
+    lines = [words.marked.format(marked=len(rows), left_out=on_map - len(rows))]
     if on_map < len(index):
-        told += f" {words.not_on_map.format(on_map=on_map, count=len(index))}"
+        lines.append(words.not_on_map.format(on_map=on_map, count=len(index)))
     labels = index.words("label", "labels")
     counts = Counter(label for row in rows for label in labels[row])
-    named = [f"{label_name(label)} {count}" for label, count in counts.most_common(NAMED)]
+    named = [f"{html.escape(label_name(label))} {count}" for label, count in counts.most_common(NAMED)]
     if len(counts) > NAMED:
         named.append(words.other_labels.format(count=len(counts) - NAMED))
-    return f"{told} {words.marked_labels.format(labels=', '.join(named))}" if named else told
+    if named:
+        lines.append(words.marked_labels.format(labels=", ".join(named)))
+    return " ".join(lines)
 
 
 def _map_html(words: Words) -> str:
