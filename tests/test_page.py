@@ -16,6 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from imgret.blindness import TRANSFORMS, changed, dethroning, ranking
+from imgret.calibration import ALPHA
 from imgret.course.steps import overflowed_norm, small_picture
 from imgret.images import load_image
 from imgret.metrics import LARGER_IS_CLOSER, METRICS
@@ -973,6 +974,24 @@ def test_a_shared_search_stays_as_it_is_for_seconds_and_over_a_reload(visit, ret
             assert page.locator("#clip-text textarea, #clip-text input").first.input_value() == "an elephant"
         address = dict(parse_qsl(urlsplit(page.evaluate("location.href")).query))
         assert {name: value for name, value in address.items() if name in wanted} == wanted
+
+
+def test_a_line_is_drawn_after_the_last_sure_match(visit, retriever):
+    def matches(text):
+        return sum((hit.p or 1) <= ALPHA for hit in retriever.by_clip(text=text, k=10))
+
+    some = next(text for text in ("a bus", "a violin", "an apple") if 0 < matches(text) < 10)
+    page = visit(f"/?tab=clip&{urlencode({'text': some})}")
+    page.locator("#clip-hits .last-match").wait_for()
+    line = page.locator("#clip-hits .gallery-item").nth(matches(some) - 1)
+    assert "last-match" in (line.get_attribute("class") or "")
+    assert page.locator("#clip-hits .last-match").count() == 1
+    none = next(text for text in ("an elephant", "a cow", "a horse") if matches(text) == 0)
+    page.locator("#clip-text textarea").fill(none)
+    page.locator("#clip-search").click()
+    wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(text=none, k=10), "clip"))
+    page.wait_for_timeout(500)
+    assert page.locator("#clip-hits .last-match").count() == 0
 
 
 def test_what_one_likes_or_not_joins_the_query_and_is_no_hit(visit, retriever):

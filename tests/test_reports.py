@@ -266,8 +266,7 @@ def test_what_is_no_upload_says_so(server, picture):
         assert is_sentence(answer)
 
 
-# Not "of a phone.HEIC": Gradio's page takes a file only if the browser's own list says that it is a picture.
-SHOWN = ("heic called.jpg", "16 bits.png", "floats to 4080.tif", "a\nb.jpg", "animated.webp")
+SHOWN = ("of a phone.HEIC", "heic called.jpg", "16 bits.png", "floats to 4080.tif", "a\nb.jpg", "animated.webp")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-// Hearts and crosses over the hits, and their labels and ids while the pointer is over them. The fields beside a gallery
+// Hearts and crosses over the hits, a line after the last sure match, and their labels and ids while the pointer is over them. The fields beside a gallery
 // are told by its id: `clip-hits` has its answer in `clip-answer`, and writes what is marked into `clip-marked`.
 () => {
   const fieldOf = (id) => document.querySelector(`#${id} :is(textarea, input)`);
@@ -9,6 +9,14 @@
     return answer && JSON.parse(answer).hits[[...item.parentElement.children].indexOf(item)];
   };
 
+  // The line after the last sure match; none where all are, or none is.
+  const drawLine = (gallery) => {
+    const answer = fieldOf(`${prefixOf(gallery)}-answer`)?.value;
+    const { matches = 0, hits = [] } = answer ? JSON.parse(answer) : {};
+    [...gallery.querySelectorAll('.gallery-item')].forEach((item, number) => {
+      item.classList.toggle('last-match', number === matches - 1 && matches < hits.length);
+    });
+  };
   const offer = (gallery, words) => {
     const marks = gallery.classList.contains('dislikable') ? ['♥', '✕'] : ['♥'];
     for (const item of gallery.querySelectorAll('.gallery-item')) {
@@ -26,9 +34,12 @@
   };
   const offerAll = () => {
     const words = fieldOf('mark-words')?.value;
-    if (words) document.querySelectorAll('.hits.likable').forEach((gallery) => offer(gallery, JSON.parse(words)));
+    document.querySelectorAll('.hits.likable').forEach((gallery) => {
+      drawLine(gallery);
+      if (words) offer(gallery, JSON.parse(words));
+    });
   };
-  new MutationObserver(offerAll).observe(document.body, { childList: true, subtree: true });
+  new MutationObserver(offerAll).observe(document.body, { childList: true, subtree: true, attributeFilter: ['src'] });
   offerAll();
 
   let count = 0;

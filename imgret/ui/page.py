@@ -51,7 +51,7 @@ from imgret.ui.thumbnails import Thumbnails, ThumbnailsOnDemand
 from imgret.vietnamese import translated
 
 STYLE = Path(__file__).with_name("page.css")
-SCRIPTS = tuple(Path(__file__).with_name(name) for name in ("crop.js", "hits.js", "map.js"))
+SCRIPTS = [Path(__file__).with_name(name) for name in ("crop.js", "hits.js", "map.js", "uploads.js")]
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 HEALTH = "/gradio_api/health"
 CACHE_HOURS = 1
