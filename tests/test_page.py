@@ -764,20 +764,25 @@ def test_a_lasso_filters_the_library_and_the_search_by_clip(visit, retriever, la
 
 
 def test_the_map_is_asked_for_when_its_tab_is_opened_and_only_once(visit):
-    page, sent = visit(), []
-    page.on("response", lambda answer: sent.append(answer))
+    page, sent = visit(), {}
+
+    def keep(answer):
+        name = Path(urlsplit(answer.url).path).name.rpartition("-")[2]
+        if name.startswith("map."):
+            sent.setdefault(name, []).append(len(answer.body()))
+
+    page.on("response", keep)
     page.locator("#pixel-hits img").first.wait_for()
     page.wait_for_timeout(2000)
-    for _ in range(2):
+    assert sent == {}
+    for button in ("Mark what is in view", "Remove the mark"):
         tab(page, 3)
         page.wait_for_function(PAINTED)
-        page.wait_for_timeout(1000)
+        page.get_by_role("button", name=button).click()
+        page.wait_for_timeout(1500)
         tab(page, 0)
-    names = [Path(urlsplit(answer.url).path).name.rpartition("-")[2] for answer in sent]
-    assert names.count("map.json") == names.count("map.webp") == 1
-    assert names.index("map.json") > 0
-    asked = [answer for answer, name in zip(sent, names, strict=True) if name.startswith("map.")]
-    assert sum(len(answer.body()) for answer in asked) < 300_000
+    assert {name: len(sizes) for name, sizes in sent.items()} == {"map.json": 1, "map.webp": 1}
+    assert sum(sizes[0] for sizes in sent.values()) < 300_000
 
 
 SPIES = """window.written = new Set();
