@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, partial, wraps
+from inspect import signature
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,9 @@ _OTHERS_AMONG = 1000
 """Among how many hits one of another label is looked for; without one the p-value is larger than it need be."""
 _Rows = npt.NDArray[np.int64]
 _Scores = npt.NDArray[np.float64]
+_Ask = Callable[[int], tuple[_Rows, _Scores]]
+"""Answers a number k with the k best rows and their scores, best first."""
+_P = ParamSpec("_P")
 
 
 class SearchError(ImgretError):
@@ -117,9 +121,29 @@ class _Row(int):
     """A row of the index as a query picture. A class of its own: a number that a caller gives is no picture."""
 
 
+def _warned(found: SearchResult) -> list[Hit]:
+    """The hits. What else there is to say becomes a warning, which names the line that called the search."""
+    if found.notice is not None:
+        warnings.warn(found.notice, SearchWarning, stacklevel=3)
+    return found.hits
+
+
+def _only_hits(find: Callable[_P, SearchResult]) -> Callable[_P, list[Hit]]:
+    """The search `find_by_...` as `by_...`: it returns the hits alone, and warns where the other has a notice."""
+
+    @wraps(find)
+    def by(*arguments: _P.args, **options: _P.kwargs) -> list[Hit]:
+        return _warned(find(*arguments, **options))
+
+    by.__name__ = find.__name__.removeprefix("find_")
+    vars(by)["__signature__"] = signature(find).replace(return_annotation=list[Hit])
+    return by
+
+
 class Retriever:
     """Searches one index by all five methods.
 
+    `by_pixels` and `by_clip` return hits; `find_by_pixels` and `find_by_clip` take the same and return a SearchResult.
     Safe to use from several threads; the encoder is loaded by the first query that needs it.
     """
 
@@ -164,31 +188,6 @@ class Retriever:
         self._queries.image(Image.new("RGB", (8, 8)))
         self.index.vectors.query(self._queries.text("a picture"), 1)
 
-    def by_pixels(
-        self,
-        image: ImageSource | None = None,
-        metric: str = "l2",
-        k: int = DEFAULT_K,
-        *,
-        like: str | None = None,
-        fold: bool = False,
-        images: Sequence[ImageSource] | None = None,
-        offset: int = 0,
-        likes: Sequence[str] | None = None,
-    ) -> list[Hit]:
-        """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
-
-        `like` is the id of a picture of the library: it is left out of the hits, and is the query if there is no
-        `image`. `fold` gives one hit for (nearly) equal pictures, the best of them, which says how many others there
-        are. With `images` the query is the mean of all the pictures' pixel vectors, rounded; `likes` are such pictures
-        by their ids, which are left out of the hits. `offset` leaves out that many of the best hits: then the ranks go
-        on from there. Raises SearchError for an unknown metric, a bad k or an
-        unknown id, ImageError for a bad picture.
-        """
-        return _warned(
-            self.find_by_pixels(image, metric, k, like=like, fold=fold, images=images, offset=offset, likes=likes)
-        )
-
     def find_by_pixels(
         self,
         image: ImageSource | None = None,
@@ -201,7 +200,15 @@ class Retriever:
         offset: int = 0,
         likes: Sequence[str] | None = None,
     ) -> SearchResult:
-        """`by_pixels`, with the number of rows scanned, and with a notice where that warns."""
+        """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
+
+        `like` is the id of a picture of the library: it is left out of the hits, and is the query if there is no
+        `image`. With `images` the query is the mean of all the pictures' pixel vectors, rounded; `likes` are such
+        pictures by their ids, which are left out of the hits. `fold` gives one hit for (nearly) equal pictures, the
+        best of them, which says how many others there are. `offset` leaves out that many of the best hits; the ranks
+        go on from there. Raises SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad
+        picture.
+        """
         notice = self._k_notice(k)
         metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
         offset, rows = _checked_offset(offset), self._rows_of(likes)
@@ -219,58 +226,13 @@ class Retriever:
         method = None if several else metric  # queries of several pictures are not calibrated
         return SearchResult(self._best(ask, k, {itself, *rows}, fold, offset, method), scanned, notice)
 
+    by_pixels = _only_hits(find_by_pixels)
+
     def pixel_query(
         self, image: ImageSource | None, like: str | None = None, likes: Sequence[str] | None = None
     ) -> PixelVector:
         """The pixel vector (D,) of the query that `by_pixels` searches for."""
         return self._pixel_query(image, self._row_of(like), self._rows_of(likes))
-
-    def by_clip(
-        self,
-        image: ImageSource | None = None,
-        text: str | None = None,
-        negative: str | None = None,
-        text_weight: float = 0.5,
-        labels: Sequence[str] | None = None,
-        k: int = DEFAULT_K,
-        *,
-        like: str | None = None,
-        fold: bool = False,
-        images: Sequence[ImageSource] | None = None,
-        negative_images: Sequence[ImageSource] | None = None,
-        offset: int = 0,
-        likes: Sequence[str] | None = None,
-        dislikes: Sequence[str] | None = None,
-    ) -> list[Hit]:
-        """The `k` pictures whose embeddings are nearest to that of the query, best first.
-
-        The query vector is the unit vector of the picture or of the text; for both it is (1 - text_weight) * picture +
-        text_weight * text, normalised. The unit vector of `negative` is subtracted, and the result normalised again.
-        `like` is the id of a picture of the library: it is left out of the hits, and is the query picture if there is
-        no `image`. `images` are further pictures that hits should be like, `negative_images` such that they should not
-        be like: the query is then the mean of that vector and the unit vectors of `images`, normalised, less the mean
-        of the unit vectors of `negative` and `negative_images`, normalised again (Rocchio 1971, with equal weights).
-        `likes` and `dislikes` are such pictures by their ids in the library; they are left out of the hits.
-        `labels` keeps only pictures with one of these labels. `fold` and `offset` are as for `by_pixels`. Equal scores
-        come by row. Raises SearchError, ImageError, EncoderError, VectorError.
-        """
-        return _warned(
-            self.find_by_clip(
-                image,
-                text,
-                negative,
-                text_weight,
-                labels,
-                k,
-                like=like,
-                fold=fold,
-                images=images,
-                negative_images=negative_images,
-                offset=offset,
-                likes=likes,
-                dislikes=dislikes,
-            )
-        )
 
     def find_by_clip(
         self,
@@ -290,8 +252,21 @@ class Retriever:
         dislikes: Sequence[str] | None = None,
         metric: str | None = None,
     ) -> SearchResult:
-        """`by_clip`, with a notice where that warns. With a `metric`, one of the four, all embeddings are compared with
-        the query vector by it, instead of searched by the cosine; the score is the metric's.
+        """The `k` pictures whose embeddings are nearest to that of the query, best first; equal scores by row.
+
+        The query vector is made in three steps:
+        1. The unit vector of the picture or of the text; for both (1 - text_weight) * picture + text_weight * text,
+           normalised.
+        2. With `images`, further pictures that hits should be like: the mean of that vector and their unit vectors,
+           normalised.
+        3. With `negative` or `negative_images`, what hits should not be like: less the mean of their unit vectors,
+           normalised again (Rocchio 1971, with equal weights).
+
+        `like` is the id of a picture of the library: it is the query picture if there is no `image`. `likes` and
+        `dislikes` are further such pictures, as `images` and `negative_images`. All of these are left out of the hits.
+        `labels` keeps only pictures with one of these labels. `fold` and `offset` are as for `by_pixels`. With a
+        `metric`, one of the four, all embeddings are compared by it, and the score is the metric's. Raises SearchError,
+        ImageError, EncoderError, VectorError.
         """
         text, negative = _checked_texts(text, negative)
         notices = [self._k_notice(k), self._language_notice(text, negative), self._release_notice]
@@ -303,20 +278,17 @@ class Retriever:
         vector = self._clip_query(image, text, negative, text_weight, itself, liked, disliked)
         notices += [self._cut_notice(text), self._cut_notice(negative)]
 
-        def ask(k: int) -> tuple[_Rows, _Scores]:
-            return self._nearest(vector, k, wanted)
+        if metric is not None:
+            ask, scanned = self._ranked_by(self.checked_metric(metric), vector, wanted)
+            hits = self._best(ask, k, left_out, fold, offset)
+            return SearchResult(hits, scanned, Sentence.joined(*notices))
+        method: str | None = TEXT if image is None and itself is None else "clip"
+        if wanted or liked or disliked or negative is not None or (method == "clip" and text is not None):
+            method = None  # queries of that kind are not calibrated
+        hits = self._best(partial(self._nearest, vector, wanted), k, left_out, fold, offset, method)
+        return SearchResult(hits, None, Sentence.joined(*notices))
 
-        if metric is None:
-            method: str | None = TEXT if image is None and itself is None else "clip"
-            if wanted or liked or disliked or negative is not None or (method == "clip" and text is not None):
-                method = None  # queries of that kind are not calibrated
-            return SearchResult(self._best(ask, k, left_out, fold, offset, method), notice=Sentence.joined(*notices))
-        metric = self.checked_metric(metric)
-        compared = self.index.rows_of(*wanted) if wanted else np.arange(len(self.index))
-        scores = METRICS[metric](vector, self.index.embeddings[compared] if wanted else self.index.embeddings)
-        order = best_first(scores, metric)
-        hits = self._best(lambda k: (compared[order[:k]], scores[order[:k]]), k, left_out, fold, offset)
-        return SearchResult(hits, len(compared), Sentence.joined(*notices))
+    by_clip = _only_hits(find_by_clip)
 
     def by_embedding(
         self,
@@ -335,9 +307,14 @@ class Retriever:
         metric = self.checked_metric(metric)
         return _warned(self.find_by_clip(image, k=k, like=like, fold=fold, metric=metric))
 
-    def _nearest(
-        self, vector: npt.NDArray[np.float32], k: int, labels: list[str] | None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    def _ranked_by(self, metric: str, vector: npt.NDArray[np.float32], labels: list[str] | None) -> tuple[_Ask, int]:
+        """The ranking of all embeddings by a metric, and how many they are; with `labels` only of those."""
+        rows = self.index.rows_of(*labels) if labels else np.arange(len(self.index))
+        scores = METRICS[metric](vector, self.index.embeddings[rows] if labels else self.index.embeddings)
+        order = best_first(scores, metric)
+        return lambda k: (rows[order[:k]], scores[order[:k]]), len(rows)
+
+    def _nearest(self, vector: npt.NDArray[np.float32], labels: list[str] | None, k: int) -> tuple[_Rows, _Scores]:
         """The rows of the `k` nearest, best first, and their exact cosines; equal ones by row.
 
         Chroma's own distances are float32, and of equal ones it returns any. So more are fetched, until all that may
@@ -369,7 +346,7 @@ class Retriever:
 
     def _best(
         self,
-        ask: Callable[[int], tuple[_Rows, _Scores]],
+        ask: _Ask,
         k: int,
         left_out: Set[int | None],
         fold: bool,
@@ -399,9 +376,7 @@ class Retriever:
             hits = hits[offset:]
             return [replace(hit, duplicates=self._groups.get(hit.row, (0, 1))[1] - 1) for hit in hits] if fold else hits
 
-    def _with_p(
-        self, hits: list[Hit], method: str, ask: Callable[[int], tuple[_Rows, _Scores]], left_out: Sequence[int]
-    ) -> list[Hit]:
+    def _with_p(self, hits: list[Hit], method: str, ask: _Ask, left_out: Sequence[int]) -> list[Hit]:
         """The hits with their p-values."""
         calibration = self._calibrations[method]
         labels = [self._label_numbers(hit.row, hit.labels) for hit in hits]
@@ -664,13 +639,6 @@ class Retriever:
 def _encoder_of(index: Index, cache: Path | None) -> Encoder:
     """Loads the exported encoder in the index, which needs no torch, or else the original."""
     return load_encoder(index.manifest.encoder.uri, cache=cache, exported=index.encoder_folder)
-
-
-def _warned(found: SearchResult) -> list[Hit]:
-    """The hits, after a warning that the caller of the caller of this function sees."""
-    if found.notice is not None:
-        warnings.warn(found.notice, SearchWarning, stacklevel=3)
-    return found.hits
 
 
 def _hit(rank: int, row: int, record: Record, score: float) -> Hit:
