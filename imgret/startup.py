@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imgret.build import BuildError, Progress, build_index
+from imgret.build import BuildError, build_index
 from imgret.encoders import EncoderError
 from imgret.errors import ImgretError, Sentence
 from imgret.hub import MOUNT, HubError, fetch, is_repo, publish
@@ -18,6 +18,7 @@ from imgret.hub.model_card import render_card
 from imgret.index import Index, InvalidIndexError, LibraryInfo, Manifest
 from imgret.library import ImageLibrary, LibraryError, commit_of, is_commit
 from imgret.network import hub_answers
+from imgret.progress import Progress, unheard
 from imgret.search import Retriever
 from imgret.settings import EXAMPLE_LIBRARY, Settings
 from imgret.vectors import ChromaServer, VectorError
@@ -50,7 +51,7 @@ class ReadyIndex:
 
 def prepare(
     settings: Settings,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = unheard,
     *,
     folder: str | None = None,
     mount: Path = MOUNT,
@@ -73,7 +74,7 @@ def prepare(
 
 def prepare_in_steps(
     settings: Settings,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = unheard,
     *,
     folder: str | None = None,
     mount: Path = MOUNT,
@@ -161,9 +162,7 @@ def _stand_in(settings: Settings, progress: Progress, mount: Path) -> Iterator[R
         log.warning("The embedded library cannot stand in: %s", error)
 
 
-def publish_built(
-    ready: ReadyIndex, settings: Settings, progress: Progress = lambda stage, done, total: None
-) -> ReadyIndex:
+def publish_built(ready: ReadyIndex, settings: Settings, progress: Progress = unheard) -> ReadyIndex:
     """Puts the index that a Space has built on the Hub, under the name at which its next start looks for it.
 
     Needs the Space's secret HF_TOKEN, a token that may write. An index of a private Space becomes a private repo. What
@@ -388,7 +387,7 @@ class Startup:
             return Health("warming", "The encoder is being loaded; the first queries wait for it.", True)
         return Health("ready", None, True)
 
-    def wait(self, progress: Callable[[str, int, int | None], None] | None = None) -> ReadyIndex:
+    def wait(self, progress: Progress | None = None) -> ReadyIndex:
         """Waits for the first index that can be searched; `progress` is called meanwhile. Raises StartupError."""
         while not self._something.wait(timeout=0.2):
             if progress is not None:

@@ -40,7 +40,7 @@ ROWS = {
         "imgret.vietnamese",
         "imgret.pixels.sketch_layout",
     },
-    "Tools": {"imgret.network", "imgret.errors", "imgret.files", "imgret.privacy"},
+    "Tools": {"imgret.network", "imgret.errors", "imgret.files", "imgret.privacy", "imgret.progress"},
 }
 """Each module stands in one row, by the nearest unit that holds it, and imports only from rows below its own."""
 

@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgret.errors import ImgretError
+from imgret.progress import Progress
 
 if TYPE_CHECKING:
     from imgret.library import ImageLibrary
@@ -76,7 +76,7 @@ def size_of(bytes_: int) -> str:
 class ProgressBar:
     """Shows progress on standard error, one tqdm bar with rate and time left for each stage."""
 
-    def __enter__(self) -> Callable[[str, int, int | None], None]:
+    def __enter__(self) -> Progress:
         self._stage = ""
         self._bar: Any = None
         return self._update

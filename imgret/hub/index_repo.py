@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from imgret.errors import ImgretError, one_line
 from imgret.index import MANIFEST, InvalidIndexError, Manifest, check_hashes, is_whole
 from imgret.network import hub_answers
+from imgret.progress import Progress, unheard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +30,6 @@ MOUNT = Path("/index")
 _REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _HARMLESS = {".gitattributes", "README.md", "LICENSE"}
 """Files that the Hub puts into a new repo."""
-
-Progress = Callable[[str, int, int | None], None]
 
 
 class HubError(ImgretError):
@@ -64,7 +63,7 @@ def fetch(
     mismatch: Callable[[Manifest], str | None] = lambda manifest: None,
     *,
     mount: Path = MOUNT,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = unheard,
 ) -> Fetched:
     """The index of the model repo `repo`: from the volume at `mount`, else from the Hub's cache, else downloaded there.
 

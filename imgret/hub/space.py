@@ -6,12 +6,13 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgret.build import Progress, build_index
+from imgret.build import build_index
 from imgret.hub.index_repo import MOUNT, HubError, check_writer, files_of, hub_errors, is_same, publish, read_manifest
 from imgret.hub.model_card import render_card
 from imgret.hub.requirements import space_requirements
 from imgret.index import LibraryInfo
 from imgret.library import ImageLibrary
+from imgret.progress import Progress, unheard
 from imgret.settings import EXAMPLES
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def deploy(
     *,
     dry_run: bool = False,
     say: Callable[[str], None] = print,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = unheard,
 ) -> None:
     """Creates or updates a Space and its index on the Hub.
 
