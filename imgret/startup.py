@@ -15,8 +15,9 @@ from imgret.errors import ImgretError, Sentence
 from imgret.hub import MOUNT, HubError, fetch, is_repo, publish
 from imgret.hub.index_repo import check_writer, hub_errors, read_manifest
 from imgret.hub.model_card import render_card
-from imgret.index import Index, InvalidIndexError, LibraryInfo, Manifest
+from imgret.index import Index
 from imgret.library import ImageLibrary, LibraryError, commit_of, is_commit
+from imgret.manifest import InvalidIndexError, LibraryInfo, Manifest
 from imgret.network import hub_answers
 from imgret.progress import Progress, unheard
 from imgret.search import Retriever

@@ -29,6 +29,7 @@ ROWS = {
     },
     "Near duplicates": {"imgret.duplicates"},
     "The index, where both roads meet": {"imgret.index"},
+    "What an index says of itself": {"imgret.manifest"},
     "The two stores, and where matches end": {"imgret.calibration", "imgret.pixels", "imgret.vectors"},
     "Libraries and metrics": {"imgret.library", "imgret.metrics", "imgret.pixels.sketches"},
     "Pictures, encoders, settings and translations": {

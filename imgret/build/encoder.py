@@ -18,8 +18,9 @@ from imgret.encoders import (
     ready_towers,
 )
 from imgret.images import ImageError, load_image
-from imgret.index import EncoderInfo, Index
+from imgret.index import Index
 from imgret.library import ImageLibrary
+from imgret.manifest import EncoderInfo
 
 BATCH = 16
 """How many pictures torch embeds at once."""

@@ -5,7 +5,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from imgret.index import FILTER_SHARES, FilterShare, Index
+from imgret.index import Index
+from imgret.manifest import FILTER_SHARES, FilterShare
 from imgret.progress import Progress
 from imgret.vectors import FilterAudit, VectorError
 

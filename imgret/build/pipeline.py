@@ -52,8 +52,21 @@ from imgret.errors import one_line
 from imgret.evaluate import EvaluationError, HeldOut, affordable_queries, evaluate, evaluate_held_out
 from imgret.files.npy import new_array, open_array
 from imgret.images import ImageError, load_image
-from imgret.index import Index, InvalidIndexError, LibraryInfo, Manifest, VectorLocation
+from imgret.index import Index
 from imgret.library import Entry, ImageLibrary
+from imgret.manifest import (
+    FILTER_SHARES,
+    FORMAT,
+    MANIFEST,
+    SERVED,
+    InvalidIndexError,
+    LibraryInfo,
+    Manifest,
+    VectorLocation,
+    count_labels,
+    list_files,
+    write_manifest,
+)
 from imgret.pixels import PixelIndex, is_small
 from imgret.progress import Progress, unheard
 from imgret.projection import tsne_layout
@@ -129,7 +142,7 @@ def build_index(
         )
     if folder.exists() and not folder.is_dir():
         raise BuildError("{folder} is a file; an index needs a folder.", folder=folder)
-    if folder.is_dir() and not (folder / layout.MANIFEST).exists() and not all(map(_ours, folder.iterdir())):
+    if folder.is_dir() and not (folder / MANIFEST).exists() and not all(map(_ours, folder.iterdir())):
         raise BuildError("{folder} holds other files and no index; name a new or empty folder.", folder=folder)
     if chroma is not None:
         ping(chroma)  # before anything is embedded for it
@@ -221,7 +234,7 @@ def _build(plan: _Plan) -> None:
         if not rows:
             raise _without_pictures(plan.library)
         content = _identity(rows, plan)
-        data = f"data-{content}{layout.SERVED if plan.chroma else ''}"
+        data = f"data-{content}{SERVED if plan.chroma else ''}"
         location = VectorLocation(plan.chroma.url, collection_of(content)) if plan.chroma else None
         if old is not None and old.manifest.data == data:
             manifest = replace(old.manifest, **_noted(plan.library))
@@ -236,7 +249,7 @@ def _build(plan: _Plan) -> None:
             manifest = _finish_draft(plan, rows, encoder, location, compiling)
             shutil.rmtree(plan.folder / data, ignore_errors=True)  # left by a kill between this switch and the next
             os.rename(plan.draft, plan.folder / data)
-            manifest = replace(manifest, data=data, files=layout.list_files(plan.folder, data))
+            manifest = replace(manifest, data=data, files=list_files(plan.folder, data))
     _switch(plan, manifest)
 
 
@@ -303,12 +316,12 @@ def _finish_draft(
     with ThreadPoolExecutor(1) as beside:
         drawn = beside.submit(tsne_layout, open_array(draft / layout.EMBEDDINGS))
         manifest = Manifest(
-            format=layout.FORMAT,
+            format=FORMAT,
             data=draft.name,
             encoder=encoder.info(),
             pixel_size=plan.pixel_size,
             count=len(rows),
-            labels=layout.count_labels(label for row in rows for label in row.entry.labels),
+            labels=count_labels(label for row in rows for label in row.entry.labels),
             recall=write_search_structures(draft, [row.entry.label for row in rows], encoder.exported, write, progress),
             files={},
             vectors=location,
@@ -331,7 +344,7 @@ def _finish_draft(
 def _switch(plan: _Plan, manifest: Manifest) -> None:
     """Makes `manifest` that of the index, and removes what the one before it named."""
     before = _collection_before(plan.folder)
-    layout.write_manifest(plan.folder, manifest)
+    write_manifest(plan.folder, manifest)
     for path in plan.folder.glob("data-*"):
         if path.name != manifest.data:
             shutil.rmtree(path, ignore_errors=True)  # what somebody still reads stays on Windows until the next build
@@ -514,8 +527,8 @@ def _finder(features: FeatureCache, old: Index | None) -> Callable[[str], ImageF
 def _identity(rows: list[Row], plan: _Plan) -> str:
     """A hash of all that the data of an index depends on."""
     # It includes the names of what earlier releases did not write, so that a rebuild adds them.
-    parts = (layout.MAP, layout.EVALUATION, layout.DUPLICATES, layout.CALIBRATION, *layout.FILTER_SHARES)
-    kind = (layout.FORMAT, *parts, plan.made_by, plan.pixel_size)
+    parts = (layout.MAP, layout.EVALUATION, layout.DUPLICATES, layout.CALIBRATION, *FILTER_SHARES)
+    kind = (FORMAT, *parts, plan.made_by, plan.pixel_size)
     identity = hashlib.sha256(repr(kind).encode())
     if plan.queries is not None:
         identity.update(repr(plan.queries.revision or plan.queries.source).encode())
@@ -536,4 +549,4 @@ def _open_if_alike(plan: _Plan) -> Index | None:
 
 
 def _ours(path: Path) -> bool:
-    return path.name in (WORK, OWNER) or path.name.startswith(("data-", f".{layout.MANIFEST}"))
+    return path.name in (WORK, OWNER) or path.name.startswith(("data-", f".{MANIFEST}"))

@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from imgret.index import Manifest
+    from imgret.manifest import Manifest
 
     manifest = Manifest.read(Path(options.folder))
     if options.json:

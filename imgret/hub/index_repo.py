@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgret.errors import ImgretError, one_line
-from imgret.index import MANIFEST, InvalidIndexError, Manifest, check_hashes, is_whole
+from imgret.manifest import MANIFEST, InvalidIndexError, Manifest, check_hashes, is_whole
 from imgret.network import hub_answers
 from imgret.progress import Progress, unheard
 

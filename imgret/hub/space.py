@@ -10,8 +10,8 @@ from imgret.build import build_index
 from imgret.hub.index_repo import MOUNT, HubError, check_writer, files_of, hub_errors, is_same, publish, read_manifest
 from imgret.hub.model_card import render_card
 from imgret.hub.requirements import space_requirements
-from imgret.index import LibraryInfo
 from imgret.library import ImageLibrary
+from imgret.manifest import LibraryInfo
 from imgret.progress import Progress, unheard
 from imgret.settings import EXAMPLES
 
