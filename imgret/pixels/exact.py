@@ -231,31 +231,38 @@ class PixelIndex:
     def _keys(self, queries: Vectors, metric: str) -> Keys:
         """The keys (Q, N) of all rows, in whole numbers up to the last step, as `imgret.metrics` has them."""
         if metric == "l1":
-            return self._of_each(len(queries), partial(_absolute_differences, queries)).astype(np.float64)
+            return self._of_all_rows(len(queries), partial(_absolute_differences, queries)).astype(np.float64)
         a = queries.astype(np.float64)
-        dots = self._of_each(len(a), lambda rows: a @ rows.astype(np.float64).T)
+        dots = self._of_all_rows(len(a), lambda rows: a @ rows.astype(np.float64).T)
         (totals, squares), (q_totals, q_squares) = self._sums, _sums_of(queries)[:, :, None]
-        if metric == "l2":
+        if metric == "l2":  # |a - b|^2 = a.a + b.b - 2 a.b
             return (q_squares + squares - 2 * dots).astype(np.float64)
-        if metric == "correlation":
-            dots = self.dim * dots - q_totals * totals
-            squares, q_squares = self.dim * squares - totals**2, self.dim * q_squares - q_totals**2
-        norms = np.sqrt(q_squares) * np.sqrt(squares)
-        keys = np.divide(-dots, norms, out=np.zeros(norms.shape), where=norms > 0)
-        return np.clip(keys, -1, 1, out=keys)  # rounding may go beyond
+        if metric == "cosine":
+            return _negative_cosines(dots, q_squares, squares)
+        assert metric == "correlation"  # D times the covariance and the variances, which stay whole numbers
+        return _negative_cosines(
+            self.dim * dots - q_totals * totals, self.dim * q_squares - q_totals**2, self.dim * squares - totals**2
+        )
 
     @cached_property
     def _sums(self) -> Rows:
         """Of each row's values, and of their squares, (2, N) int64."""
-        return self._of_each(2, _sums_of)
+        return self._of_all_rows(2, _sums_of)
 
-    def _of_each(self, count: int, said: Callable[[Vectors], Array]) -> Rows:
-        """The result of `said` for each row, (count, N) int64, a few rows at a time; more rows for many queries."""
+    def _of_all_rows(self, count: int, formula: Callable[[Vectors], Array]) -> Rows:
+        """What `formula` gives for all rows, (count, N) int64. It gets a few rows at a time; more for many queries."""
         values, step = np.empty((count, len(self)), np.int64), max(1, _WIDENED * min(count, 8) // self.dim)
         for start in range(0, len(self), step):
             some = slice(start, start + step)
-            values[:, some] = said(self._pixels[some])
+            values[:, some] = formula(self._pixels[some])
         return values
+
+
+def _negative_cosines(dots: Array, q_squares: Array, squares: Array) -> Keys:
+    """-a.b / (|a| |b|), and 0 where a norm is 0; from the products and the squared norms."""
+    norms = np.sqrt(q_squares) * np.sqrt(squares)
+    keys = np.divide(-dots, norms, out=np.zeros(norms.shape), where=norms > 0)
+    return np.clip(keys, -1, 1, out=keys)  # rounding may go beyond
 
 
 def _absolute_differences(queries: Vectors, rows: Vectors) -> Array:
