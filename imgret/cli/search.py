@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgret.calibration import ALPHA
-from imgret.cli.shared import Commands, add_encoder_check, open_retriever, printable
+from imgret.cli.shared import Commands, add_encoder_check, escaped, open_retriever
 from imgret.errors import ImgretError
 from imgret.metrics import METRICS
 
@@ -208,7 +208,7 @@ def _print_table(hits: "list[Hit]", title: str | None) -> None:
         print(title)
     for hit in hits:
         same = f"(+{hit.duplicates})" if hit.duplicates else ""
-        texts = "  ".join(map(printable, (hit.id, hit.label, hit.caption, same)))
+        texts = "  ".join(map(escaped, (hit.id, hit.label, hit.caption, same)))
         print(f"{hit.rank:>3}  {hit.score:>14.6f}  {texts}".rstrip())
 
 

@@ -63,7 +63,7 @@ def open_retriever(folder: str, encoder: str | None = None) -> Any:
     return Retriever(index, cache=settings.cache)
 
 
-def printable(text: str | None) -> str:
+def escaped(text: str | None) -> str:
     """A text for one line of a table: a file's name may have line breaks in it."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text or "")
 

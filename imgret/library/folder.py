@@ -45,12 +45,11 @@ class FolderRows(Rows):
         self._metadata = tree.metadata
         annotations: dict[str, Annotations] = {}
         columns: list[Columns] = []
-        places = Places(tree.root, folder, tree.pictures) if tree.metadata else None
+        places = Places(tree.root, folder, tree.pictures)
         for table in tree.metadata:
             found, named = read_metadata(tree.root / table, label_column, caption_column)
             columns.append(found)
             for written, said in named:
-                assert places is not None
                 name = places.find(written, table[: table.rfind("/") + 1])
                 annotations[name] = annotations[name] | said if name in annotations else said
         there = set(tree.pictures)
@@ -82,7 +81,7 @@ class FolderRows(Rows):
                 *chosen.others,
                 *(
                     [counted(unnamed, "picture that no table names")]
-                    if (unnamed := self._unnamed(chosen.names))
+                    if (unnamed := len(chosen.names) - len(self._names))
                     else ()
                 ),
                 *tree.left_out,
@@ -166,9 +165,6 @@ class FolderRows(Rows):
         with_tables = all(f"{folder}.parquet" in tree.tables for folder in folders)
         numbered = all(re.fullmatch(r"\d{5,}", folder) for folder in folders)
         return bool(folders) and numbered and (beside or with_tables)
-
-    def _unnamed(self, names: list[str] | object) -> int:
-        return len(names) - len(self._names) if isinstance(names, list) else 0
 
     def _described(self, tree: Tree, columns: list[Columns]) -> Description:
         with_text = [name for name in self._names if _without_ending(name) in self._texts] if self._texts else []

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from imgret.library.records import LibraryError, counted
 
@@ -25,7 +25,7 @@ class Chosen:
     names: Sequence[str]
     at: int | None = None
     others: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
 
 

@@ -90,7 +90,7 @@ def scan(folder: Path) -> Tree:
             elif suffix == ".txt":
                 tree.texts.add(name[: -len(suffix)])
             else:
-                tree.other[f"{suffix or 'file without an ending'}"] += 1
+                tree.other[suffix or "file without an ending"] += 1
         waiting.extend(reversed(folders))
     tree.other += Counter()  # without what there is none of
     return tree
