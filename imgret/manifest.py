@@ -56,6 +56,11 @@ class LibraryInfo:
         return cls(library.source, library.split, library.revision, library.limit, library.config)
 
     @property
+    def part(self) -> dict[str, Any]:
+        """Which part of the source was taken: config, split, revision and limit, None where nothing says."""
+        return {name: getattr(self, name) for name in ("config", "split", "revision", "limit")}
+
+    @property
     def on_hub(self) -> bool:
         """Whether the source is a data set on the Hub; only then the revision is a commit."""
         return is_commit(self.revision)
@@ -140,12 +145,9 @@ class Manifest:
         made = self.library
         if made.source != source:
             return f"it was made from the library {made.source}, not {source}."
-        if config is not None and made.config != config:
-            return f"it was made from the config {made.config}, not {config}."
-        if split is not None and made.split != split:
-            return f"it was made from the split {made.split}, not {split}."
-        if revision is not None and made.revision != revision:
-            return f"it was made from the revision {made.revision}, not {revision}."
+        for what, wanted in {"config": config, "split": split, "revision": revision}.items():
+            if wanted is not None and (its := getattr(made, what)) != wanted:
+                return f"it was made from the {what} {its}, not {wanted}."
         if made.limit != limit:
             return f"it was made with the limit {made.limit}, not {limit}."
         if self.encoder.uri != uri_of(encoder):

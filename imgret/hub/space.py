@@ -65,7 +65,6 @@ def deploy(
     spec: SpaceSpec,
     *,
     dry_run: bool = False,
-    say: Callable[[str], None] = print,
     progress: Progress = unheard,
 ) -> None:
     """Creates or updates a Space and its index on the Hub.
@@ -73,7 +72,7 @@ def deploy(
     The steps that the Hub may refuse come first, building the index after them, and the step that starts the Space with
     it last.
 
-    `say` gets each step before it is done; with `dry_run` nothing else happens. What is current stays as it is. Raises
+    Each step is printed before it is done; with `dry_run` nothing else happens. What is current stays as it is. Raises
     HubError, and what building an index raises; a second run goes on where a first one ended.
     """
     from huggingface_hub import HfApi
@@ -86,14 +85,14 @@ def deploy(
     for repo in (spec.space, spec.index):
         check_writer(api, repo)
     with hub_errors(spec.space):
-        for step in _steps(api, spec, say, progress):
-            say(f"{'done already' if step.run is None else 'to do' if dry_run else 'doing'}: {step.says}")
+        for step in _steps(api, spec, progress):
+            print(f"{'done already' if step.run is None else 'to do' if dry_run else 'doing'}: {step.says}")
             if step.run is not None and not dry_run:
                 step.run()
-    say(f"the Space: {api.endpoint}/spaces/{spec.space}")
+    print(f"the Space: {api.endpoint}/spaces/{spec.space}")
 
 
-def _steps(api: "HfApi", spec: SpaceSpec, say: Callable[[str], None], progress: Progress) -> Iterator[Step]:
+def _steps(api: "HfApi", spec: SpaceSpec, progress: Progress) -> Iterator[Step]:
     """The steps in their order. Each looks at the Hub when its turn comes, so it sees what the earlier steps did."""
     yield _space_step(api, spec)
     if spec.hardware is not None:
@@ -101,7 +100,7 @@ def _steps(api: "HfApi", spec: SpaceSpec, say: Callable[[str], None], progress: 
     if spec.store_token:
         yield _secret_step(api, spec)
     yield _index_repo_step(api, spec)
-    yield _volume_step(api, spec, say)
+    yield _volume_step(api, spec)
     index = _index_step(spec, progress)
     yield index
     yield _variables_step(api, spec)
@@ -160,20 +159,12 @@ def _index_step(spec: SpaceSpec, progress: Progress) -> Step:
         publish(spec.folder, spec.index, companions)
 
     manifest = read_manifest(spec.index)
-    why = (
-        "there is none yet"
-        if manifest is None
-        else manifest.mismatch(library.name, spec.encoder, **_selection(library))
-    )
+    why = "there is none yet" if manifest is None else manifest.mismatch(library.name, spec.encoder, **library.part)
     return Step(
         f"build the index of {library.name} with {spec.encoder} and publish it as {spec.index}"
         + (f", as {why.rstrip('.')}" if why else ""),
         build_and_publish if why else None,
     )
-
-
-def _selection(library: LibraryInfo) -> dict[str, Any]:
-    return {name: getattr(library, name) for name in ("config", "split", "revision", "limit")}
 
 
 def _space_step(api: "HfApi", spec: SpaceSpec) -> Step:
@@ -272,7 +263,7 @@ def _variables_step(api: "HfApi", spec: SpaceSpec) -> Step:
     return Step(f"set the variables {', '.join(values)}", set_variables if changed or gone else None)
 
 
-def _volume_step(api: "HfApi", spec: SpaceSpec, say: Callable[[str], None]) -> Step:
+def _volume_step(api: "HfApi", spec: SpaceSpec) -> Step:
     from huggingface_hub import Volume
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -289,9 +280,9 @@ def _volume_step(api: "HfApi", spec: SpaceSpec, say: Callable[[str], None]) -> S
         except HfHubHTTPError as error:
             refusal = f"The Hub offers no volume here ({error.response.status_code})"
         if not _is_private(api, spec):
-            say(f"without a volume: {refusal}, so the index is preloaded")
+            print(f"without a volume: {refusal}, so the index is preloaded")
         elif spec.store_token or "HF_TOKEN" in api.get_space_secrets(spec.space):
-            say(f"without a volume: {refusal}, so the Space downloads its private index with its secret HF_TOKEN")
+            print(f"without a volume: {refusal}, so the Space downloads its private index with its secret HF_TOKEN")
         else:
             raise HubError(
                 "{refusal}, and {space} cannot read the private {index} without a token: add --store-token, "
