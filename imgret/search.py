@@ -3,9 +3,9 @@
 import threading
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property, partial, wraps
 from inspect import signature
@@ -17,14 +17,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from imgret.calibration import ALPHA, TEXT, Calibration, p_values
+from imgret.calibration import TEXT
 from imgret.duplicates import DuplicateGroup, duplicates_of
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.shared import SharedEncoder
 from imgret.errors import ImgretError, Sentence, repr_short
+from imgret.hits import Ask, PValues, Rows, Scores
+from imgret.hits import Hit as Hit
+from imgret.hits import SearchResult as SearchResult
 from imgret.images import ImageSource, PixelVector, load_image, pixel_vector
 from imgret.index import Index
-from imgret.library import Record, composed
+from imgret.library import composed
 from imgret.metrics import METRICS, best_first
 from imgret.vectors import nearest_among
 
@@ -47,12 +50,6 @@ DEFAULT_K = _Default(10)
 
 _SPARE, _TIE = 8, 1e-6
 """How many more neighbours than asked for are fetched, and how far apart scores are that Chroma can tell apart."""
-_OTHERS_AMONG = 1000
-"""Among how many hits one of another label is looked for; without one the p-value is larger than it need be."""
-_Rows = npt.NDArray[np.int64]
-_Scores = npt.NDArray[np.float64]
-_Ask = Callable[[int], tuple[_Rows, _Scores]]
-"""Answers a number k with the k best rows and their scores, best first."""
 _P = ParamSpec("_P")
 
 
@@ -62,59 +59,6 @@ class SearchError(ImgretError):
 
 class SearchWarning(UserWarning):
     """A query was answered in part, or in another way than it may be meant; the text says how."""
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One nearest. `rank` counts from 1; `score` is the metric's value, for CLIP the cosine similarity; `row` is where
-    the index keeps the picture. A picture may have several `labels`: `label` is the text that joins them. `duplicates`:
-    how many other pictures of the library are (nearly) equal to it, where a search folds them into this hit; else None.
-    `p`: how often a query without a match in the library finds a hit as good, see `imgret.calibration`; None where that
-    is not known for this kind of query.
-    """
-
-    rank: int
-    id: str
-    label: str | None
-    caption: str | None
-    score: float
-    captions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    row: int = field(default=-1, repr=False, compare=False)
-    labels: tuple[str, ...] = field(default=(), repr=False)
-    duplicates: int | None = field(default=None, repr=False)
-    p: float | None = field(default=None, repr=False, compare=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The hit as the command line and the endpoints give it."""
-        values = {
-            "rank": self.rank,
-            "id": self.id,
-            "label": self.label,
-            "labels": list(self.labels),
-            "caption": self.caption,
-            "score": self.score,
-            "p": self.p,
-        }
-        return values if self.duplicates is None else values | {"duplicates": self.duplicates}
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The hits of one query, best first.
-
-    `rows_scanned`: how many vectors were compared with the query in full; None where Chroma found the hits. `notice`:
-    None, or sentences on what was done otherwise than it was asked for: k reduced, a text cut, a language not read.
-    """
-
-    hits: list[Hit]
-    rows_scanned: int | None = None
-    notice: Sentence | None = None
-
-    def matches(self, alpha: float = ALPHA) -> int | None:
-        """How many hits, from the first on, have a p-value of at most `alpha`; None where it is not known."""
-        if any(hit.p is None for hit in self.hits):
-            return None
-        return sum(hit.p is not None and hit.p <= alpha for hit in self.hits)
 
 
 class _Row(int):
@@ -158,6 +102,7 @@ class Retriever:
         self._load = encoder if callable(encoder) else (lambda: _encoder_of(index, cache))
         self._encoder = None if encoder is None or callable(encoder) else self._checked(encoder)
         self._shared: SharedEncoder | None = None
+        self._p_values = PValues(index)
         self._lock = threading.RLock()
         self._duplicates: tuple[DuplicateGroup, ...] | None = None
         self._finding = threading.Lock()
@@ -216,7 +161,7 @@ class Retriever:
         query = self._pixel_query(image, itself, liked)
         scanned = 0
 
-        def ask(k: int) -> tuple[_Rows, _Scores]:
+        def ask(k: int) -> tuple[Rows, Scores]:
             nonlocal scanned
             nearest = self.index.pixels.nearest(query, metric, k)
             scanned = nearest.rows_scanned
@@ -307,14 +252,14 @@ class Retriever:
         metric = self.checked_metric(metric)
         return _warned(self.find_by_clip(image, k=k, like=like, fold=fold, metric=metric))
 
-    def _ranked_by(self, metric: str, vector: npt.NDArray[np.float32], labels: list[str] | None) -> tuple[_Ask, int]:
+    def _ranked_by(self, metric: str, vector: npt.NDArray[np.float32], labels: list[str] | None) -> tuple[Ask, int]:
         """The ranking of all embeddings by a metric, and how many they are; with `labels` only of those."""
         rows = self.index.rows_of(*labels) if labels else np.arange(len(self.index))
         scores = METRICS[metric](vector, self.index.embeddings[rows] if labels else self.index.embeddings)
         order = best_first(scores, metric)
         return lambda k: (rows[order[:k]], scores[order[:k]]), len(rows)
 
-    def _nearest(self, vector: npt.NDArray[np.float32], labels: list[str] | None, k: int) -> tuple[_Rows, _Scores]:
+    def _nearest(self, vector: npt.NDArray[np.float32], labels: list[str] | None, k: int) -> tuple[Rows, Scores]:
         """The rows of the `k` nearest, best first, and their exact cosines; equal ones by row.
 
         Chroma's own distances are float32, and of equal ones it returns any. So more are fetched, until all that may
@@ -334,7 +279,7 @@ class Retriever:
                 return rows[:k], scores[:k]
             asked *= 2
 
-    def _ranked(self, vector: npt.NDArray[np.float32], rows: _Rows) -> tuple[_Rows, _Scores]:
+    def _ranked(self, vector: npt.NDArray[np.float32], rows: Rows) -> tuple[Rows, Scores]:
         """The `rows`, given in order, best first, and their exact cosines. Raises SearchError for no unit vectors."""
         found = self.index.embeddings[rows].astype(np.float64)
         if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
@@ -346,7 +291,7 @@ class Retriever:
 
     def _best(
         self,
-        ask: _Ask,
+        ask: Ask,
         k: int,
         left_out: Set[int | None],
         fold: bool,
@@ -372,60 +317,9 @@ class Retriever:
                 rows, scores = rows[first], scores[first]
             hits = self.hits(rows[:k], scores[:k])
             if hits and method is not None and method in self.index.calibration:
-                hits = self._with_p(hits, method, ask, itself)
+                hits = self._p_values.given_to(hits, method, ask, itself)
             hits = hits[offset:]
             return [replace(hit, duplicates=self._groups.get(hit.row, (0, 1))[1] - 1) for hit in hits] if fold else hits
-
-    def _with_p(self, hits: list[Hit], method: str, ask: _Ask, left_out: Sequence[int]) -> list[Hit]:
-        """The hits with their p-values."""
-        calibration = self._calibrations[method]
-        labels = [self._label_numbers(hit.row, hit.labels) for hit in hits]
-        first = labels[0]
-        other = next((hit.score for hit, own in zip(hits, labels, strict=True) if not own & first), None)
-        asked = len(hits)
-        while other is None and asked < (most := min(_OTHERS_AMONG, len(self.index))):
-            asked = min(4 * asked, most)
-            rows, scores = ask(asked)
-            ranked = ((int(row), score) for row, score in zip(rows, scores, strict=True) if row not in left_out)
-            other = next((score for row, score in ranked if not self._label_numbers(row) & first), None)
-        best = [other if own & first else hits[0].score for own in labels]
-        found = p_values(
-            calibration,
-            method,
-            np.array([hit.score for hit in hits]),
-            labels,
-            np.array([np.nan if score is None else score for score in best], dtype=np.float64),
-        )
-        return [replace(hit, p=float(p)) for hit, p in zip(hits, found, strict=True)]
-
-    @cached_property
-    def _calibrations(self) -> dict[str, Calibration]:
-        found = {}
-        for method, each in self.index.calibration.items():
-            labels = [sorted(self._label_numbers(row)) for row in each["rows"]]
-            table = np.full((len(labels), max(1, *map(len, labels))), -1, dtype=np.int64)
-            for row, own in enumerate(labels):
-                table[row, : len(own)] = own
-            found[method] = Calibration(table, np.array(each["scores"], dtype=np.float64))
-        return found
-
-    def _label_numbers(self, row: int, labels: tuple[str, ...] | None = None) -> frozenset[int]:
-        """The labels of a picture as numbers; in a library without labels the group of its (near) equals."""
-        if not self.index.manifest.labels:
-            return frozenset([self._alike.get(row, row)])
-        own = self.index.record(row).labels if labels is None else labels
-        return frozenset(self._number_of[label] for label in own)
-
-    @cached_property
-    def _alike(self) -> dict[int, int]:
-        """The first row of the group of (near) equals that a row is in, as the build found them; no query waits for
-        others.
-        """
-        return {row: rows[0] for _, rows in self.index.duplicates or () for row in rows}
-
-    @cached_property
-    def _number_of(self) -> dict[str, int]:
-        return {label: number for number, label in enumerate(self.index.manifest.labels)}
 
     @property
     def duplicates(self) -> tuple[DuplicateGroup, ...]:
@@ -571,10 +465,9 @@ class Retriever:
 
     def hits(self, rows: Iterable[int], scores: Iterable[float]) -> list[Hit]:
         """The hits for rows and their scores, best first."""
-        found = zip(rows, scores, strict=True)
         return [
-            _hit(rank, int(row), self.index.record(int(row)), float(score))
-            for rank, (row, score) in enumerate(found, start=1)
+            Hit.of(rank, int(row), self.index.record(int(row)), float(score))
+            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
         ]
 
     def _pixel_query(
@@ -639,10 +532,6 @@ class Retriever:
 def _encoder_of(index: Index, cache: Path | None) -> Encoder:
     """Loads the exported encoder in the index, which needs no torch, or else the original."""
     return load_encoder(index.manifest.encoder.uri, cache=cache, exported=index.encoder_folder)
-
-
-def _hit(rank: int, row: int, record: Record, score: float) -> Hit:
-    return Hit(rank, record.id, record.label, record.caption, score, record.captions, row, record.labels)
 
 
 def _checked_texts(text: str | None, negative: str | None) -> tuple[str | None, str | None]:

@@ -26,7 +26,7 @@ ROWS = {
         "imgret.projection",
         "imgret.hub",
     },
-    "Near duplicates": {"imgret.duplicates"},
+    "Hits and near duplicates": {"imgret.duplicates", "imgret.hits"},
     "The index, where both roads meet": {"imgret.index"},
     "What an index says of itself": {"imgret.manifest"},
     "The two stores, and where matches end": {"imgret.calibration", "imgret.pixels", "imgret.vectors"},
