@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from imgret.library.columns import Columns
+from imgret.library.columns import Columns, NamedColumns
 from imgret.library.metadata import Places, read_metadata
 from imgret.library.records import (
     Annotations,
@@ -38,18 +38,16 @@ class FolderRows(Rows):
 
     numbered = False
 
-    def __init__(
-        self, folder: Path, tree: Tree, split: str | None, label_column: str | None, caption_column: str | None
-    ) -> None:
+    def __init__(self, folder: Path, tree: Tree, split: str | None, named: NamedColumns) -> None:
         self._root, self._links, self._texts = tree.root, tree.links, tree.texts
         self._metadata = tree.metadata
         annotations: dict[str, Annotations] = {}
         columns: list[Columns] = []
         places = Places(tree.root, folder, tree.pictures)
         for table in tree.metadata:
-            found, named = read_metadata(tree.root / table, label_column, caption_column)
+            found, rows = read_metadata(tree.root / table, named)
             columns.append(found)
-            for written, said in named:
+            for written, said in rows:
                 name = places.find(written, table[: table.rfind("/") + 1])
                 annotations[name] = annotations[name] | said if name in annotations else said
         there = set(tree.pictures)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgret.errors import one_line
 from imgret.images import ImageError, load_image
-from imgret.library.columns import IMAGE_NAMES
+from imgret.library.columns import IMAGE_NAMES, NamedColumns
 from imgret.library.folder import FolderRows
 from imgret.library.hub import commit_of, splits_of
 from imgret.library.records import Description, Entry, LibraryError, Record, Rows, counted
@@ -72,7 +72,7 @@ class ImageLibrary:
         """
         if limit is not None and limit < 1:
             raise LibraryError("The limit is {limit}; it must be at least 1.", limit=limit)
-        columns = (image_column, label_column, caption_column)
+        columns = NamedColumns(image_column, label_column, caption_column)
         if not isinstance(source, str | os.PathLike):
             return cls(*_in_memory(source, split, revision, columns), limit)
         path = Path(source)
@@ -146,10 +146,9 @@ class ImageLibrary:
 
 
 TEST = "test"
-Columns = tuple[str | None, str | None, str | None]
 
 
-def _in_memory(source: Any, split: str | None, revision: str | None, columns: Columns) -> tuple[str, TableRows]:
+def _in_memory(source: Any, split: str | None, revision: str | None, columns: NamedColumns) -> tuple[str, TableRows]:
     import datasets
 
     if isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
@@ -171,7 +170,7 @@ def _in_memory(source: Any, split: str | None, revision: str | None, columns: Co
             own=own,
             split=split,
         )
-    return _name(source), TableRows(source, *columns, split=own, revision=revision)
+    return _name(source), TableRows(source, columns, split=own, revision=revision)
 
 
 def _name(table: Any) -> str:
@@ -179,15 +178,15 @@ def _name(table: Any) -> str:
 
 
 def _one_split(
-    tables: Any, split: str | None, where: str, columns: Columns, revision: str | None, home: Path | None = None
+    tables: Any, split: str | None, where: str, columns: NamedColumns, revision: str | None, home: Path | None = None
 ) -> tuple[TableRows, str]:
     chosen = pick(list(tables), split, where)
     others = tuple(f"split {name}" for name in tables if name != chosen)
     table = tables[chosen]
-    return TableRows(table, *columns, split=chosen, revision=revision, left_out=others, home=home), _name(table)
+    return TableRows(table, columns, split=chosen, revision=revision, left_out=others, home=home), _name(table)
 
 
-def _of_folder(path: Path, config: str | None, split: str | None, columns: Columns, *, streaming: bool) -> Rows:
+def _of_folder(path: Path, config: str | None, split: str | None, columns: NamedColumns, *, streaming: bool) -> Rows:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _saved(path, split, columns)
     tree = scan(path)
@@ -203,7 +202,7 @@ def _of_folder(path: Path, config: str | None, split: str | None, columns: Colum
             loose = counted(len(tree.pictures), "picture file beside the tables")
             found.description = replace(found.description, left_out=(*found.description.left_out, loose))
         return found
-    return FolderRows(path, tree, split, columns[1], columns[2])
+    return FolderRows(path, tree, split, columns)
 
 
 def _hold_pictures(tree: Tree) -> bool:
@@ -233,7 +232,7 @@ def _is_picture(field: Any) -> bool:
     return is_binary and field.name.strip().lower() in IMAGE_NAMES
 
 
-def _saved(path: Path, split: str | None, columns: Columns) -> TableRows:
+def _saved(path: Path, split: str | None, columns: NamedColumns) -> TableRows:
     import datasets
 
     try:
@@ -250,10 +249,10 @@ def _saved(path: Path, split: str | None, columns: Columns) -> TableRows:
         raise LibraryError(
             "{path} has no splits, so {split!r} cannot be taken from it; leave the split out.", path=path, split=split
         )
-    return TableRows(saved, *columns, revision=revision, home=path, stamp=stamp)
+    return TableRows(saved, columns, revision=revision, home=path, stamp=stamp)
 
 
-def _tables(home: Path, names: list[str], split: str | None, columns: Columns, *, streaming: bool) -> TableRows:
+def _tables(home: Path, names: list[str], split: str | None, columns: NamedColumns, *, streaming: bool) -> TableRows:
     """The rows of files that are tables, named relative to the folder `home`, or of the one that is `home`."""
     import datasets
 
@@ -272,18 +271,18 @@ def _tables(home: Path, names: list[str], split: str | None, columns: Columns, *
     its = chosen.split if chosen else split
     left_out = chosen.others if chosen else ()
     return TableRows(
-        table, *columns, split=its, revision=revision, left_out=left_out, home=folder, stamp=_stamp(folder, mine)
+        table, columns, split=its, revision=revision, left_out=left_out, home=folder, stamp=_stamp(folder, mine)
     )
 
 
 def _of_layout(
-    path: Path, config: str | None, split: str | None, files: list[str], columns: Columns, *, streaming: bool
+    path: Path, config: str | None, split: str | None, files: list[str], columns: NamedColumns, *, streaming: bool
 ) -> TableRows:
     """A folder in the layout of a Hub data set."""
     loaded = _loaded(str(path), config, split, None, streaming=streaming)
     return TableRows(
         loaded[0],
-        *columns,
+        columns,
         split=loaded[1],
         revision=_listing(path, files),
         left_out=loaded[2],
@@ -292,7 +291,9 @@ def _of_layout(
     )
 
 
-def _of_hub(source: str, config: str | None, split: str | None, revision: str | None, columns: Columns) -> TableRows:
+def _of_hub(
+    source: str, config: str | None, split: str | None, revision: str | None, columns: NamedColumns
+) -> TableRows:
     try:
         commit = commit_of(source, revision)
     except LibraryError:
@@ -300,7 +301,7 @@ def _of_hub(source: str, config: str | None, split: str | None, revision: str | 
     except Exception as error:  # the Hub's clients have errors of their own
         raise LibraryError("{source} cannot be loaded ({error}).", source=source, error=_reason(error)) from error
     table, split, others = _loaded(source, config, split, commit, streaming=True)
-    return TableRows(table, *columns, split=split, revision=commit, left_out=others, remote=True)
+    return TableRows(table, columns, split=split, revision=commit, left_out=others, remote=True)
 
 
 def _loaded(

@@ -15,6 +15,7 @@ from imgret.library.columns import (
     TEXTS,
     VALUE,
     VALUES,
+    NamedColumns,
     choose,
     has_text,
 )
@@ -33,9 +34,7 @@ class TableRows(Rows):
     def __init__(
         self,
         table: Any,
-        image_column: str | None,
-        label_column: str | None,
-        caption_column: str | None,
+        named: NamedColumns,
         *,
         split: str | None = None,
         revision: str | None = None,
@@ -54,7 +53,7 @@ class TableRows(Rows):
         else:
             features = table.features
         kinds = {name: _kind(feature) for name, feature in features.items()}
-        self._columns = columns = choose(kinds, image_column, label_column, caption_column)
+        self._columns = columns = choose(kinds, named)
         if columns.image is None or kinds[columns.image] not in (PICTURE, BINARY):
             raise _no_pictures(features)
         self._keyed = columns.label is None and KEY in features
