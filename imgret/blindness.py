@@ -1,8 +1,7 @@
-"""What a metric cannot see: changes of a query that cannot move its ranking, and the smallest that dethrones its first
-hit.
+"""Finds what a metric cannot see: changes of a query that keep its ranking, and the smallest that beats its first hit.
 
-A changed query is a float64 pixel vector: it is clipped to 0..255, but never rounded, as rounding would break what
-CANNOT_MOVE states. The statements hold up to the rounding of float64 (`TIE`), and only where nothing is clipped:
+A changed query is a float64 pixel vector. It is clipped to 0..255, but never rounded: rounding would break what
+CANNOT_MOVE states. Those statements hold up to the rounding of float64 (`TIE`), and only where nothing is clipped;
 `clips` tells.
 """
 
@@ -204,13 +203,16 @@ def dethroning(
     `query` is a uint8 pixel vector (D,), as `Retriever.pixel_query` gives it, `without` rows that are no hits, such as
     the query itself. The first hit stays as long as no score is better by more than `TIE`.
 
-    Between two knots the changed query moves on a straight line. Under L2, cosine and correlation the queries that a
-    row is best for are convex, so a row that is best at two knots is best between them: the knots are searched from
-    neutral outwards, and the first stretch at whose end another row is better is bisected. That finds the smallest
-    change exactly. Knots that the triangle inequality keeps safe are not searched: a hit that leads by m stays first
-    while the query moves by less than m / 2. Under L1 the same is exact for brightness, whose distances bend at whole
-    numbers only. For other transforms L1 may miss that the first hit is dethroned and comes back between two knots (a
-    pixel of shift or crop, a hundredth of contrast, a level of noise).
+    How it is found: between two knots the changed query moves on a straight line. The knots are looked at from neutral
+    outwards. The first stretch at whose end another row is better is bisected.
+
+    Why that is the smallest change under L2, cosine and correlation: the queries that a row is best for are a convex
+    set, so a row that is best at two knots is best between them. Under L1 the same holds for brightness, whose
+    distances bend at whole numbers only. For other transforms L1 may miss that the first hit is dethroned and comes back between
+    two knots (a pixel of shift or crop, a hundredth of contrast, a level of noise).
+
+    Not every knot is searched: by the triangle inequality a hit that leads by m stays first while the query moves by
+    less than m / 2.
 
     Raises ImgretError for what `PixelIndex.search` refuses.
     """

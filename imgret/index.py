@@ -206,8 +206,8 @@ class Index:
         return self.manifest.count
 
     def is_of(self, library: ImageLibrary) -> bool:
-        """Whether this is still the index of `library`, by the bytes of each picture. Where the files' sizes and times
-        are those of the build, none is read.
+        """Whether this is still the index of `library`. If its files have the sizes and times that they had at the
+        build, it is; else each picture is read and compared by its bytes.
         """
         if library.stamp is None or library.stamp == self.manifest.stamp:
             return True
@@ -312,7 +312,7 @@ class Index:
         return np.asarray(pc.indices_nonzero(found), dtype=np.int64)
 
     def texts_of(self, labels: Iterable[str]) -> list[str]:
-        """What stands in the column "label" for pictures with one of `labels`: these, and texts that join several."""
+        """The values of the column "label" that contain one of `labels`: a single label, or several joined."""
         wanted = dict.fromkeys(labels)
         return [*wanted, *(text for text, each in self._joined.items() if not wanted.keys().isdisjoint(each))]
 
@@ -323,7 +323,7 @@ class Index:
         return dict(zip(several["label"].to_pylist(), several["labels"].to_pylist(), strict=True))
 
     def words(self, one: str, several: str) -> list[tuple[str, ...]]:
-        """For each row the values of two columns: `several`, or where that has none the one of `one`, if any."""
+        """For each row all of its labels, say: the list in the column `several`, else the value in the column `one`."""
         return [_several(many, single) for many, single in zip(self.column(several), self.column(one), strict=True)]
 
     def column(self, name: str) -> list[Any]:

@@ -99,10 +99,14 @@ class VectorLocation:
 class Manifest:
     """What `manifest.json` says.
 
-    `skipped` lists `(id, reason)` of rows without a usable picture, the first thousand at most; `vectors` is None where
-    the embedded store in the folder has them; `description` says in lines what of the library was taken and left out;
-    `stamp` is a hash of the sizes and times of the library's files; `filtered` audits Chroma's own search among labels
-    that have about this share of the rows, None for a share that no labels have, and empty in older indexes.
+    Attributes:
+        data: the name of the folder with all other files.
+        skipped: `(id, reason)` of rows without a usable picture, the first thousand at most.
+        vectors: where the vectors are, if not in the folder.
+        description: lines that say what of the library was taken and left out.
+        stamp: a hash of the sizes and times of the library's files.
+        filtered: by share, the audit of Chroma's own search among labels that have about that share of the rows; None
+            where no labels have it. Empty in older indexes.
     """
 
     format: int

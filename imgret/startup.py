@@ -80,9 +80,11 @@ def prepare_in_steps(
     folder: str | None = None,
     mount: Path = MOUNT,
 ) -> Iterator[ReadyIndex]:
-    """As `prepare`, but yields something to search, with a notice, while an index is built: the index as it was before,
-    or that of the first pictures; before those the embedded library, on a Space or if the configured library is on the
-    Hub. The last item is what `prepare` returns.
+    """As `prepare`, but yields something to search while an index is built, each with a notice. The last item is what
+    `prepare` returns.
+
+    If there is an older index of the library, that is yielded first. Else the embedded library is, on a Space or if the
+    configured library is on the Hub; then the index of the first pictures, if the library is large.
     """
     if folder is not None:
         yield ReadyIndex(_retriever(_open_index(folder, settings), settings), f"the folder {folder}")
@@ -349,8 +351,9 @@ class Health:
 
 
 class Startup:
-    """Runs `prepare` in a thread, so that the page answers while an index is built, and then `publish`, which may say
-    what became of it. Everybody who needs the retriever waits here, for the whole library or for what there is so far.
+    """Runs `prepare` in a thread, so that the page answers while an index is built, and then `publish`.
+
+    `wait` gives the newest index that can be searched, as soon as there is one.
     """
 
     def __init__(
@@ -417,8 +420,10 @@ class Startup:
             self._ready = self._publish(self._ready, self._hear)
 
     def _warm(self, retriever: Retriever) -> None:
-        """After the page is ready; a query that comes too early waits. CLIP first: for a large library a new
-        installation, as a Space is at each start, compiles the pixel kernels for 11 s; a built one reads them in 0.3 s.
+        """Loads what the first queries need, after the page is ready; a query that comes too early waits.
+
+        CLIP comes first, because the pixel kernels may take longer: for a large library a new installation, as a Space
+        is at each start, compiles them for 11 s. Later starts read them in 0.3 s.
         """
         left: list[Callable[[], None]] = [retriever.warm_clip, retriever.warm_pixels]
         while left:  # a server that is away comes back

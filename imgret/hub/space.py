@@ -69,9 +69,7 @@ def deploy(
 ) -> None:
     """Creates or updates a Space and its index on the Hub.
 
-    The steps that the Hub may refuse come first, building the index after them, and the step that starts the Space with
-    it last.
-
+    The steps that the Hub may refuse come first, then the index is built, and the step that starts the Space is last.
     Each step is printed before it is done; with `dry_run` nothing else happens. What is current stays as it is. Raises
     HubError, and what building an index raises; a second run goes on where a first one ended.
     """

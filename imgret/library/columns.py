@@ -19,9 +19,7 @@ CAPTION_NAMES = (
 _TEXT_FIELDS = ("raw", "text", "caption")
 
 PICTURE, BINARY, CLASS, TEXT, TEXTS, VALUE, VALUES, OTHER = range(8)
-"""Kinds of columns: pictures, bytes, class labels (one or several), a text, several texts, a number or a truth value,
-several of them, and what can be none of all that.
-"""
+"""Kinds of columns. CLASS: class labels, one or several a row. VALUE: a number or a truth value. OTHER: of no use."""
 
 
 @dataclass(frozen=True)

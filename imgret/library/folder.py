@@ -98,7 +98,9 @@ class FolderRows(Rows):
 
     @cached_property
     def _hashes(self) -> tuple[str, str]:
-        """Of names, sizes and metadata, the same in a copy of the folder; and of these with the files' times."""
+        """Revision and stamp: a hash of names, sizes and metadata, which a copy of the folder shares, and one of these
+        and the times of the files.
+        """
         listing, times = hashlib.sha256(), hashlib.sha256()
         for name in self._names:
             files = [f"{self._root}/{name}"]

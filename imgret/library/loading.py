@@ -26,15 +26,17 @@ TABLES_LOOKED_AT = 3
 
 
 class ImageLibrary:
-    """A library as `load` finds it: iterate it for records with pictures, or `entries()` for what is not decoded yet.
+    """A library as `load` finds it. Iterate it for records with pictures, or `entries()` for rows not decoded yet.
 
-    `source`, `config`, `split` and `revision` say where it comes from; of a Hub data set the revision is the commit, of
-    a folder a hash of its listing (names, sizes, metadata). `count` is the number of rows, of a Hub data set as its
-    card says, None where only reading to the end would tell. `skipped` holds `(id, reason)` of the rows that the last
-    complete iteration could not decode. `description` says what was taken as pictures, labels, captions and split, and
-    what was left out. `stamp` is a hash of the sizes and times of its files: as long as it is the same, so are the
-    pictures. None of what is not in files here. `held_out` is the test split of a folder whose train split this is, the
-    pictures to search with; None where there is none.
+    Attributes:
+        source, config, split, limit: what `load` was asked for, and the split that it chose.
+        revision: the commit of a Hub data set; of a folder a hash of its listing (names, sizes, metadata).
+        count: the number of rows, of a Hub data set as its card says; None where only reading to the end would tell.
+        skipped: `(id, reason)` of the rows that the last complete iteration could not decode.
+        description: what was taken as pictures, labels, captions and split, and what was left out.
+        stamp: a hash of the sizes and times of its files. While it is the same, so are the pictures. None if the rows
+            do not lie in files here.
+        held_out: the test split of a folder whose train split this is, as pictures to search with; else None.
     """
 
     def __init__(self, source: str, rows: Rows, limit: int | None = None, config: str | None = None) -> None:
@@ -61,14 +63,22 @@ class ImageLibrary:
     ) -> "ImageLibrary":
         """Finds the pictures of `source` without decoding any.
 
-        A source is a folder of pictures (class folders, a table of metadata as in Hugging Face's imagefolder, or texts
-        beside the pictures), a parquet file, tar shards as webdataset's, a folder that `save_to_disk` wrote or one in
-        the layout of a Hub data set, a Hub data set's id, or a `datasets.Dataset` or `DatasetDict`. Columns not named
-        are found from the features: the picture by its type Image, the label by ClassLabel or its name, the caption by
-        its name or as the only other text; `description` tells. `split` defaults to train, else the first; `revision`
-        (a branch, a tag or a commit; main by default) becomes the commit it stands for now. `limit` takes the first
-        rows only. A Hub data set is read from there picture by picture, so it may be larger than the disk. Raises
-        LibraryError.
+        Args:
+            source: one of these:
+                a folder of pictures: in class folders, with a table of metadata as in Hugging Face's imagefolder, or
+                    with texts beside them;
+                a parquet file, or tar shards as webdataset's;
+                a folder that `save_to_disk` wrote, or one in the layout of a Hub data set;
+                the id of a Hub data set, whose pictures are read from there one by one;
+                a `datasets.Dataset` or `DatasetDict`.
+            split: by default train, else the first.
+            revision: a branch, a tag or a commit; main by default. It becomes the commit that it stands for now.
+            image_column, label_column, caption_column: columns that are not named are found: the picture by its type
+                Image, the label by ClassLabel or its name, the caption by its name or as the only other text.
+            limit: takes only the first rows.
+
+        Raises:
+            LibraryError: `source` is none of these, or cannot be read.
         """
         if limit is not None and limit < 1:
             raise LibraryError("The limit is {limit}; it must be at least 1.", limit=limit)

@@ -17,8 +17,10 @@ _AMONG_OTHERS = re.compile(rf"(?:.*[-._ 0-9])?({'|'.join(_SPLIT_OF)})(?:[-._ 0-9
 
 @dataclass(frozen=True)
 class Chosen:
-    """The names of one split, or all where there are none. `at` is the depth of the folders that are splits, None where
-    they are none; `others` says how many each other split has, `splits` names all of them.
+    """The `names` of one split; all names where there are no splits.
+
+    `at` is the depth of the folders that are splits, None if no folders are. `others` says how many pictures each other
+    split has. `splits` names all of them.
     """
 
     split: str | None

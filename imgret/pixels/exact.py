@@ -42,8 +42,8 @@ matrices have no sketches, so lower values would change the format.
 """
 
 _WIDENED = 1 << 17
-"""Values of a small matrix, at least a row, that are widened at once for one query: 1 MiB as float64, as malloc gives
-more back to the system each time, and the query then takes up to five times as long.
+"""How many values of a small matrix become float64 at once for one query (at least a row): 1 MiB. malloc returns larger
+pieces to the system each time, and a query then takes up to five times as long.
 """
 
 _TOGETHER = 128

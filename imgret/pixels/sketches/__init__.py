@@ -254,10 +254,11 @@ class _Blocks(NamedTuple):
 
 
 def _block_labels(dim: int, widths: list[int]) -> tuple[Rows, Rows]:
-    """In which part each of the D values is, (D,) int64, and in which block of each level each part, (levels, parts).
+    """The part of each of the D values, (D,) int64, and for each level the block of each part, (levels, parts) int64.
 
-    Neighbours make up the blocks of a coarser level. A square RGB picture is cut into squares and these by channel,
-    which only the last level tells apart, as channels mostly differ with one sign; anything else is cut into runs.
+    A part is the smallest piece of a row; a coarser level has blocks of neighbouring parts. In a square RGB picture a
+    part is one channel of a small square. Only the last level tells channels apart, as the channels of two pictures
+    mostly differ with one sign. Any other row is cut into runs.
     """
     plain = [width for width in widths if width in BLOCKS]
     parts = min(3 * max(plain, default=0), BLOCKS[-1])
