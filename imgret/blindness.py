@@ -175,10 +175,10 @@ def ranking(
     The index is asked for the query rounded to whole numbers. No row is nearer to the query than to the rounded one by
     more than these two are apart: where that leaves open which rows are the k best, the index is asked for more.
     """
-    rounded, asked = np.rint(query).astype(np.uint8), k + _MORE + len(without)
+    rounded, fetched = np.rint(query).astype(np.uint8), k + _MORE + len(without)
     flat = metric == "correlation" and np.ptp(query) == 0  # then all scores are 0
     while True:
-        rows, scores = pixels.search(rounded, metric, asked)
+        rows, scores = pixels.search(rounded, metric, fetched)
         if flat or (rounded == query).all():
             others = ~np.isin(rows, [*without])
             return rows[others][:k], scores[others][:k]
@@ -190,9 +190,9 @@ def ranking(
         order = np.lexsort((rows, distances))
         order = order[~np.isin(rows[order], [*without])][:k]
         beyond = _distances(metric, scores[-1:])[0] - apart - _SLACK
-        if asked >= len(pixels) or (len(order) == k and distances[order[-1]] < beyond):
+        if fetched >= len(pixels) or (len(order) == k and distances[order[-1]] < beyond):
             return rows[order], exact[order]
-        asked *= 4
+        fetched *= 4
 
 
 def dethroning(
@@ -208,8 +208,8 @@ def dethroning(
 
     Why that is the smallest change under L2, cosine and correlation: the queries that a row is best for are a convex
     set, so a row that is best at two knots is best between them. Under L1 the same holds for brightness, whose
-    distances bend at whole numbers only. For other transforms L1 may miss that the first hit is dethroned and comes back between
-    two knots (a pixel of shift or crop, a hundredth of contrast, a level of noise).
+    distances bend at whole numbers only. For other transforms L1 may miss that the first hit is dethroned and comes
+    back between two knots (a pixel of shift or crop, a hundredth of contrast, a level of noise).
 
     Not every knot is searched: by the triangle inequality a hit that leads by m stays first while the query moves by
     less than m / 2.

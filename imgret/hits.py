@@ -99,10 +99,10 @@ class PValues:
         labels = [self._label_numbers(hit.row, hit.labels) for hit in hits]
         first = labels[0]
         other = next((hit.score for hit, own in zip(hits, labels, strict=True) if not own & first), None)
-        asked = len(hits)
-        while other is None and asked < (most := min(_OTHERS_AMONG, len(self._index))):
-            asked = min(4 * asked, most)
-            rows, scores = ask(asked)
+        fetched = len(hits)
+        while other is None and fetched < (most := min(_OTHERS_AMONG, len(self._index))):
+            fetched = min(4 * fetched, most)
+            rows, scores = ask(fetched)
             ranked = ((int(row), score) for row, score in zip(rows, scores, strict=True) if row not in left_out)
             other = next((score for row, score in ranked if not self._label_numbers(row) & first), None)
         best = [other if own & first else hits[0].score for own in labels]

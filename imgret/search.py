@@ -271,13 +271,13 @@ class Retriever:
             among = nearest_among(self.index.embeddings, self.index.rows_of(*labels), vector, k)
             rows, scores = self._ranked(vector, among)
             return rows[:k], scores[:k]
-        count, asked = len(self.index), k
+        count, fetched = len(self.index), k
         while True:
-            asked = min(asked + _SPARE, count)
-            rows, scores = self._ranked(vector, np.sort(self.index.vectors.query(vector, asked)))
-            if asked == count or scores[k - 1] - scores[-1] > _TIE:
+            fetched = min(fetched + _SPARE, count)
+            rows, scores = self._ranked(vector, np.sort(self.index.vectors.query(vector, fetched)))
+            if fetched == count or scores[k - 1] - scores[-1] > _TIE:
                 return rows[:k], scores[:k]
-            asked *= 2
+            fetched *= 2
 
     def _ranked(self, vector: npt.NDArray[np.float32], rows: Rows) -> tuple[Rows, Scores]:
         """The `rows`, given in order, best first, and their exact cosines. Raises SearchError for no unit vectors."""
@@ -303,16 +303,16 @@ class Retriever:
         """
         k = min(k + offset, len(self.index))
         itself = [row for row in left_out if row is not None]
-        asked = k + len(itself)
+        fetched = k + len(itself)
         while True:
-            rows, scores = ask(asked)
+            rows, scores = ask(fetched)
             others = ~np.isin(rows, itself)
             rows, scores = rows[others], scores[others]
             if fold:
                 groups = [self._groups.get(int(row), (int(row), 1))[0] for row in rows]
                 first = np.sort(np.unique(groups, return_index=True)[1])
-                if len(first) < k and len(rows) + len(itself) >= asked and asked < len(self.index):
-                    asked *= 2
+                if len(first) < k and len(rows) + len(itself) >= fetched and fetched < len(self.index):
+                    fetched *= 2
                     continue
                 rows, scores = rows[first], scores[first]
             hits = self.hits(rows[:k], scores[:k])
@@ -375,13 +375,13 @@ class Retriever:
             query += (1 - weight if text is not None else 1) * self.index.embeddings[itself]
         if text is not None:
             query += (weight if pictured else 1) * self._queries.text(text)
-        asked: list[npt.NDArray[Any]] = [_unit(query)] if pictured or text is not None else []
-        asked += map(self._embedding, liked)
-        query = _unit(np.mean(asked, axis=0))
-        avoided: list[npt.NDArray[Any]] = [] if negative is None else [self._queries.text(negative)]
-        avoided += map(self._embedding, disliked)
-        if avoided:
-            query = _unit(query - np.mean(avoided, axis=0))
+        wanted: list[npt.NDArray[Any]] = [_unit(query)] if pictured or text is not None else []
+        wanted += map(self._embedding, liked)
+        query = _unit(np.mean(wanted, axis=0))
+        unwanted: list[npt.NDArray[Any]] = [] if negative is None else [self._queries.text(negative)]
+        unwanted += map(self._embedding, disliked)
+        if unwanted:
+            query = _unit(query - np.mean(unwanted, axis=0))
         return query.astype(np.float32)
 
     def _embedding(self, picture: ImageSource | _Row) -> npt.NDArray[np.float32]:

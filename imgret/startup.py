@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -267,10 +268,9 @@ def _write_vectors(index: Index, repo: str, settings: Settings, progress: Progre
 
 
 def _open_if_valid(folder: Path, settings: Settings) -> Index | None:
-    try:
+    with suppress(InvalidIndexError):
         return _open_index(folder, settings)
-    except InvalidIndexError:
-        return None
+    return None
 
 
 def built_folder(settings: Settings) -> Path:

@@ -383,6 +383,8 @@ def with_example(verdict: Verdict, metric: str, case: Case, answer: dict[str, An
     assert verdict.sentence is not None
     got = answer["error"] if "error" in answer else float(answer["values"][0])
     shown = _example(*case, METRICS[metric](*case), 0, got)
-    said = {"example": _in_words(shown), "expected": shown.expected, "got": got, "error": got}
-    values = verdict.sentence.values | {name: value for name, value in said.items() if name in verdict.sentence.values}
+    shown_values = {"example": _in_words(shown), "expected": shown.expected, "got": got, "error": got}
+    values = verdict.sentence.values | {
+        name: value for name, value in shown_values.items() if name in verdict.sentence.values
+    }
     return replace(verdict, sentence=Sentence(verdict.sentence.template, **values), example=shown)

@@ -108,8 +108,8 @@ def _figures(figures: Mapping[str, Any] | None) -> str:
         lines += _rows(held_out["methods"])
     if figures["captions"]:
         found = ", ".join(f"{name} {value:.2f}" for name, value in figures["captions"].items())
-        asked = f", by {figures['caption_queries']} captions" if "caption_queries" in figures else ""
-        lines.append(f"\nFrom a caption to its picture{asked}: {found}.")
+        by = f", by {figures['caption_queries']} captions" if "caption_queries" in figures else ""
+        lines.append(f"\nFrom a caption to its picture{by}: {found}.")
     for language, values in figures.get("captions_by_language", {}).items():
         found = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
         lines.append(f"From a caption in {language}: {found}.")

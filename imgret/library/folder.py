@@ -47,9 +47,9 @@ class FolderRows(Rows):
         for table in tree.metadata:
             found, rows = read_metadata(tree.root / table, named)
             columns.append(found)
-            for written, said in rows:
+            for written, its in rows:
                 name = places.find(written, table[: table.rfind("/") + 1])
-                annotations[name] = annotations[name] | said if name in annotations else said
+                annotations[name] = annotations[name] | its if name in annotations else its
         there = set(tree.pictures)
         chosen = choose_split(
             [*annotations, *(name for name in tree.pictures if name not in annotations)], split, str(folder)
@@ -204,11 +204,11 @@ def _no_pictures(folder: Path, tree: Tree) -> LibraryError:
     heif = [ending for ending in (".heic", ".heif") if tree.other[ending]]
     if heif:
         hints.append(f"{' and '.join(heif)} files are read where pi-heif is installed: pip install pi-heif")
-    said = "".join(f"; {hint}" for hint in hints)
+    advice = "".join(f"; {hint}" for hint in hints)
     there = f" (but {', '.join(tree.left_out)})" if tree.left_out else ""
     return LibraryError(
         "There are no pictures in {folder}{there}; it must hold picture files, in class folders or not{hints}.",
-        folder=folder, there=there, hints=said,
+        folder=folder, there=there, hints=advice,
     )  # fmt: skip
 
 

@@ -102,8 +102,8 @@ def _csv(path: Path) -> Iterator[Row]:
     with path.open(encoding=encoding, newline="") as file:
         header = next((line for line in file if line.strip()), "")
         delimiters = _DELIMITERS
-        if told := re.fullmatch(r"sep=(.)", header.strip("\r\n"), re.IGNORECASE):  # as Excel writes it
-            header, delimiters = next(file, ""), told[1]
+        if declared := re.fullmatch(r"sep=(.)", header.strip("\r\n"), re.IGNORECASE):  # as Excel writes it
+            header, delimiters = next(file, ""), declared[1]
         found = {d: next(csv.reader([header], delimiter=d, skipinitialspace=True), []) for d in delimiters}
         delimiter = max(
             found, key=lambda d: (any(name.strip().lower() in _FILE_COLUMNS for name in found[d]), len(found[d]))

@@ -39,9 +39,9 @@ def split_of(name: str) -> str | None:
 
 def pick(splits: Collection[str], wanted: str | None, where: str) -> str:
     """`wanted` by any of its names, else train, else the first. Raises LibraryError if there is none."""
-    asked = "train" if wanted is None else wanted
-    for same in (str, str.lower, lambda name: _SPLIT_OF.get(name.lower(), name)):
-        found = next((name for name in splits if same(name) == same(asked)), None)
+    name = "train" if wanted is None else wanted
+    for form in (str, str.lower, lambda split: _SPLIT_OF.get(split.lower(), split)):
+        found = next((split for split in splits if form(split) == form(name)), None)
         if found is not None:
             return found
     if wanted is None:

@@ -71,8 +71,11 @@ class TableRows(Rows):
             self._table = self._table.cast_column(columns.image, plain)
         self._streamed = remote and isinstance(table, datasets.IterableDataset)
         self._home = Path(datasets.config.HF_CACHE_HOME) if remote else home
-        told = (table.info.splits or {}).get(str(table.split))
-        self.count = len(table) if isinstance(table, datasets.Dataset) else told.num_examples or None if told else None
+        stated = (table.info.splits or {}).get(str(table.split))
+        if isinstance(table, datasets.Dataset):
+            self.count = len(table)
+        else:
+            self.count = (stated.num_examples or None) if stated else None
         self.split, self.revision, self.stamp = split, revision, stamp
         captions, unused = ", ".join(columns.captions), [name for name in columns.unused if name != KEY]
         self.description = Description(

@@ -166,11 +166,11 @@ class PixelIndex:
 
     def search_many(self, queries: Vectors, metric: str, k: int) -> tuple[Rows, Scores]:
         """`search` for uint8 queries (Q, D), on all processors: rows (Q, k) int64 and scores (Q, k) float64."""
-        asked = len(queries) if isinstance(queries, np.ndarray) and queries.ndim else 0
-        k = self._checked(queries, "queries", (asked, self.dim), metric, k)
-        rows, scores = np.empty((asked, k), np.int64), np.empty((asked, k), np.float64)
+        count = len(queries) if isinstance(queries, np.ndarray) and queries.ndim else 0
+        k = self._checked(queries, "queries", (count, self.dim), metric, k)
+        rows, scores = np.empty((count, k), np.int64), np.empty((count, k), np.float64)
         workers = os.cpu_count() or 1
-        together = min(_TOGETHER, -(-asked // workers), SMALL_BYTES // self.dim) if self._sketches is None else 1
+        together = min(_TOGETHER, -(-count // workers), SMALL_BYTES // self.dim) if self._sketches is None else 1
         step = max(1, together)
 
         def ask(first: int) -> None:
@@ -178,7 +178,7 @@ class PixelIndex:
                 rows[i], scores[i] = nearest.rows, nearest.scores
 
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(ask, range(0, asked, step)))
+            list(pool.map(ask, range(0, count, step)))
         return rows, scores
 
     def nearest(self, query: Vectors, metric: str, k: int) -> Neighbours:
@@ -186,7 +186,7 @@ class PixelIndex:
         k = self._checked(query, "query", (self.dim,), metric, k)
         return next(self._nearest_of_each(query[None], metric, k))
 
-    def _checked(self, asked: Vectors, name: str, shape: tuple[int, ...], metric: str, k: int) -> int:
+    def _checked(self, queries: Vectors, name: str, shape: tuple[int, ...], metric: str, k: int) -> int:
         if not isinstance(metric, str) or metric not in METRICS:
             raise ImgretError(
                 "There is no metric {metric}; choose one of {metrics}.",
@@ -195,12 +195,12 @@ class PixelIndex:
             )
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise ImgretError("k is {k}; it must be a whole number of at least 1.", k=repr_short(k))
-        if not isinstance(asked, np.ndarray) or asked.dtype != np.uint8 or asked.shape != shape:
+        if not isinstance(queries, np.ndarray) or queries.dtype != np.uint8 or queries.shape != shape:
             raise ImgretError(
                 "The {name} must be uint8 of shape {shape}, not {given}.",
                 name=name,
                 shape=shape,
-                given=_described(asked),
+                given=_described(queries),
             )
         return min(int(k), len(self))
 

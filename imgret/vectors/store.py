@@ -1,6 +1,7 @@
 """`VectorStore`: nearest neighbours from one Chroma collection, and the audit of its recall."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -147,11 +148,11 @@ class VectorStore:
         first rows, without a gap. So a later call goes on where one was cut off, and two calls at once write the same
         rows. `owner` is noted for `drop`. Raises VectorError.
         """
-        final, draft = (
-            ServerCollection(server, called, len(embeddings), BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
-            for called in (name, name + DRAFT)
-        )
-        try:
+        limits = len(embeddings), BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS
+        with (
+            closing(ServerCollection(server, name, *limits)) as final,
+            closing(ServerCollection(server, name + DRAFT, *limits)) as draft,
+        ):
             if not final.is_there(embeddings.shape[1]):
                 draft.create(owner, embeddings, labels, progress)
                 audit = draft.tune_ef_search(partial(cls(draft, len(embeddings)).audit, embeddings))
@@ -160,9 +161,6 @@ class VectorStore:
                     return audit
             final.add_owner(owner)
             return final.tune_ef_search(partial(cls(final, len(embeddings)).audit, embeddings))
-        finally:
-            final.close()
-            draft.close()
 
     def query(self, vector: Floats, k: int, labels: Sequence[str] | None = None) -> Rows:
         """Rows of the `k` nearest to `vector` (d,), nearest first, only those labelled with one of `labels` if given.
