@@ -171,11 +171,7 @@ class Index:
 
     @classmethod
     def open(
-        cls,
-        folder: str | os.PathLike[str],
-        chroma: ChromaServer | str | None = None,
-        *,
-        cache: Path | None = None,
+        cls, folder: str | os.PathLike[str], chroma: ChromaServer | str | None = None, *, cache: Path | None = None
     ) -> "Index":
         """The index in `folder`. `chroma` is the server that has its vectors, or the address of one; without it they
         are those in the folder. `cache` (~/.cache/imgret) is where Chroma's working copy lives while it is used.

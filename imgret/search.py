@@ -290,13 +290,7 @@ class Retriever:
         return rows[order], scores[order]
 
     def _best(
-        self,
-        ask: Ask,
-        k: int,
-        left_out: Set[int | None],
-        fold: bool,
-        offset: int = 0,
-        method: str | None = None,
+        self, ask: Ask, k: int, left_out: Set[int | None], fold: bool, offset: int = 0, method: str | None = None
     ) -> list[Hit]:
         """The `k` best hits after the first `offset`, but none of the rows `left_out`; `ask` says rows and scores.
         Folded, one hit a group. With p-values if the `method` is calibrated.
@@ -549,10 +543,7 @@ def _checked_text(text: str | None, what: Sentence) -> str | None:
         raise SearchError("{what} is empty; write a few words or leave it out.", what=what)
     if len(text) > MAX_TEXT:
         raise SearchError(
-            "{what} has {count} characters; at most {most} are taken.",
-            what=what,
-            count=len(text),
-            most=MAX_TEXT,
+            "{what} has {count} characters; at most {most} are taken.", what=what, count=len(text), most=MAX_TEXT
         )
     return text
 

@@ -52,11 +52,7 @@ class ReadyIndex:
 
 
 def prepare(
-    settings: Settings,
-    progress: Progress = unheard,
-    *,
-    folder: str | None = None,
-    mount: Path = MOUNT,
+    settings: Settings, progress: Progress = unheard, *, folder: str | None = None, mount: Path = MOUNT
 ) -> ReadyIndex:
     """Finds, fetches or builds an index, and returns a retriever for it.
 
@@ -75,11 +71,7 @@ def prepare(
 
 
 def prepare_in_steps(
-    settings: Settings,
-    progress: Progress = unheard,
-    *,
-    folder: str | None = None,
-    mount: Path = MOUNT,
+    settings: Settings, progress: Progress = unheard, *, folder: str | None = None, mount: Path = MOUNT
 ) -> Iterator[ReadyIndex]:
     """As `prepare`, but yields something to search while an index is built, each with a notice. The last item is what
     `prepare` returns.
@@ -292,12 +284,7 @@ def _mismatch(manifest: Manifest, settings: Settings) -> str | None:
     if revision is not None and made.source == source and _is_revision(source, made.revision, revision):
         revision = made.revision
     return manifest.mismatch(
-        source,
-        settings.encoder,
-        config=settings.config,
-        split=settings.split,
-        revision=revision,
-        limit=settings.limit,
+        source, settings.encoder, config=settings.config, split=settings.split, revision=revision, limit=settings.limit
     )
 
 

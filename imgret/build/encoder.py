@@ -9,14 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from imgret.build.errors import BuildError
-from imgret.encoders import (
-    Encoder,
-    EncoderError,
-    can_export,
-    export_encoder,
-    load_encoder,
-    ready_towers,
-)
+from imgret.encoders import Encoder, EncoderError, can_export, export_encoder, load_encoder, ready_towers
 from imgret.images import ImageError, load_image
 from imgret.index import Index
 from imgret.library import ImageLibrary

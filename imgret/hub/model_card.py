@@ -20,11 +20,7 @@ _UNKNOWN = "unknown"
 
 
 def render_card(
-    folder: Path,
-    repo: str,
-    license: str | None = None,
-    *,
-    cache: Path | None = None,
+    folder: Path, repo: str, license: str | None = None, *, cache: Path | None = None
 ) -> Mapping[str, bytes]:
     """The model card of the index in `folder` for `repo`, and its picture, by file name.
 

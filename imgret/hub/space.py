@@ -61,12 +61,7 @@ class Step:
     run: Callable[[], Any] | None
 
 
-def deploy(
-    spec: SpaceSpec,
-    *,
-    dry_run: bool = False,
-    progress: Progress = unheard,
-) -> None:
+def deploy(spec: SpaceSpec, *, dry_run: bool = False, progress: Progress = unheard) -> None:
     """Creates or updates a Space and its index on the Hub.
 
     The steps that the Hub may refuse come first, then the index is built, and the step that starts the Space is last.
@@ -292,8 +287,7 @@ def _volume_step(api: "HfApi", spec: SpaceSpec) -> Step:
 
     mounted = [(other.type, other.source) for other in there if other.mount_path == volume.mount_path]
     return Step(
-        f"mount {spec.index} at {MOUNT}, read-only",
-        None if mounted == [(volume.type, volume.source)] else mount,
+        f"mount {spec.index} at {MOUNT}, read-only", None if mounted == [(volume.type, volume.source)] else mount
     )
 
 

@@ -113,12 +113,7 @@ class ServerCollection:
     """
 
     def __init__(
-        self,
-        server: ChromaServer,
-        name: str,
-        count: int,
-        seconds: float | None = None,
-        patience: float | None = None,
+        self, server: ChromaServer, name: str, count: int, seconds: float | None = None, patience: float | None = None
     ) -> None:
         self._server, self._name, self._count = server, name, count
         self._seconds = ANSWER_SECONDS if seconds is None else seconds
