@@ -222,14 +222,14 @@ class Retriever:
         left_out = {itself, *rows, *others}
         vector = self._clip_query(image, text, negative, text_weight, itself, liked, disliked)
         notices += [self._cut_notice(text), self._cut_notice(negative)]
-
         if metric is not None:
             ask, scanned = self._ranked_by(self.checked_metric(metric), vector, wanted)
             hits = self._best(ask, k, left_out, fold, offset)
             return SearchResult(hits, scanned, Sentence.joined(*notices))
-        method: str | None = TEXT if image is None and itself is None else "clip"
-        if wanted or liked or disliked or negative is not None or (method == "clip" and text is not None):
-            method = None  # queries of that kind are not calibrated
+        # The build calibrates queries of one picture or one text; the p-values of others are not known.
+        one_picture, one_text = image is not None or itself is not None, text is not None
+        plain = not (wanted or liked or disliked or negative is not None or (one_picture and one_text))
+        method = (TEXT if one_text else "clip") if plain else None
         hits = self._best(partial(self._nearest, vector, wanted), k, left_out, fold, offset, method)
         return SearchResult(hits, None, Sentence.joined(*notices))
 
@@ -286,32 +286,33 @@ class Retriever:
             raise SearchError("The embeddings of the index are corrupt (no unit vectors); build it anew.")
         # Not a matrix product: there, equal rows may get unlike scores, by where they stand among the others.
         scores = np.clip((found * vector.astype(np.float64)).sum(axis=1), -1, 1)
-        order = np.argsort(-scores, kind="stable")
+        order = best_first(scores, "cosine")
         return rows[order], scores[order]
 
     def _best(
         self, ask: Ask, k: int, left_out: Set[int | None], fold: bool, offset: int = 0, method: str | None = None
     ) -> list[Hit]:
-        """The `k` best hits after the first `offset`, but none of the rows `left_out`; `ask` says rows and scores.
-        Folded, one hit a group. With p-values if the `method` is calibrated.
+        """The `k` best hits after the first `offset`, without the rows `left_out`; `ask` gives rows and scores.
+
+        With `fold` one hit for each group of equal pictures. With p-values if the `method` is calibrated.
         """
         k = min(k + offset, len(self.index))
-        itself = [row for row in left_out if row is not None]
-        fetched = k + len(itself)
+        excluded = [row for row in left_out if row is not None]
+        fetched = k + len(excluded)
         while True:
             rows, scores = ask(fetched)
-            others = ~np.isin(rows, itself)
-            rows, scores = rows[others], scores[others]
+            kept = ~np.isin(rows, excluded)
+            rows, scores = rows[kept], scores[kept]
             if fold:
                 groups = [self._groups.get(int(row), (int(row), 1))[0] for row in rows]
                 first = np.sort(np.unique(groups, return_index=True)[1])
-                if len(first) < k and len(rows) + len(itself) >= fetched and fetched < len(self.index):
+                if len(first) < k and len(rows) + len(excluded) >= fetched and fetched < len(self.index):
                     fetched *= 2
                     continue
                 rows, scores = rows[first], scores[first]
             hits = self.hits(rows[:k], scores[:k])
             if hits and method is not None and method in self.index.calibration:
-                hits = self._p_values.given_to(hits, method, ask, itself)
+                hits = self._p_values.given_to(hits, method, ask, excluded)
             hits = hits[offset:]
             return [replace(hit, duplicates=self._groups.get(hit.row, (0, 1))[1] - 1) for hit in hits] if fold else hits
 
@@ -350,7 +351,7 @@ class Retriever:
         text: str | None,
         negative: str | None,
         text_weight: Any,
-        itself: int | None,
+        itself: _Row | None,
         liked: Sequence[ImageSource | _Row] = (),
         disliked: Sequence[ImageSource | _Row] = (),
     ) -> npt.NDArray[np.float32]:
@@ -359,17 +360,15 @@ class Retriever:
                 "The weight of the text is {weight}; it must be a number from 0 to 1.", weight=repr_short(text_weight)
             )
         weight = float(text_weight)
-        pictured = image is not None or itself is not None
-        if not pictured and text is None and not liked:
+        picture = itself if image is None else image
+        if picture is None and text is None and not liked:
             raise SearchError("There is nothing to search for; give a picture, a text, or both.")
         query = np.zeros(self.index.manifest.encoder.dim)
-        if image is not None:
-            query += (1 - weight if text is not None else 1) * self._queries.image(load_image(image))
-        elif itself is not None:
-            query += (1 - weight if text is not None else 1) * self.index.embeddings[itself]
+        if picture is not None:
+            query += (1 - weight if text is not None else 1) * self._embedding(picture)
         if text is not None:
-            query += (weight if pictured else 1) * self._queries.text(text)
-        wanted: list[npt.NDArray[Any]] = [_unit(query)] if pictured or text is not None else []
+            query += (weight if picture is not None else 1) * self._queries.text(text)
+        wanted: list[npt.NDArray[Any]] = [] if picture is None and text is None else [_unit(query)]
         wanted += map(self._embedding, liked)
         query = _unit(np.mean(wanted, axis=0))
         unwanted: list[npt.NDArray[Any]] = [] if negative is None else [self._queries.text(negative)]
@@ -413,10 +412,7 @@ class Retriever:
         return metric
 
     def checked_k(self, k: Any) -> int:
-        """`k` as an int, at most the number of pictures in the index.
-
-        Raises SearchError.
-        """
+        """`k` as an int, at most the number of pictures in the index. Raises SearchError."""
         whole = isinstance(k, Integral) or (isinstance(k, float | np.floating) and float(k).is_integer())
         if isinstance(k, bool) or not whole or k < 1:
             raise SearchError("k is {k}; it must be a whole number of at least 1.", k=repr_short(k))
