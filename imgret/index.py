@@ -188,15 +188,15 @@ class Index:
                 check_names(path, manifest)
                 check_sizes(path, manifest)
                 return cls(path, manifest, cache, chroma)
-            except InvalidIndexError:
-                if Manifest.read(path).data == manifest.data:  # else: a rebuild switched in between
-                    raise
             except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
-                if Manifest.read(path).data == manifest.data:
-                    reason = one_line(error).rstrip(".")
-                    raise InvalidIndexError(
-                        "The index in {folder} is corrupt ({reason}); build it anew.", folder=folder, reason=reason
-                    ) from error
+                if Manifest.read(path).data != manifest.data:
+                    continue  # a rebuild switched in between
+                if isinstance(error, InvalidIndexError):
+                    raise
+                reason = one_line(error).rstrip(".")
+                raise InvalidIndexError(
+                    "The index in {folder} is corrupt ({reason}); build it anew.", folder=folder, reason=reason
+                ) from error
 
     def __len__(self) -> int:
         return self.manifest.count

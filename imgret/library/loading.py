@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from imgret.library.columns import IMAGE_NAMES, NamedColumns
 from imgret.library.folder import FolderRows
 from imgret.library.hub import commit_of, splits_of
 from imgret.library.records import Description, Entry, LibraryError, Record, Rows, counted
-from imgret.library.splits import choose_split, pick
+from imgret.library.splits import choose_split, pick, without_splits
 from imgret.library.table import TableRows
 from imgret.library.tree import ARCHIVES, TABLES, Tree, scan
 
@@ -207,7 +208,9 @@ def _of_folder(path: Path, config: str | None, split: str | None, columns: Named
         if others and not holding:
             found: Rows = _tables(path, others, split, columns, streaming=streaming)
         else:
-            found = _of_layout(path, config, split, parquet, columns, streaming=streaming)
+            table, own, left_out = _loaded(str(path), config, split, None, streaming=streaming)
+            revision, stamp = _listing(path, parquet), _stamp(path, parquet)
+            found = TableRows(table, columns, split=own, revision=revision, left_out=left_out, home=path, stamp=stamp)
         if tree.pictures:
             loose = counted(len(tree.pictures), "picture file beside the tables")
             found.description = replace(found.description, left_out=(*found.description.left_out, loose))
@@ -245,10 +248,8 @@ def _is_picture(field: Any) -> bool:
 def _saved(path: Path, split: str | None, columns: NamedColumns) -> TableRows:
     import datasets
 
-    try:
+    with _one_error(str(path)):
         saved = datasets.load_from_disk(str(path))
-    except Exception as error:  # datasets and pyarrow each have errors of their own
-        raise LibraryError("{path} cannot be loaded ({error}).", path=path, error=_reason(error)) from error
     files = [str(file.relative_to(path)) for file in path.rglob("*.arrow")]
     revision, stamp = _listing(path, files), _stamp(path, files)
     if isinstance(saved, datasets.DatasetDict):
@@ -256,9 +257,7 @@ def _saved(path: Path, split: str | None, columns: NamedColumns) -> TableRows:
         rows.stamp = stamp
         return rows
     if split is not None:
-        raise LibraryError(
-            "{path} has no splits, so {split!r} cannot be taken from it; leave the split out.", path=path, split=split
-        )
+        raise without_splits(str(path), split)
     return TableRows(saved, columns, revision=revision, home=path, stamp=stamp)
 
 
@@ -272,11 +271,9 @@ def _tables(home: Path, names: list[str], split: str | None, columns: NamedColum
     mine = [name for name in (chosen.names if chosen else names) if TABLES[Path(name).suffix.lower()] == kind]
     # Of tar shards an Arrow copy would be made in the cache, and the files read twice.
     streaming = streaming or kind == "webdataset"
-    try:
+    with _one_error(str(home)):
         files = [str(folder / name) for name in mine]
         table = datasets.load_dataset(kind, data_files=files, split="train", streaming=streaming)
-    except Exception as error:  # datasets, pyarrow and tarfile each have errors of their own
-        raise LibraryError("{home} cannot be loaded ({error}).", home=home, error=_reason(error)) from error
     revision = _listing(folder, mine) if chosen else f"size-{home.stat().st_size}"
     its = chosen.split if chosen else split
     left_out = chosen.others if chosen else ()
@@ -285,31 +282,11 @@ def _tables(home: Path, names: list[str], split: str | None, columns: NamedColum
     )
 
 
-def _of_layout(
-    path: Path, config: str | None, split: str | None, files: list[str], columns: NamedColumns, *, streaming: bool
-) -> TableRows:
-    """A folder in the layout of a Hub data set."""
-    loaded = _loaded(str(path), config, split, None, streaming=streaming)
-    return TableRows(
-        loaded[0],
-        columns,
-        split=loaded[1],
-        revision=_listing(path, files),
-        left_out=loaded[2],
-        home=path,
-        stamp=_stamp(path, files),
-    )
-
-
 def _of_hub(
     source: str, config: str | None, split: str | None, revision: str | None, columns: NamedColumns
 ) -> TableRows:
-    try:
+    with _one_error(source):
         commit = commit_of(source, revision)
-    except LibraryError:
-        raise
-    except Exception as error:  # the Hub's clients have errors of their own
-        raise LibraryError("{source} cannot be loaded ({error}).", source=source, error=_reason(error)) from error
     table, split, others = _loaded(source, config, split, commit, streaming=True)
     return TableRows(table, columns, split=split, revision=commit, left_out=others, remote=True)
 
@@ -320,7 +297,7 @@ def _loaded(
     """A table as `datasets` finds it, its split, and the other splits in words."""
     import datasets
 
-    try:
+    with _one_error(source):
         splits = splits_of(source, config, commit)
         chosen = pick(splits, split, source)
         others = tuple(f"split {name}" for name in splits if name != chosen)
@@ -329,15 +306,21 @@ def _loaded(
             return loading(streaming=streaming), chosen, others
         except NotImplementedError:  # archives that can only be read as a whole
             return loading(), chosen, others
+
+
+@contextmanager
+def _one_error(source: str) -> Iterator[None]:
+    """Raises LibraryError for whatever goes wrong: datasets, pyarrow, tarfile and the Hub's clients each have errors of
+    their own. Those of datasets often only say where; their cause says why.
+    """
+    try:
+        yield
     except LibraryError:
         raise
-    except Exception as error:  # datasets, pyarrow and the Hub's clients each have errors of their own
-        raise LibraryError("{source} cannot be loaded ({error}).", source=source, error=_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    """Why `datasets` failed; its own errors often only say where."""
-    return one_line(error.__cause__ or error)
+    except Exception as error:
+        raise LibraryError(
+            "{source} cannot be loaded ({error}).", source=source, error=one_line(error.__cause__ or error)
+        ) from error
 
 
 def _listing(folder: Path, names: Iterable[str]) -> str:

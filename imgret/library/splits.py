@@ -51,6 +51,13 @@ def pick(splits: Collection[str], wanted: str | None, where: str) -> str:
     )
 
 
+def without_splits(where: str, wanted: str) -> LibraryError:
+    """The error for a split of something that has none."""
+    return LibraryError(
+        "{where} has no splits, so {wanted!r} cannot be taken from it; leave the split out.", where=where, wanted=wanted
+    )
+
+
 def choose_split(names: Sequence[str], wanted: str | None, where: str) -> Chosen:
     """The names, paths in a folder, that are of the split `wanted`, or of train where none is wanted.
 
@@ -76,11 +83,7 @@ def choose_split(names: Sequence[str], wanted: str | None, where: str) -> Chosen
         if len(set(found.values())) > 1:
             return _chosen(names, found, None, wanted, where)
     if wanted is not None:
-        raise LibraryError(
-            "{where} has no splits, so {wanted!r} cannot be taken from it; leave the split out.",
-            where=where,
-            wanted=wanted,
-        )
+        raise without_splits(where, wanted)
     warning = (
         f"{', '.join(looks)} look like splits and are taken as labels, as there are others beside; --split decides"
     )
