@@ -247,7 +247,7 @@ def _build(plan: _Plan) -> None:
         else:
             assemble(rows, _finder(features, old), encoder.info().dim, plan.pixel_size, plan.draft, plan.progress)
             manifest = _finish_draft(plan, rows, encoder, location, compiling)
-            shutil.rmtree(plan.folder / data, ignore_errors=True)  # left by a kill between this switch and the next
+            shutil.rmtree(plan.folder / data, ignore_errors=True)  # left by a kill between this rename and the manifest
             os.rename(plan.draft, plan.folder / data)
             manifest = replace(manifest, data=data, files=list_files(plan.folder, data))
     _switch(plan, manifest)
