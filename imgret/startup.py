@@ -20,7 +20,7 @@ from imgret.index import Index
 from imgret.library import ImageLibrary, LibraryError, commit_of, is_commit
 from imgret.manifest import InvalidIndexError, LibraryInfo, Manifest
 from imgret.network import hub_answers
-from imgret.progress import Progress, unheard
+from imgret.progress import Progress, no_progress
 from imgret.search import Retriever
 from imgret.settings import EXAMPLE_LIBRARY, Settings
 from imgret.vectors import ChromaServer, VectorError
@@ -52,7 +52,7 @@ class ReadyIndex:
 
 
 def prepare(
-    settings: Settings, progress: Progress = unheard, *, folder: str | None = None, mount: Path = MOUNT
+    settings: Settings, progress: Progress = no_progress, *, folder: str | None = None, mount: Path = MOUNT
 ) -> ReadyIndex:
     """Finds, fetches or builds an index, and returns a retriever for it.
 
@@ -71,7 +71,7 @@ def prepare(
 
 
 def prepare_in_steps(
-    settings: Settings, progress: Progress = unheard, *, folder: str | None = None, mount: Path = MOUNT
+    settings: Settings, progress: Progress = no_progress, *, folder: str | None = None, mount: Path = MOUNT
 ) -> Iterator[ReadyIndex]:
     """As `prepare`, but yields something to search while an index is built, each with a notice. The last item is what
     `prepare` returns.
@@ -158,7 +158,7 @@ def _stand_in(settings: Settings, progress: Progress, mount: Path) -> Iterator[R
         log.warning("The embedded library cannot stand in: %s", error)
 
 
-def publish_built(ready: ReadyIndex, settings: Settings, progress: Progress = unheard) -> ReadyIndex:
+def publish_built(ready: ReadyIndex, settings: Settings, progress: Progress = no_progress) -> ReadyIndex:
     """Puts the index that a Space has built on the Hub, under the name at which its next start looks for it.
 
     Needs the Space's secret HF_TOKEN, a token that may write. An index of a private Space becomes a private repo. What
@@ -349,7 +349,7 @@ class Startup:
         publish: Callable[[ReadyIndex, Progress], ReadyIndex] = lambda ready, progress: ready,
     ) -> None:
         self._prepare, self._publish = prepare, publish
-        self._something, self._done = threading.Event(), threading.Event()
+        self._searchable, self._done = threading.Event(), threading.Event()
         self._ready: ReadyIndex | None = None
         self._error = Sentence("")
         self._warm_done, self._trouble = False, ""
@@ -380,7 +380,7 @@ class Startup:
 
     def wait(self, progress: Progress | None = None) -> ReadyIndex:
         """Waits for the first index that can be searched; `progress` is called meanwhile. Raises StartupError."""
-        while not self._something.wait(timeout=0.2):
+        while not self._searchable.wait(timeout=0.2):
             if progress is not None:
                 progress(*self.stage)
         if self._ready is None:
@@ -389,10 +389,10 @@ class Startup:
 
     def _run(self) -> None:
         try:
-            prepared = self._prepare(self._hear)
+            prepared = self._prepare(self._on_progress)
             for ready in [prepared] if isinstance(prepared, ReadyIndex) else prepared:
                 self._ready = ready
-                self._something.set()
+                self._searchable.set()
         except ImgretError as error:
             log.error("%s", error)
             self._error = error.sentence
@@ -401,10 +401,10 @@ class Startup:
             self._error = Sentence("The demo could not start; its log says why.")
         finally:
             self._done.set()
-            self._something.set()
+            self._searchable.set()
         if self._ready is not None:
             threading.Thread(target=self._warm, args=[self._ready.retriever], name="warm", daemon=True).start()
-            self._ready = self._publish(self._ready, self._hear)
+            self._ready = self._publish(self._ready, self._on_progress)
 
     def _warm(self, retriever: Retriever) -> None:
         """Loads what the first queries need, after the page is ready; a query that comes too early waits.
@@ -423,7 +423,7 @@ class Startup:
             if left:
                 time.sleep(SECONDS_BETWEEN_TRIES)
 
-    def _hear(self, stage: str, done: int, total: int | None) -> None:
+    def _on_progress(self, stage: str, done: int, total: int | None) -> None:
         self.stage = (stage, done, total)
 
 

@@ -68,7 +68,7 @@ from imgret.manifest import (
     write_manifest,
 )
 from imgret.pixels import PixelIndex, is_small
-from imgret.progress import Progress, unheard
+from imgret.progress import Progress, no_progress
 from imgret.projection import tsne_layout
 from imgret.search import Retriever
 from imgret.vectors import ChromaServer, RecallAudit, VectorStore, collection_of, drop, ping
@@ -105,7 +105,7 @@ def build_index(
     encoder: str | Encoder = "starter",
     pixel_size: int = 64,
     *,
-    progress: Progress = unheard,
+    progress: Progress = no_progress,
     cache: Path | None = None,
     engine: Engine | None = None,
     chroma: ChromaServer | str | None = None,

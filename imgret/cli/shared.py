@@ -42,6 +42,7 @@ def add_encoder_check(command: argparse.ArgumentParser) -> None:
 
 def open_retriever(folder: str, encoder: str | None = None) -> Any:
     """The retriever of the index in `folder`. Raises ImgretError, also if it was built with another encoder."""
+    from imgret.encoders import uri_of
     from imgret.index import Index
     from imgret.search import Retriever
     from imgret.settings import Settings
@@ -50,8 +51,6 @@ def open_retriever(folder: str, encoder: str | None = None) -> Any:
     settings = Settings.read()
     index = Index.open(folder, ChromaServer.of(settings), cache=settings.cache)
     made_with = index.manifest.encoder.uri
-    from imgret.encoders import uri_of
-
     if encoder is not None and uri_of(encoder) != made_with:
         raise ImgretError(
             "The index in {folder} was built with the encoder {made_with}, not {encoder}; leave --encoder out or build "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from imgret.errors import ImgretError, one_line
 from imgret.manifest import MANIFEST, InvalidIndexError, Manifest, check_hashes, is_whole
 from imgret.network import hub_answers
-from imgret.progress import Progress, unheard
+from imgret.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def fetch(
     mismatch: Callable[[Manifest], str | None] = lambda manifest: None,
     *,
     mount: Path = MOUNT,
-    progress: Progress = unheard,
+    progress: Progress = no_progress,
 ) -> Fetched:
     """The index of the model repo `repo`: from the volume at `mount`, else from the Hub's cache, else downloaded there.
 

@@ -12,7 +12,7 @@ from imgret.hub.model_card import render_card
 from imgret.hub.requirements import space_requirements
 from imgret.library import ImageLibrary
 from imgret.manifest import LibraryInfo
-from imgret.progress import Progress, unheard
+from imgret.progress import Progress, no_progress
 from imgret.settings import EXAMPLES
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Step:
     run: Callable[[], Any] | None
 
 
-def deploy(spec: SpaceSpec, *, dry_run: bool = False, progress: Progress = unheard) -> None:
+def deploy(spec: SpaceSpec, *, dry_run: bool = False, progress: Progress = no_progress) -> None:
     """Creates or updates a Space and its index on the Hub.
 
     The steps that the Hub may refuse come first, then the index is built, and the step that starts the Space is last.
