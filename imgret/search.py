@@ -94,12 +94,12 @@ class Retriever:
     def __init__(
         self, index: Index, encoder: Encoder | Callable[[], Encoder] | None = None, *, cache: Path | None = None
     ) -> None:
-        """`encoder` replaces the one that the manifest names; it must be the same model.
+        """`encoder` replaces the one that the manifest names; it must be the same model, or SearchError is raised.
 
-        Raises SearchError if it is not.
+        `cache` has no use any more: the starter's files once were kept there.
         """
         self.index = index
-        self._load = encoder if callable(encoder) else (lambda: _encoder_of(index, cache))
+        self._load = encoder if callable(encoder) else self._load_own
         self._encoder = None if encoder is None or callable(encoder) else self._checked(encoder)
         self._shared: SharedEncoder | None = None
         self._p_values = PValues(index)
@@ -114,6 +114,10 @@ class Retriever:
             if self._encoder is None:
                 self._encoder = self._checked(self._load())
             return self._encoder
+
+    def _load_own(self) -> Encoder:
+        """The exported encoder in the index, which needs no torch, or else the original."""
+        return load_encoder(self.index.manifest.encoder.uri, exported=self.index.encoder_folder)
 
     @property
     def _queries(self) -> SharedEncoder:
@@ -517,11 +521,6 @@ class Retriever:
                 )
                 raise SearchError("There is no label {label!r}; {hint}", label=label[:100], hint=hint)
         return list(dict.fromkeys(wanted)) or None
-
-
-def _encoder_of(index: Index, cache: Path | None) -> Encoder:
-    """Loads the exported encoder in the index, which needs no torch, or else the original."""
-    return load_encoder(index.manifest.encoder.uri, cache=cache, exported=index.encoder_folder)
 
 
 def _checked_texts(text: str | None, negative: str | None) -> tuple[str | None, str | None]:

@@ -80,7 +80,7 @@ def prepare_in_steps(
     configured library is on the Hub; then the index of the first pictures, if the library is large.
     """
     if folder is not None:
-        yield ReadyIndex(_retriever(_open_index(folder, settings), settings), f"the folder {folder}")
+        yield ReadyIndex(Retriever(_open_index(folder, settings)), f"the folder {folder}")
         return
     latest: ReadyIndex | None = None
     try:
@@ -127,12 +127,12 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
             raise
         log.warning("%s", error)
         notice = Sentence("This is the library as it was when its index was built here. {error}", error=error)
-        yield ReadyIndex(_retriever(index, settings), "built here before", notice)
+        yield ReadyIndex(Retriever(index), "built here before", notice)
         return
     if index is not None and _is_index_of(index, library, settings) and _vectors_are_in_place(index, settings):
         log.info("taking the index that was built here before")
         # A start that was ended before it had published left this one.
-        yield ReadyIndex(_retriever(index, settings), "built here before", built=folder)
+        yield ReadyIndex(Retriever(index), "built here before", built=folder)
         return
     log.info("building the index of %s with %s", settings.library, settings.encoder)
     if index is None and (library.count is None or library.count > 2 * FIRST):
@@ -140,8 +140,8 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
         index = _build(_library(settings, FIRST), folder, settings, progress)
     if index is not None:
         notice = Sentence("These are {count} pictures of the library, which is still being indexed.", count=len(index))
-        yield ReadyIndex(_retriever(index, settings), "being built", notice)
-    yield ReadyIndex(_retriever(_build(library, folder, settings, progress), settings), "built now", built=folder)
+        yield ReadyIndex(Retriever(index), "being built", notice)
+    yield ReadyIndex(Retriever(_build(library, folder, settings, progress)), "built now", built=folder)
 
 
 def _is_embedded(settings: Settings) -> bool:
@@ -242,7 +242,7 @@ def _index_named(settings: Settings, progress: Progress, mount: Path) -> ReadyIn
             index, origin = _open_index(found.folder, settings), found.origin
             _write_vectors(index, name, settings, progress)
         log.info("taking the index from %s", origin)
-        return ReadyIndex(_retriever(index, settings), origin)
+        return ReadyIndex(Retriever(index), origin)
     except (InvalidIndexError, HubError) as error:
         log.warning("The index %s is passed over: %s", name, error)
         return None
@@ -320,10 +320,6 @@ def _is_revision(library: str, made: str | None, wanted: str) -> bool:
     if made == wanted or is_commit(wanted):
         return made == wanted
     return commit_of(library, wanted) == made if hub_answers() else True
-
-
-def _retriever(index: Index, settings: Settings) -> Retriever:
-    return Retriever(index, cache=settings.cache)
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,8 @@ class BuildEncoder:
     encoder of another kind is used as it is.
     """
 
-    def __init__(
-        self, given: str | Encoder, library: ImageLibrary, folder: Path, old: Index | None, cache: Path | None
-    ) -> None:
-        self._given, self._library, self._folder, self._old, self._cache = given, library, folder, old, cache
+    def __init__(self, given: str | Encoder, library: ImageLibrary, folder: Path, old: Index | None) -> None:
+        self._given, self._library, self._folder, self._old = given, library, folder, old
         self._encoder: Encoder | None = None
         self._error: EncoderError | None = None
         self._lock = threading.Lock()
@@ -85,7 +83,7 @@ class BuildEncoder:
         if isinstance(self._given, str):
             if self.exported is not None:
                 return self._open_exported()
-            encoder = load_encoder(self._given, cache=self._cache)
+            encoder = load_encoder(self._given)
         else:
             encoder = self._given
         if can_export(encoder) and self.exported is None:

@@ -122,7 +122,7 @@ def build_index(
         encoder: its URI, or an encoder that is loaded already.
         pixel_size: the side of the squares that the pixel metrics compare, 1 to 1024.
         progress: called with (stage, done, total).
-        cache: the folder for working copies and encoders; default ~/.cache/imgret.
+        cache: the folder for Chroma's working copies; default ~/.cache/imgret.
         engine: what decodes and embeds, threads of this process or `imgret.build.ray.on_ray`. The index is the same.
         chroma: a Chroma server or its address, which then gets the vectors instead of the folder, in a collection named
             after their content. Of what builds in this folder wrote there, the collection of the index before stays for
@@ -226,7 +226,7 @@ def _build(plan: _Plan) -> None:
         compiling = stack.enter_context(_compiling_kernels(plan))
         in_old = old.column("content") if old else ()
         features = stack.enter_context(closing(FeatureCache(plan.work / f"features-{plan.kind}.sqlite3", in_old)))
-        encoder = BuildEncoder(plan.encoder, plan.library, plan.work / f"encoder-{plan.kind}", old, plan.cache)
+        encoder = BuildEncoder(plan.encoder, plan.library, plan.work / f"encoder-{plan.kind}", old)
         extractor = FeatureExtractor(encoder.load, encoder.batch, plan.pixel_size, features.known)
         outcomes = stack.enter_context(closing(plan.engine(plan.library, extractor)))
         rows, skipped = extract_features(plan.library, outcomes, features, plan.progress)

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
         index = build_index(
             library,
             options.out,
-            options.encoder if on_cpu else load_encoder(options.encoder, device=options.device, cache=settings.cache),
+            options.encoder if on_cpu else load_encoder(options.encoder, device=options.device),
             options.pixel_size,
             progress=progress,
             cache=settings.cache,

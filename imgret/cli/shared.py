@@ -59,7 +59,7 @@ def open_retriever(folder: str, encoder: str | None = None) -> Any:
             made_with=made_with,
             encoder=encoder,
         )
-    return Retriever(index, cache=settings.cache)
+    return Retriever(index)
 
 
 def escaped(text: str | None) -> str:
