@@ -13,6 +13,7 @@ import numpy as np
 
 from imgret.files.npy import read_only
 from imgret.pixels import PixelIndex, sketches
+from imgret.pixels.sketches import kernels
 from tests.test_pixels import KINDS, library
 
 N, K, ROUNDS = 10_000, 10, 15
@@ -42,7 +43,7 @@ def main() -> None:
                     answer = index.nearest(query, metric, K)
                     searches.append(seconds(start))
                     start = time.perf_counter()
-                    sketches._visit(index._pixels, query, code, np.full(K, np.inf), np.full(K, N), rows, no_bound)
+                    kernels._visit(index._pixels, query, code, np.full(K, np.inf), np.full(K, N), rows, no_bound)
                     scans.append(seconds(start))
                 ratio = min(searches) / min(scans)
                 worst = max(worst, ratio)

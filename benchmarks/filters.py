@@ -24,8 +24,8 @@ from imgret.build.features import ImageFeatures
 from imgret.build.filters import labels_of_share
 from imgret.build.pipeline import Row, assemble
 from imgret.files.npy import open_array
-from imgret.index import EncoderInfo, LibraryInfo, Manifest
 from imgret.library import Entry
+from imgret.manifest import FORMAT, EncoderInfo, LibraryInfo, Manifest, count_labels, list_files, write_manifest
 from imgret.pixels import PixelIndex
 from imgret.vectors import VectorStore
 
@@ -69,20 +69,20 @@ def made(folder: Path, vectors: npt.NDArray[np.float32], labels: list[str]) -> I
     )
     PixelIndex.fit(open_array(draft / layout.PIXELS / layout.PIXEL_MATRIX)).save(draft / layout.PIXELS)
     manifest = Manifest(
-        format=layout.FORMAT,
+        format=FORMAT,
         data=draft.name,
         library=LibraryInfo("made vectors", None, None, None),
         encoder=EncoderInfo("none", vectors.shape[1], ()),
         pixel_size=1,
         count=len(rows),
-        labels=layout.count_labels(labels),
+        labels=count_labels(labels),
         skipped_count=0,
         skipped=(),
         recall=VectorStore.create(draft / layout.VECTORS, vectors, labels),
         created="",
-        files=layout.list_files(folder, draft.name),
+        files=list_files(folder, draft.name),
     )
-    layout.write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     return Index.open(folder, cache=folder)
 
 

@@ -38,13 +38,22 @@ from benchmarks.pixels import crop, pictures, times_ms
 from benchmarks.serving import demo, memory_mb
 from benchmarks.stages import Stages
 from imgret import Index
-from imgret import index as layout
 from imgret.build.features import ImageFeatures
 from imgret.build.pipeline import Row, assemble, write_search_structures
 from imgret.encoders import load_encoder, ready_towers
 from imgret.images import thumbnail
-from imgret.index import EncoderInfo, LibraryInfo, Manifest, VectorLocation
 from imgret.library import Entry
+from imgret.manifest import (
+    FORMAT,
+    SERVED,
+    EncoderInfo,
+    LibraryInfo,
+    Manifest,
+    VectorLocation,
+    count_labels,
+    list_files,
+    write_manifest,
+)
 from imgret.metrics import METRICS
 from imgret.pixels.sketches import Sketches
 from imgret.settings import EXAMPLES, Settings
@@ -105,28 +114,28 @@ class Made:
 def build(made: Made, folder: Path, n: int, chroma: Chroma) -> tuple[Manifest, dict[str, float]]:
     """An index of `n` rows with its vectors on the server, and the seconds of each stage."""
     content = f"{n:016x}"
-    server, draft, stages = ChromaServer(chroma.url), folder / f"data-{content}{layout.SERVED}", Stages()
+    server, draft, stages = ChromaServer(chroma.url), folder / f"data-{content}{SERVED}", Stages()
     rows = [made.row(number) for number in range(n)]
     assemble(rows, made.features, made.base.shape[1], SIDE, draft, stages)
     labels = [row.entry.label for row in rows]
     write = partial(VectorStore.write, server, collection_of(content), "benchmark")
     recall = write_search_structures(draft, labels, made.exported, write, stages)
     manifest = Manifest(
-        format=layout.FORMAT,
+        format=FORMAT,
         data=draft.name,
         library=LibraryInfo("pictures, shifted and mirrored", None, None, None),
         encoder=EncoderInfo("starter", made.base.shape[1], ("en",)),
         pixel_size=SIDE,
         count=n,
-        labels=layout.count_labels(labels),
+        labels=count_labels(labels),
         skipped_count=0,
         skipped=(),
         recall=recall,
         created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
-        files=layout.list_files(folder, draft.name),
+        files=list_files(folder, draft.name),
         vectors=VectorLocation(server.url, collection_of(content)),
     )
-    layout.write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     return manifest, stages.ended()
 
 

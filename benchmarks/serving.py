@@ -16,7 +16,7 @@ TORCH = (
     """
 import imgret.search
 from imgret.encoders import load_encoder
-imgret.search.load_encoder = lambda uri, cache, exported: load_encoder(uri, cache=cache)
+imgret.search.load_encoder = lambda uri, exported: load_encoder(uri)
 """
     + EXPORTED
 )

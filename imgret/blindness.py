@@ -1,8 +1,7 @@
-"""What a metric cannot see: changes of a query that cannot move its ranking, and the smallest that dethrones its first
-hit.
+"""Finds what a metric cannot see: changes of a query that keep its ranking, and the smallest that beats its first hit.
 
-A changed query is a float64 pixel vector: it is clipped to 0..255, but never rounded, as rounding would break what
-CANNOT_MOVE states. The statements hold up to the rounding of float64 (`TIE`), and only where nothing is clipped:
+A changed query is a float64 pixel vector. It is clipped to 0..255, but never rounded: rounding would break what
+CANNOT_MOVE states. Those statements hold up to the rounding of float64 (`TIE`), and only where nothing is clipped;
 `clips` tells.
 """
 
@@ -176,10 +175,10 @@ def ranking(
     The index is asked for the query rounded to whole numbers. No row is nearer to the query than to the rounded one by
     more than these two are apart: where that leaves open which rows are the k best, the index is asked for more.
     """
-    rounded, asked = np.rint(query).astype(np.uint8), k + _MORE + len(without)
+    rounded, fetched = np.rint(query).astype(np.uint8), k + _MORE + len(without)
     flat = metric == "correlation" and np.ptp(query) == 0  # then all scores are 0
     while True:
-        rows, scores = pixels.search(rounded, metric, asked)
+        rows, scores = pixels.search(rounded, metric, fetched)
         if flat or (rounded == query).all():
             others = ~np.isin(rows, [*without])
             return rows[others][:k], scores[others][:k]
@@ -191,9 +190,9 @@ def ranking(
         order = np.lexsort((rows, distances))
         order = order[~np.isin(rows[order], [*without])][:k]
         beyond = _distances(metric, scores[-1:])[0] - apart - _SLACK
-        if asked >= len(pixels) or (len(order) == k and distances[order[-1]] < beyond):
+        if fetched >= len(pixels) or (len(order) == k and distances[order[-1]] < beyond):
             return rows[order], exact[order]
-        asked *= 4
+        fetched *= 4
 
 
 def dethroning(
@@ -204,13 +203,16 @@ def dethroning(
     `query` is a uint8 pixel vector (D,), as `Retriever.pixel_query` gives it, `without` rows that are no hits, such as
     the query itself. The first hit stays as long as no score is better by more than `TIE`.
 
-    Between two knots the changed query moves on a straight line. Under L2, cosine and correlation the queries that a
-    row is best for are convex, so a row that is best at two knots is best between them: the knots are searched from
-    neutral outwards, and the first stretch at whose end another row is better is bisected. That finds the smallest
-    change exactly. Knots that the triangle inequality keeps safe are not searched: a hit that leads by m stays first
-    while the query moves by less than m / 2. Under L1 the same is exact for brightness, whose distances bend at whole
-    numbers only. For other transforms L1 may miss that the first hit is dethroned and comes back between two knots (a
-    pixel of shift or crop, a hundredth of contrast, a level of noise).
+    How it is found: between two knots the changed query moves on a straight line. The knots are looked at from neutral
+    outwards. The first stretch at whose end another row is better is bisected.
+
+    Why that is the smallest change under L2, cosine and correlation: the queries that a row is best for are a convex
+    set, so a row that is best at two knots is best between them. Under L1 the same holds for brightness, whose
+    distances bend at whole numbers only. For other transforms L1 may miss that the first hit is dethroned and comes
+    back between two knots (a pixel of shift or crop, a hundredth of contrast, a level of noise).
+
+    Not every knot is searched: by the triangle inequality a hit that leads by m stays first while the query moves by
+    less than m / 2.
 
     Raises ImgretError for what `PixelIndex.search` refuses.
     """

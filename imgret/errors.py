@@ -16,9 +16,9 @@ class Sentence(str):
     def __new__(cls, template: str, /, **values: object) -> "Sentence":
         if isinstance(template, Sentence) and not values:
             return template
-        told = {name: _told(value) for name, value in values.items()}
-        sentence = super().__new__(cls, template.format(**told) if told else template)
-        sentence.template, sentence.values = template, told
+        kept = {name: _kept(value) for name, value in values.items()}
+        sentence = super().__new__(cls, template.format(**kept) if kept else template)
+        sentence.template, sentence.values = template, kept
         return sentence
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, object]]:
@@ -31,7 +31,7 @@ class Sentence(str):
         return cls(" ".join(f"{{{name}}}" for name in there), **there) if there else None
 
 
-def _told(value: object) -> object:
+def _kept(value: object) -> object:
     """A value that can be kept and sent to another process: an error as its text."""
     if isinstance(value, ImgretError):
         return value.sentence

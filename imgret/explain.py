@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from imgret.encoders import Encoder
 from imgret.errors import ImgretError
-from imgret.images import ImageSource, PixelVector, load_image
-from imgret.index import Index
+from imgret.images import ImageSource, load_image
 from imgret.metrics import METRICS
+from imgret.search import Retriever
 
 Values = npt.NDArray[np.float64]
 
@@ -23,23 +21,6 @@ NEUTRAL = 245.0
 
 OPACITY = 0.8
 """The opacity of the strongest colour; the picture below must stay visible."""
-
-
-class Searchable(Protocol):
-    """The part of `imgret.search.Retriever` that explanations use, so that this module need not import that one."""
-
-    index: Index
-
-    @property
-    def encoder(self) -> Encoder: ...
-
-    def checked_metric(self, metric: str) -> str: ...
-
-    def row_of(self, id: str) -> int: ...
-
-    def pixel_query(self, image: ImageSource | None, like: str | None, likes: Sequence[str] | None) -> PixelVector: ...
-
-    def thumbnail(self, id: str) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +53,7 @@ class ClipReason:
 
 
 def explain_pixels(
-    retriever: Searchable,
+    retriever: Retriever,
     image: ImageSource | None,
     id: str,
     metric: str,
@@ -83,8 +64,7 @@ def explain_pixels(
     """The terms of the sum that is the score of picture `id` for a query, one for each value of the pixel vectors.
 
     The query is `image`, or else the picture of the library with the id `like`; with `likes` the mean of them, as in
-    `by_pixels`. With a and b the two pixel vectors, the
-    terms and their sum are:
+    `by_pixels`. With a and b the two pixel vectors, the terms and their sum are:
 
         l1           |a - b|                                      the score
         l2           (a - b)^2                                    the score squared
@@ -103,7 +83,7 @@ def explain_pixels(
     return PixelReason(query.reshape(shape), hit.reshape(shape), terms, float(terms.sum()), float(score))
 
 
-def explain_clip(retriever: Searchable, vector: npt.NDArray[np.float32], id: str, grid: int = 7) -> ClipReason:
+def explain_clip(retriever: Retriever, vector: npt.NDArray[np.float32], id: str, grid: int = 7) -> ClipReason:
     """Which regions of the picture called `id` make it similar to a query, by occlusion (Zeiler and Fergus, 2014).
 
     `vector` (d,) is the query's unit vector, as `Retriever.embed_query` gives it. The thumbnail is embedded once as it

@@ -3,27 +3,31 @@
 import threading
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, partial, wraps
+from inspect import signature
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from imgret.calibration import ALPHA, TEXT, Calibration, p_values
+from imgret.calibration import TEXT
 from imgret.duplicates import DuplicateGroup, duplicates_of
 from imgret.encoders import Encoder, load_encoder
 from imgret.encoders.shared import SharedEncoder
 from imgret.errors import ImgretError, Sentence, repr_short
+from imgret.hits import Ask, PValues, Rows, Scores
+from imgret.hits import Hit as Hit
+from imgret.hits import SearchResult as SearchResult
 from imgret.images import ImageSource, PixelVector, load_image, pixel_vector
 from imgret.index import Index
-from imgret.library import Record, composed
+from imgret.library import composed
 from imgret.metrics import METRICS, best_first
 from imgret.vectors import nearest_among
 
@@ -46,10 +50,7 @@ DEFAULT_K = _Default(10)
 
 _SPARE, _TIE = 8, 1e-6
 """How many more neighbours than asked for are fetched, and how far apart scores are that Chroma can tell apart."""
-_OTHERS_AMONG = 1000
-"""Among how many hits one of another label is looked for; without one the p-value is larger than it need be."""
-_Rows = npt.NDArray[np.int64]
-_Scores = npt.NDArray[np.float64]
+_P = ParamSpec("_P")
 
 
 class SearchError(ImgretError):
@@ -60,80 +61,48 @@ class SearchWarning(UserWarning):
     """A query was answered in part, or in another way than it may be meant; the text says how."""
 
 
-@dataclass(frozen=True)
-class Hit:
-    """One nearest. `rank` counts from 1; `score` is the metric's value, for CLIP the cosine similarity; `row` is where
-    the index keeps the picture. A picture may have several `labels`: `label` is the text that joins them. `duplicates`:
-    how many other pictures of the library are (nearly) equal to it, where a search folds them into this hit; else None.
-    `p`: how often a query without a match in the library finds a hit as good, see `imgret.calibration`; None where that
-    is not known for this kind of query.
-    """
-
-    rank: int
-    id: str
-    label: str | None
-    caption: str | None
-    score: float
-    captions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    row: int = field(default=-1, repr=False, compare=False)
-    labels: tuple[str, ...] = field(default=(), repr=False)
-    duplicates: int | None = field(default=None, repr=False)
-    p: float | None = field(default=None, repr=False, compare=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The hit as the command line and the endpoints give it."""
-        values = {
-            "rank": self.rank,
-            "id": self.id,
-            "label": self.label,
-            "labels": list(self.labels),
-            "caption": self.caption,
-            "score": self.score,
-            "p": self.p,
-        }
-        return values if self.duplicates is None else values | {"duplicates": self.duplicates}
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The hits of one query, best first.
-
-    `rows_scanned`: how many vectors were compared with the query in full; None where Chroma found the hits. `notice`:
-    None, or sentences on what was done otherwise than it was asked for: k reduced, a text cut, a language not read.
-    """
-
-    hits: list[Hit]
-    rows_scanned: int | None = None
-    notice: Sentence | None = None
-
-    def matches(self, alpha: float = ALPHA) -> int | None:
-        """How many hits, from the first on, have a p-value of at most `alpha`; None where it is not known."""
-        if any(hit.p is None for hit in self.hits):
-            return None
-        return sum(hit.p is not None and hit.p <= alpha for hit in self.hits)
-
-
 class _Row(int):
     """A row of the index as a query picture. A class of its own: a number that a caller gives is no picture."""
+
+
+def _warned(found: SearchResult) -> list[Hit]:
+    """The hits. What else there is to say becomes a warning, which names the line that called the search."""
+    if found.notice is not None:
+        warnings.warn(found.notice, SearchWarning, stacklevel=3)
+    return found.hits
+
+
+def _only_hits(find: Callable[_P, SearchResult]) -> Callable[_P, list[Hit]]:
+    """The search `find_by_...` as `by_...`: it returns the hits alone, and warns where the other has a notice."""
+
+    @wraps(find)
+    def by(*arguments: _P.args, **options: _P.kwargs) -> list[Hit]:
+        return _warned(find(*arguments, **options))
+
+    by.__name__ = find.__name__.removeprefix("find_")
+    vars(by)["__signature__"] = signature(find).replace(return_annotation=list[Hit])
+    return by
 
 
 class Retriever:
     """Searches one index by all five methods.
 
+    `by_pixels` and `by_clip` return hits; `find_by_pixels` and `find_by_clip` take the same and return a SearchResult.
     Safe to use from several threads; the encoder is loaded by the first query that needs it.
     """
 
     def __init__(
         self, index: Index, encoder: Encoder | Callable[[], Encoder] | None = None, *, cache: Path | None = None
     ) -> None:
-        """`encoder` replaces the one that the manifest names; it must be the same model.
+        """`encoder` replaces the one that the manifest names; it must be the same model, or SearchError is raised.
 
-        Raises SearchError if it is not.
+        `cache` has no use any more: the starter's files once were kept there.
         """
         self.index = index
-        self._load = encoder if callable(encoder) else (lambda: _encoder_of(index, cache))
+        self._load = encoder if callable(encoder) else self._load_own
         self._encoder = None if encoder is None or callable(encoder) else self._checked(encoder)
         self._shared: SharedEncoder | None = None
+        self._p_values = PValues(index)
         self._lock = threading.RLock()
         self._duplicates: tuple[DuplicateGroup, ...] | None = None
         self._finding = threading.Lock()
@@ -145,6 +114,10 @@ class Retriever:
             if self._encoder is None:
                 self._encoder = self._checked(self._load())
             return self._encoder
+
+    def _load_own(self) -> Encoder:
+        """The exported encoder in the index, which needs no torch, or else the original."""
+        return load_encoder(self.index.manifest.encoder.uri, exported=self.index.encoder_folder)
 
     @property
     def _queries(self) -> SharedEncoder:
@@ -164,31 +137,6 @@ class Retriever:
         self._queries.image(Image.new("RGB", (8, 8)))
         self.index.vectors.query(self._queries.text("a picture"), 1)
 
-    def by_pixels(
-        self,
-        image: ImageSource | None = None,
-        metric: str = "l2",
-        k: int = DEFAULT_K,
-        *,
-        like: str | None = None,
-        fold: bool = False,
-        images: Sequence[ImageSource] | None = None,
-        offset: int = 0,
-        likes: Sequence[str] | None = None,
-    ) -> list[Hit]:
-        """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
-
-        `like` is the id of a picture of the library: it is left out of the hits, and is the query if there is no
-        `image`. `fold` gives one hit for (nearly) equal pictures, the best of them, which says how many others there
-        are. With `images` the query is the mean of all the pictures' pixel vectors, rounded; `likes` are such pictures
-        by their ids, which are left out of the hits. `offset` leaves out that many of the best hits: then the ranks go
-        on from there. Raises SearchError for an unknown metric, a bad k or an
-        unknown id, ImageError for a bad picture.
-        """
-        return _warned(
-            self.find_by_pixels(image, metric, k, like=like, fold=fold, images=images, offset=offset, likes=likes)
-        )
-
     def find_by_pixels(
         self,
         image: ImageSource | None = None,
@@ -201,7 +149,15 @@ class Retriever:
         offset: int = 0,
         likes: Sequence[str] | None = None,
     ) -> SearchResult:
-        """`by_pixels`, with the number of rows scanned, and with a notice where that warns."""
+        """The `k` pictures nearest to `image` by one of the four metrics on pixel vectors, best first; exact.
+
+        `like` is the id of a picture of the library: it is left out of the hits, and is the query if there is no
+        `image`. With `images` the query is the mean of all the pictures' pixel vectors, rounded; `likes` are such
+        pictures by their ids, which are left out of the hits. `fold` gives one hit for (nearly) equal pictures, the
+        best of them, which says how many others there are. `offset` leaves out that many of the best hits; the ranks
+        go on from there. Raises SearchError for an unknown metric, a bad k or an unknown id, ImageError for a bad
+        picture.
+        """
         notice = self._k_notice(k)
         metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
         offset, rows = _checked_offset(offset), self._rows_of(likes)
@@ -209,7 +165,7 @@ class Retriever:
         query = self._pixel_query(image, itself, liked)
         scanned = 0
 
-        def ask(k: int) -> tuple[_Rows, _Scores]:
+        def ask(k: int) -> tuple[Rows, Scores]:
             nonlocal scanned
             nearest = self.index.pixels.nearest(query, metric, k)
             scanned = nearest.rows_scanned
@@ -219,58 +175,13 @@ class Retriever:
         method = None if several else metric  # queries of several pictures are not calibrated
         return SearchResult(self._best(ask, k, {itself, *rows}, fold, offset, method), scanned, notice)
 
+    by_pixels = _only_hits(find_by_pixels)
+
     def pixel_query(
         self, image: ImageSource | None, like: str | None = None, likes: Sequence[str] | None = None
     ) -> PixelVector:
         """The pixel vector (D,) of the query that `by_pixels` searches for."""
         return self._pixel_query(image, self._row_of(like), self._rows_of(likes))
-
-    def by_clip(
-        self,
-        image: ImageSource | None = None,
-        text: str | None = None,
-        negative: str | None = None,
-        text_weight: float = 0.5,
-        labels: Sequence[str] | None = None,
-        k: int = DEFAULT_K,
-        *,
-        like: str | None = None,
-        fold: bool = False,
-        images: Sequence[ImageSource] | None = None,
-        negative_images: Sequence[ImageSource] | None = None,
-        offset: int = 0,
-        likes: Sequence[str] | None = None,
-        dislikes: Sequence[str] | None = None,
-    ) -> list[Hit]:
-        """The `k` pictures whose embeddings are nearest to that of the query, best first.
-
-        The query vector is the unit vector of the picture or of the text; for both it is (1 - text_weight) * picture +
-        text_weight * text, normalised. The unit vector of `negative` is subtracted, and the result normalised again.
-        `like` is the id of a picture of the library: it is left out of the hits, and is the query picture if there is
-        no `image`. `images` are further pictures that hits should be like, `negative_images` such that they should not
-        be like: the query is then the mean of that vector and the unit vectors of `images`, normalised, less the mean
-        of the unit vectors of `negative` and `negative_images`, normalised again (Rocchio 1971, with equal weights).
-        `likes` and `dislikes` are such pictures by their ids in the library; they are left out of the hits.
-        `labels` keeps only pictures with one of these labels. `fold` and `offset` are as for `by_pixels`. Equal scores
-        come by row. Raises SearchError, ImageError, EncoderError, VectorError.
-        """
-        return _warned(
-            self.find_by_clip(
-                image,
-                text,
-                negative,
-                text_weight,
-                labels,
-                k,
-                like=like,
-                fold=fold,
-                images=images,
-                negative_images=negative_images,
-                offset=offset,
-                likes=likes,
-                dislikes=dislikes,
-            )
-        )
 
     def find_by_clip(
         self,
@@ -289,11 +200,23 @@ class Retriever:
         likes: Sequence[str] | None = None,
         dislikes: Sequence[str] | None = None,
         metric: str | None = None,
-        among: _Rows | None = None,
+        among: Rows | None = None,
     ) -> SearchResult:
-        """`by_clip`, with a notice where that warns. With a `metric`, one of the four, all embeddings are compared with
-        the query vector by it, instead of searched by the cosine; the score is the metric's. `among` keeps only the
-        pictures in these rows of the index.
+        """The `k` pictures whose embeddings are nearest to that of the query, best first; equal scores by row.
+
+        The query vector is made in three steps:
+        1. The unit vector of the picture or of the text; for both (1 - text_weight) * picture + text_weight * text,
+           normalised.
+        2. With `images`, further pictures that hits should be like: the mean of that vector and their unit vectors,
+           normalised.
+        3. With `negative` or `negative_images`, what hits should not be like: less the mean of their unit vectors,
+           normalised again (Rocchio 1971, with equal weights).
+
+        `like` is the id of a picture of the library: it is the query picture if there is no `image`. `likes` and
+        `dislikes` are further such pictures, as `images` and `negative_images`. All of these are left out of the hits.
+        `labels` keeps only pictures with one of these labels, `among` only those in these rows of the index. `fold` and
+        `offset` are as for `by_pixels`. With a `metric`, one of the four, all embeddings are compared by it, and the
+        score is the metric's. Raises SearchError, ImageError, EncoderError, VectorError.
         """
         text, negative = _checked_texts(text, negative)
         notices = [self._k_notice(k), self._language_notice(text, negative), self._release_notice]
@@ -304,21 +227,18 @@ class Retriever:
         left_out = {itself, *rows, *others}
         vector = self._clip_query(image, text, negative, text_weight, itself, liked, disliked)
         notices += [self._cut_notice(text), self._cut_notice(negative)]
+        if metric is not None:
+            ask, scanned = self._ranked_by(self.checked_metric(metric), vector, kept)
+            hits = self._best(ask, k, left_out, fold, offset)
+            return SearchResult(hits, scanned, Sentence.joined(*notices))
+        # The build calibrates queries of one picture or one text; the p-values of others are not known.
+        one_picture, one_text = image is not None or itself is not None, text is not None
+        plain = not (kept is not None or liked or disliked or negative is not None or (one_picture and one_text))
+        method = (TEXT if one_text else "clip") if plain else None
+        hits = self._best(partial(self._nearest, vector, kept), k, left_out, fold, offset, method)
+        return SearchResult(hits, None, Sentence.joined(*notices))
 
-        def ask(k: int) -> tuple[_Rows, _Scores]:
-            return self._nearest(vector, k, kept)
-
-        if metric is None:
-            method: str | None = TEXT if image is None and itself is None else "clip"
-            if kept is not None or liked or disliked or negative is not None or (method == "clip" and text is not None):
-                method = None  # queries of that kind are not calibrated
-            return SearchResult(self._best(ask, k, left_out, fold, offset, method), notice=Sentence.joined(*notices))
-        metric = self.checked_metric(metric)
-        compared = np.arange(len(self.index)) if kept is None else kept
-        scores = METRICS[metric](vector, self.index.embeddings if kept is None else self.index.embeddings[kept])
-        order = best_first(scores, metric)
-        hits = self._best(lambda k: (compared[order[:k]], scores[order[:k]]), k, left_out, fold, offset)
-        return SearchResult(hits, len(compared), Sentence.joined(*notices))
+    by_clip = _only_hits(find_by_clip)
 
     def by_embedding(
         self,
@@ -337,9 +257,14 @@ class Retriever:
         metric = self.checked_metric(metric)
         return _warned(self.find_by_clip(image, k=k, like=like, fold=fold, metric=metric))
 
-    def _nearest(
-        self, vector: npt.NDArray[np.float32], k: int, kept: _Rows | None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    def _ranked_by(self, metric: str, vector: npt.NDArray[np.float32], kept: Rows | None) -> tuple[Ask, int]:
+        """The ranking of all embeddings by a metric, and how many they are; of those `kept` only, if not of all."""
+        rows = np.arange(len(self.index)) if kept is None else kept
+        scores = METRICS[metric](vector, self.index.embeddings if kept is None else self.index.embeddings[kept])
+        order = best_first(scores, metric)
+        return lambda k: (rows[order[:k]], scores[order[:k]]), len(rows)
+
+    def _nearest(self, vector: npt.NDArray[np.float32], kept: Rows | None, k: int) -> tuple[Rows, Scores]:
         """The rows of the `k` nearest, of those `kept` if not of all, best first, and their exact cosines; equal ones
         by row.
 
@@ -351,108 +276,50 @@ class Retriever:
             # filter takes 153, 91, 142 and 135 ms and finds 0.991 to 1 of the ten nearest (benchmarks.filters).
             rows, scores = self._ranked(vector, nearest_among(self.index.embeddings, kept, vector, k))
             return rows[:k], scores[:k]
-        count, asked = len(self.index), k
+        count, fetched = len(self.index), k
         while True:
-            asked = min(asked + _SPARE, count)
-            rows, scores = self._ranked(vector, np.sort(self.index.vectors.query(vector, asked)))
-            if asked == count or scores[k - 1] - scores[-1] > _TIE:
+            fetched = min(fetched + _SPARE, count)
+            rows, scores = self._ranked(vector, np.sort(self.index.vectors.query(vector, fetched)))
+            if fetched == count or scores[k - 1] - scores[-1] > _TIE:
                 return rows[:k], scores[:k]
-            asked *= 2
+            fetched *= 2
 
-    def _ranked(self, vector: npt.NDArray[np.float32], rows: _Rows) -> tuple[_Rows, _Scores]:
+    def _ranked(self, vector: npt.NDArray[np.float32], rows: Rows) -> tuple[Rows, Scores]:
         """The `rows`, given in order, best first, and their exact cosines. Raises SearchError for no unit vectors."""
         found = self.index.embeddings[rows].astype(np.float64)
         if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
             raise SearchError("The embeddings of the index are corrupt (no unit vectors); build it anew.")
         # Not a matrix product: there, equal rows may get unlike scores, by where they stand among the others.
         scores = np.clip((found * vector.astype(np.float64)).sum(axis=1), -1, 1)
-        order = np.argsort(-scores, kind="stable")
+        order = best_first(scores, "cosine")
         return rows[order], scores[order]
 
     def _best(
-        self,
-        ask: Callable[[int], tuple[_Rows, _Scores]],
-        k: int,
-        left_out: Set[int | None],
-        fold: bool,
-        offset: int = 0,
-        method: str | None = None,
+        self, ask: Ask, k: int, left_out: Set[int | None], fold: bool, offset: int = 0, method: str | None = None
     ) -> list[Hit]:
-        """The `k` best hits after the first `offset`, but none of the rows `left_out`; `ask` says rows and scores.
-        Folded, one hit a group. With p-values if the `method` is calibrated.
+        """The `k` best hits after the first `offset`, without the rows `left_out`; `ask` gives rows and scores.
+
+        With `fold` one hit for each group of equal pictures. With p-values if the `method` is calibrated.
         """
         k = min(k + offset, len(self.index))
-        itself = [row for row in left_out if row is not None]
-        asked = k + len(itself)
+        excluded = [row for row in left_out if row is not None]
+        fetched = k + len(excluded)
         while True:
-            rows, scores = ask(asked)
-            others = ~np.isin(rows, itself)
-            rows, scores = rows[others], scores[others]
+            rows, scores = ask(fetched)
+            kept = ~np.isin(rows, excluded)
+            rows, scores = rows[kept], scores[kept]
             if fold:
                 groups = [self._groups.get(int(row), (int(row), 1))[0] for row in rows]
                 first = np.sort(np.unique(groups, return_index=True)[1])
-                if len(first) < k and len(rows) + len(itself) >= asked and asked < len(self.index):
-                    asked *= 2
+                if len(first) < k and len(rows) + len(excluded) >= fetched and fetched < len(self.index):
+                    fetched *= 2
                     continue
                 rows, scores = rows[first], scores[first]
             hits = self.hits(rows[:k], scores[:k])
             if hits and method is not None and method in self.index.calibration:
-                hits = self._with_p(hits, method, ask, itself)
+                hits = self._p_values.given_to(hits, method, ask, excluded)
             hits = hits[offset:]
             return [replace(hit, duplicates=self._groups.get(hit.row, (0, 1))[1] - 1) for hit in hits] if fold else hits
-
-    def _with_p(
-        self, hits: list[Hit], method: str, ask: Callable[[int], tuple[_Rows, _Scores]], left_out: Sequence[int]
-    ) -> list[Hit]:
-        """The hits with their p-values."""
-        calibration = self._calibrations[method]
-        labels = [self._label_numbers(hit.row, hit.labels) for hit in hits]
-        first = labels[0]
-        other = next((hit.score for hit, own in zip(hits, labels, strict=True) if not own & first), None)
-        asked = len(hits)
-        while other is None and asked < (most := min(_OTHERS_AMONG, len(self.index))):
-            asked = min(4 * asked, most)
-            rows, scores = ask(asked)
-            ranked = ((int(row), score) for row, score in zip(rows, scores, strict=True) if row not in left_out)
-            other = next((score for row, score in ranked if not self._label_numbers(row) & first), None)
-        best = [other if own & first else hits[0].score for own in labels]
-        found = p_values(
-            calibration,
-            method,
-            np.array([hit.score for hit in hits]),
-            labels,
-            np.array([np.nan if score is None else score for score in best], dtype=np.float64),
-        )
-        return [replace(hit, p=float(p)) for hit, p in zip(hits, found, strict=True)]
-
-    @cached_property
-    def _calibrations(self) -> dict[str, Calibration]:
-        found = {}
-        for method, each in self.index.calibration.items():
-            labels = [sorted(self._label_numbers(row)) for row in each["rows"]]
-            table = np.full((len(labels), max(1, *map(len, labels))), -1, dtype=np.int64)
-            for row, own in enumerate(labels):
-                table[row, : len(own)] = own
-            found[method] = Calibration(table, np.array(each["scores"], dtype=np.float64))
-        return found
-
-    def _label_numbers(self, row: int, labels: tuple[str, ...] | None = None) -> frozenset[int]:
-        """The labels of a picture as numbers; in a library without labels the group of its (near) equals."""
-        if not self.index.manifest.labels:
-            return frozenset([self._alike.get(row, row)])
-        own = self.index.record(row).labels if labels is None else labels
-        return frozenset(self._number_of[label] for label in own)
-
-    @cached_property
-    def _alike(self) -> dict[int, int]:
-        """The first row of the group of (near) equals that a row is in, as the build found them; no query waits for
-        others.
-        """
-        return {row: rows[0] for _, rows in self.index.duplicates or () for row in rows}
-
-    @cached_property
-    def _number_of(self) -> dict[str, int]:
-        return {label: number for number, label in enumerate(self.index.manifest.labels)}
 
     @property
     def duplicates(self) -> tuple[DuplicateGroup, ...]:
@@ -489,7 +356,7 @@ class Retriever:
         text: str | None,
         negative: str | None,
         text_weight: Any,
-        itself: int | None,
+        itself: _Row | None,
         liked: Sequence[ImageSource | _Row] = (),
         disliked: Sequence[ImageSource | _Row] = (),
     ) -> npt.NDArray[np.float32]:
@@ -498,23 +365,21 @@ class Retriever:
                 "The weight of the text is {weight}; it must be a number from 0 to 1.", weight=repr_short(text_weight)
             )
         weight = float(text_weight)
-        pictured = image is not None or itself is not None
-        if not pictured and text is None and not liked:
+        picture = itself if image is None else image
+        if picture is None and text is None and not liked:
             raise SearchError("There is nothing to search for; give a picture, a text, or both.")
         query = np.zeros(self.index.manifest.encoder.dim)
-        if image is not None:
-            query += (1 - weight if text is not None else 1) * self._queries.image(load_image(image))
-        elif itself is not None:
-            query += (1 - weight if text is not None else 1) * self.index.embeddings[itself]
+        if picture is not None:
+            query += (1 - weight if text is not None else 1) * self._embedding(picture)
         if text is not None:
-            query += (weight if pictured else 1) * self._queries.text(text)
-        asked: list[npt.NDArray[Any]] = [_unit(query)] if pictured or text is not None else []
-        asked += map(self._embedding, liked)
-        query = _unit(np.mean(asked, axis=0))
-        avoided: list[npt.NDArray[Any]] = [] if negative is None else [self._queries.text(negative)]
-        avoided += map(self._embedding, disliked)
-        if avoided:
-            query = _unit(query - np.mean(avoided, axis=0))
+            query += (weight if picture is not None else 1) * self._queries.text(text)
+        wanted: list[npt.NDArray[Any]] = [] if picture is None and text is None else [_unit(query)]
+        wanted += map(self._embedding, liked)
+        query = _unit(np.mean(wanted, axis=0))
+        unwanted: list[npt.NDArray[Any]] = [] if negative is None else [self._queries.text(negative)]
+        unwanted += map(self._embedding, disliked)
+        if unwanted:
+            query = _unit(query - np.mean(unwanted, axis=0))
         return query.astype(np.float32)
 
     def _embedding(self, picture: ImageSource | _Row) -> npt.NDArray[np.float32]:
@@ -552,10 +417,7 @@ class Retriever:
         return metric
 
     def checked_k(self, k: Any) -> int:
-        """`k` as an int, at most the number of pictures in the index.
-
-        Raises SearchError.
-        """
+        """`k` as an int, at most the number of pictures in the index. Raises SearchError."""
         whole = isinstance(k, Integral) or (isinstance(k, float | np.floating) and float(k).is_integer())
         if isinstance(k, bool) or not whole or k < 1:
             raise SearchError("k is {k}; it must be a whole number of at least 1.", k=repr_short(k))
@@ -598,10 +460,9 @@ class Retriever:
 
     def hits(self, rows: Iterable[int], scores: Iterable[float]) -> list[Hit]:
         """The hits for rows and their scores, best first."""
-        found = zip(rows, scores, strict=True)
         return [
-            _hit(rank, int(row), self.index.record(int(row)), float(score))
-            for rank, (row, score) in enumerate(found, start=1)
+            Hit.of(rank, int(row), self.index.record(int(row)), float(score))
+            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
         ]
 
     def _pixel_query(
@@ -640,7 +501,7 @@ class Retriever:
             )
         return encoder
 
-    def _kept_rows(self, labels: Sequence[str] | None, among: _Rows | None) -> _Rows | None:
+    def _kept_rows(self, labels: Sequence[str] | None, among: Rows | None) -> Rows | None:
         """The rows `among` that have one of the labels, in order; None where neither leaves a picture out."""
         wanted = self._checked_labels(labels)
         if not wanted:
@@ -675,22 +536,6 @@ class Retriever:
         return list(dict.fromkeys(wanted)) or None
 
 
-def _encoder_of(index: Index, cache: Path | None) -> Encoder:
-    """Loads the exported encoder in the index, which needs no torch, or else the original."""
-    return load_encoder(index.manifest.encoder.uri, cache=cache, exported=index.encoder_folder)
-
-
-def _warned(found: SearchResult) -> list[Hit]:
-    """The hits, after a warning that the caller of the caller of this function sees."""
-    if found.notice is not None:
-        warnings.warn(found.notice, SearchWarning, stacklevel=3)
-    return found.hits
-
-
-def _hit(rank: int, row: int, record: Record, score: float) -> Hit:
-    return Hit(rank, record.id, record.label, record.caption, score, record.captions, row, record.labels)
-
-
 def _checked_texts(text: str | None, negative: str | None) -> tuple[str | None, str | None]:
     return _checked_text(text, Sentence("The text")), _checked_text(negative, Sentence("The negative text"))
 
@@ -706,10 +551,7 @@ def _checked_text(text: str | None, what: Sentence) -> str | None:
         raise SearchError("{what} is empty; write a few words or leave it out.", what=what)
     if len(text) > MAX_TEXT:
         raise SearchError(
-            "{what} has {count} characters; at most {most} are taken.",
-            what=what,
-            count=len(text),
-            most=MAX_TEXT,
+            "{what} has {count} characters; at most {most} are taken.", what=what, count=len(text), most=MAX_TEXT
         )
     return text
 

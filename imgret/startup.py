@@ -6,18 +6,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imgret.build import BuildError, Progress, build_index
+from imgret.build import BuildError, build_index
 from imgret.encoders import EncoderError
 from imgret.errors import ImgretError, Sentence
 from imgret.hub import MOUNT, HubError, fetch, is_repo, publish
 from imgret.hub.index_repo import check_writer, hub_errors, read_manifest
 from imgret.hub.model_card import render_card
-from imgret.index import Index, InvalidIndexError, LibraryInfo, Manifest
+from imgret.index import Index
 from imgret.library import ImageLibrary, LibraryError, commit_of, is_commit
+from imgret.manifest import InvalidIndexError, LibraryInfo, Manifest
 from imgret.network import hub_answers
+from imgret.progress import Progress, no_progress
 from imgret.search import Retriever
 from imgret.settings import EXAMPLE_LIBRARY, Settings
 from imgret.vectors import ChromaServer, VectorError
@@ -49,11 +52,7 @@ class ReadyIndex:
 
 
 def prepare(
-    settings: Settings,
-    progress: Progress = lambda stage, done, total: None,
-    *,
-    folder: str | None = None,
-    mount: Path = MOUNT,
+    settings: Settings, progress: Progress = no_progress, *, folder: str | None = None, mount: Path = MOUNT
 ) -> ReadyIndex:
     """Finds, fetches or builds an index, and returns a retriever for it.
 
@@ -72,18 +71,16 @@ def prepare(
 
 
 def prepare_in_steps(
-    settings: Settings,
-    progress: Progress = lambda stage, done, total: None,
-    *,
-    folder: str | None = None,
-    mount: Path = MOUNT,
+    settings: Settings, progress: Progress = no_progress, *, folder: str | None = None, mount: Path = MOUNT
 ) -> Iterator[ReadyIndex]:
-    """As `prepare`, but yields something to search, with a notice, while an index is built: the index as it was before,
-    or that of the first pictures; before those the embedded library, on a Space or if the configured library is on the
-    Hub. The last item is what `prepare` returns.
+    """As `prepare`, but yields something to search while an index is built, each with a notice. The last item is what
+    `prepare` returns.
+
+    If there is an older index of the library, that is yielded first. Else the embedded library is, on a Space or if the
+    configured library is on the Hub; then the index of the first pictures, if the library is large.
     """
     if folder is not None:
-        yield ReadyIndex(_retriever(_open_index(folder, settings), settings), f"the folder {folder}")
+        yield ReadyIndex(Retriever(_open_index(folder, settings)), f"the folder {folder}")
         return
     latest: ReadyIndex | None = None
     try:
@@ -130,12 +127,12 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
             raise
         log.warning("%s", error)
         notice = Sentence("This is the library as it was when its index was built here. {error}", error=error)
-        yield ReadyIndex(_retriever(index, settings), "built here before", notice)
+        yield ReadyIndex(Retriever(index), "built here before", notice)
         return
     if index is not None and _is_index_of(index, library, settings) and _vectors_are_in_place(index, settings):
         log.info("taking the index that was built here before")
         # A start that was ended before it had published left this one.
-        yield ReadyIndex(_retriever(index, settings), "built here before", built=folder)
+        yield ReadyIndex(Retriever(index), "built here before", built=folder)
         return
     log.info("building the index of %s with %s", settings.library, settings.encoder)
     if index is None and (library.count is None or library.count > 2 * FIRST):
@@ -143,8 +140,8 @@ def _configured(settings: Settings, progress: Progress, mount: Path) -> Iterator
         index = _build(_library(settings, FIRST), folder, settings, progress)
     if index is not None:
         notice = Sentence("These are {count} pictures of the library, which is still being indexed.", count=len(index))
-        yield ReadyIndex(_retriever(index, settings), "being built", notice)
-    yield ReadyIndex(_retriever(_build(library, folder, settings, progress), settings), "built now", built=folder)
+        yield ReadyIndex(Retriever(index), "being built", notice)
+    yield ReadyIndex(Retriever(_build(library, folder, settings, progress)), "built now", built=folder)
 
 
 def _is_embedded(settings: Settings) -> bool:
@@ -161,9 +158,7 @@ def _stand_in(settings: Settings, progress: Progress, mount: Path) -> Iterator[R
         log.warning("The embedded library cannot stand in: %s", error)
 
 
-def publish_built(
-    ready: ReadyIndex, settings: Settings, progress: Progress = lambda stage, done, total: None
-) -> ReadyIndex:
+def publish_built(ready: ReadyIndex, settings: Settings, progress: Progress = no_progress) -> ReadyIndex:
     """Puts the index that a Space has built on the Hub, under the name at which its next start looks for it.
 
     Needs the Space's secret HF_TOKEN, a token that may write. An index of a private Space becomes a private repo. What
@@ -247,7 +242,7 @@ def _index_named(settings: Settings, progress: Progress, mount: Path) -> ReadyIn
             index, origin = _open_index(found.folder, settings), found.origin
             _write_vectors(index, name, settings, progress)
         log.info("taking the index from %s", origin)
-        return ReadyIndex(_retriever(index, settings), origin)
+        return ReadyIndex(Retriever(index), origin)
     except (InvalidIndexError, HubError) as error:
         log.warning("The index %s is passed over: %s", name, error)
         return None
@@ -265,10 +260,9 @@ def _write_vectors(index: Index, repo: str, settings: Settings, progress: Progre
 
 
 def _open_if_valid(folder: Path, settings: Settings) -> Index | None:
-    try:
+    with suppress(InvalidIndexError):
         return _open_index(folder, settings)
-    except InvalidIndexError:
-        return None
+    return None
 
 
 def built_folder(settings: Settings) -> Path:
@@ -290,12 +284,7 @@ def _mismatch(manifest: Manifest, settings: Settings) -> str | None:
     if revision is not None and made.source == source and _is_revision(source, made.revision, revision):
         revision = made.revision
     return manifest.mismatch(
-        source,
-        settings.encoder,
-        config=settings.config,
-        split=settings.split,
-        revision=revision,
-        limit=settings.limit,
+        source, settings.encoder, config=settings.config, split=settings.split, revision=revision, limit=settings.limit
     )
 
 
@@ -333,10 +322,6 @@ def _is_revision(library: str, made: str | None, wanted: str) -> bool:
     return commit_of(library, wanted) == made if hub_answers() else True
 
 
-def _retriever(index: Index, settings: Settings) -> Retriever:
-    return Retriever(index, cache=settings.cache)
-
-
 @dataclass(frozen=True)
 class Health:
     """The state of a demo: `status` is "ready", "warming" or "degraded", `reason` a sentence unless it is ready;
@@ -349,8 +334,9 @@ class Health:
 
 
 class Startup:
-    """Runs `prepare` in a thread, so that the page answers while an index is built, and then `publish`, which may say
-    what became of it. Everybody who needs the retriever waits here, for the whole library or for what there is so far.
+    """Runs `prepare` in a thread, so that the page answers while an index is built, and then `publish`.
+
+    `wait` gives the newest index that can be searched, as soon as there is one.
     """
 
     def __init__(
@@ -359,7 +345,7 @@ class Startup:
         publish: Callable[[ReadyIndex, Progress], ReadyIndex] = lambda ready, progress: ready,
     ) -> None:
         self._prepare, self._publish = prepare, publish
-        self._something, self._done = threading.Event(), threading.Event()
+        self._searchable, self._done = threading.Event(), threading.Event()
         self._ready: ReadyIndex | None = None
         self._error = Sentence("")
         self._warm_done, self._trouble = False, ""
@@ -393,9 +379,9 @@ class Startup:
             return Health("warming", "The encoder is being loaded; the first queries wait for it.", True)
         return Health("ready", None, True)
 
-    def wait(self, progress: Callable[[str, int, int | None], None] | None = None) -> ReadyIndex:
+    def wait(self, progress: Progress | None = None) -> ReadyIndex:
         """Waits for the first index that can be searched; `progress` is called meanwhile. Raises StartupError."""
-        while not self._something.wait(timeout=0.2):
+        while not self._searchable.wait(timeout=0.2):
             if progress is not None:
                 progress(*self.stage)
         if self._ready is None:
@@ -404,10 +390,10 @@ class Startup:
 
     def _run(self) -> None:
         try:
-            prepared = self._prepare(self._hear)
+            prepared = self._prepare(self._on_progress)
             for ready in [prepared] if isinstance(prepared, ReadyIndex) else prepared:
                 self._ready = ready
-                self._something.set()
+                self._searchable.set()
         except ImgretError as error:
             log.error("%s", error)
             self._error = error.sentence
@@ -416,14 +402,16 @@ class Startup:
             self._error = Sentence("The demo could not start; its log says why.")
         finally:
             self._done.set()
-            self._something.set()
+            self._searchable.set()
         if self._ready is not None:
             threading.Thread(target=self._warm, args=[self._ready.retriever], name="warm", daemon=True).start()
-            self._ready = self._publish(self._ready, self._hear)
+            self._ready = self._publish(self._ready, self._on_progress)
 
     def _warm(self, retriever: Retriever) -> None:
-        """After the page is ready; a query that comes too early waits. CLIP first: for a large library a new
-        installation, as a Space is at each start, compiles the pixel kernels for 11 s; a built one reads them in 0.3 s.
+        """Loads what the first queries need, after the page is ready; a query that comes too early waits.
+
+        CLIP comes first, because the pixel kernels may take longer: for a large library a new installation, as a Space
+        is at each start, compiles them for 11 s. Later starts read them in 0.3 s.
         """
         left: list[Callable[[], None]] = [retriever.warm_clip, retriever.warm_pixels]
         while left:  # a server that is away comes back
@@ -436,7 +424,7 @@ class Startup:
             if left:
                 time.sleep(SECONDS_BETWEEN_TRIES)
 
-    def _hear(self, stage: str, done: int, total: int | None) -> None:
+    def _on_progress(self, stage: str, done: int, total: int | None) -> None:
         self.stage = (stage, done, total)
 
 

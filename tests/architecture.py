@@ -19,16 +19,16 @@ ROWS = {
     },
     "Preparing own pictures": {"imgret.prepare"},
     "Building": {"imgret.build"},
-    "Measuring": {"imgret.evaluate", "imgret.course"},
+    "Measuring and explaining": {"imgret.evaluate", "imgret.explain", "imgret.course"},
     "Searching and fetching": {
         "imgret.search",
         "imgret.blindness",
-        "imgret.explain",
         "imgret.projection",
         "imgret.hub",
     },
-    "Near duplicates": {"imgret.duplicates"},
+    "Hits and near duplicates": {"imgret.duplicates", "imgret.hits"},
     "The index, where both roads meet": {"imgret.index"},
+    "What an index says of itself": {"imgret.manifest"},
     "The two stores, and where matches end": {"imgret.calibration", "imgret.pixels", "imgret.vectors"},
     "Libraries and metrics": {"imgret.library", "imgret.metrics", "imgret.pixels.sketches"},
     "Pictures, encoders, settings and translations": {
@@ -40,7 +40,7 @@ ROWS = {
         "imgret.vietnamese",
         "imgret.pixels.sketch_layout",
     },
-    "Tools": {"imgret.network", "imgret.errors", "imgret.files", "imgret.privacy"},
+    "Tools": {"imgret.network", "imgret.errors", "imgret.files", "imgret.privacy", "imgret.progress"},
 }
 """Each module stands in one row, by the nearest unit that holds it, and imports only from rows below its own."""
 
@@ -72,7 +72,7 @@ TAIL = """\
 
 | what | where |
 |---|---|
-| a metric | Its function and its entry in `METRICS` in `imgret/metrics.py`, and in `LARGER_IS_CLOSER` if a larger score is better. Its key for small libraries in `imgret/pixels/exact.py`, its bound and key for large ones in `imgret/pixels/sketches.py`. Its terms in `imgret/explain.py`, what it cannot see in `imgret/blindness.py`, its name in `Metric` in `imgret/ui/endpoints.py`, its formula in `imgret/ui/pixels_tab.py`, its texts in `imgret/ui/i18n.py`. |
+| a metric | Its function and its entry in `METRICS` in `imgret/metrics.py`, and in `LARGER_IS_CLOSER` if a larger score is better. Its key for small libraries in `imgret/pixels/exact.py`, its bound and key for large ones in `imgret/pixels/sketches/kernels.py`. Its terms in `imgret/explain.py`, what it cannot see in `imgret/blindness.py`, its name in `Metric` in `imgret/ui/endpoints.py`, its formula in `imgret/ui/pixels_tab.py`, its texts in `imgret/ui/i18n.py`. |
 | an encoder | Any open_clip model works by its URI, without code. Another kind is a subclass of `Encoder` (`imgret/encoders/base.py`) in a module of its own in `imgret/encoders/`, and a branch in `load_encoder` that recognises its URI. |
 | a tab | A search tab is a subclass of `Tab` (`imgret/ui/tab.py`) in a module of its own in `imgret/ui/`. `build_page` in `imgret/ui/page.py` creates it and lists it for `_Page`, which connects its events. Its texts go to `imgret/ui/i18n.py`. |
 | a tab that does not search | A class in a module of its own, as `imgret/ui/code_tab.py`, created in `build_page`. |

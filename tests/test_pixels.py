@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from imgret.files.npy import read_only
 from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
 from imgret.pixels import PixelIndex, exact, sketches
+from imgret.pixels.sketches import kernels
 
 DIMS = (1, 3, 12, 127, 147, 300, 519, 1200, 2187, 2500, 6348, 6500)
 """With and without each level, square pictures and not, sides that the blocks divide and that they do not."""
@@ -194,8 +195,9 @@ def test_many_queries_of_a_small_library_get_the_answers_of_each_alone(metric: s
 
 def test_whatever_an_index_comes_from_the_kernels_are_compiled_once(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy as np; from imgret.pixels import sketches; from imgret.pixels import PixelIndex;"
-        "count = lambda: [len(f.signatures) for f in vars(sketches).values() if hasattr(f, 'signatures')];"
+        "import sys, numpy as np; from imgret.pixels import PixelIndex, sketches;"
+        "from imgret.pixels.sketches import kernels;"
+        "count = lambda: [len(f.signatures) for f in vars(kernels).values() if hasattr(f, 'signatures')];"
         "sketches.Sketches.warm(); compiled = count();"
         "index = PixelIndex.fit(np.zeros((1100, 768), np.uint8)); index.save(sys.argv[1]);"
         "[i.search(index.vectors[0], m, 3) for i in (index, PixelIndex.load(sys.argv[1])) for m in sketches.CODES];"
@@ -257,13 +259,13 @@ def bounds_of(index: PixelIndex, query: np.ndarray, metric: str) -> list[np.ndar
     its = index._sketches
     assert its is not None
     if metric == "l1":
-        blocks, terms = its.blocks.asked(query)
-        levels = [sketches._scan_blocks(its.blocks.coarse, blocks, terms[0], its.blocks.slacks[0])]
+        blocks, terms = its.blocks.terms_of(query)
+        levels = [kernels._scan_blocks(its.blocks.coarse, blocks, terms[0], its.blocks.slacks[0])]
     else:
-        weights, terms = its.directions.asked(query, code)
-        levels = [sketches._scan_dots(its.directions, weights, terms[0], code)]
+        weights, terms = its.directions.terms_of(query, code)
+        levels = [kernels._scan_dots(its.directions, weights, terms[0], code)]
     asked = (its.directions, its.blocks, weights, blocks, terms, np.arange(len(index)), np.float32(np.inf))
-    return levels + [sketches._level(level, code, *asked)[1] for level in range(1, len(terms))]
+    return levels + [kernels._level(level, code, *asked)[1] for level in range(1, len(terms))]
 
 
 def keys_of(query: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:

@@ -102,7 +102,8 @@ class FeatureCache:
     def add(self, features: Iterable[ImageFeatures]) -> None:
         """Keeps them all, or none if the process is killed before this returns."""
         values = [
-            (d.content, d.width, d.height, d.pixels.tobytes(), d.thumbnail, d.embedding.tobytes()) for d in features
+            (one.content, one.width, one.height, one.pixels.tobytes(), one.thumbnail, one.embedding.tobytes())
+            for one in features
         ]
         with self._database:
             self._database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?, ?, ?)", values)

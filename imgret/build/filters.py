@@ -1,20 +1,20 @@
 """Audits Chroma's search by label filters that leave a tenth, a hundredth and a thousandth of the library."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 import numpy as np
 
-from imgret.index import FILTER_SHARES, FilterShare, Index
+from imgret.index import Index
+from imgret.manifest import FILTER_SHARES, FilterShare
+from imgret.progress import Progress
 from imgret.vectors import FilterAudit, VectorError
 
 MAX_LABELS = 1000
 """How many labels a filter names at most, the most frequent ones."""
 
 
-def audit_filters(
-    index: Index, progress: Callable[[str, int, int | None], None]
-) -> dict[FilterShare, FilterAudit | None]:
+def audit_filters(index: Index, progress: Progress) -> dict[FilterShare, FilterAudit | None]:
     """For each share of the library the audit of a filter that leaves about as many rows: that of the labels which are
     nearest to it; None if these leave less than half or more than twice as many, or if Chroma does not answer.
     """

@@ -22,11 +22,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -39,47 +38,49 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from filelock import FileLock, Timeout
-from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from imgret import held_out
 from imgret import index as layout
 from imgret.build.calibrate import calibrate
+from imgret.build.encoder import BATCH, BuildEncoder, link_tree
+from imgret.build.errors import BuildError
 from imgret.build.features import FeatureCache, FeatureExtractor, ImageFeatures, Outcome
 from imgret.build.filters import audit_filters
 from imgret.duplicates import MAX_PICTURES, DuplicateGroup, find_duplicates
-from imgret.encoders import (
-    Encoder,
-    EncoderError,
-    can_export,
-    export_encoder,
-    fingerprint,
-    load_encoder,
-    ready_towers,
-    uri_of,
-)
+from imgret.encoders import Encoder, fingerprint, uri_of
 from imgret.encoders.texts import TextEmbeddings
-from imgret.errors import ImgretError, one_line
+from imgret.errors import one_line
 from imgret.evaluate import EvaluationError, HeldOut, affordable_queries, evaluate, evaluate_held_out
 from imgret.files.npy import new_array, open_array
 from imgret.images import ImageError, load_image
-from imgret.index import EncoderInfo, FilterShare, Index, InvalidIndexError, LibraryInfo, Manifest, VectorLocation
+from imgret.index import Index
 from imgret.library import Entry, ImageLibrary
+from imgret.manifest import (
+    FILTER_SHARES,
+    FORMAT,
+    MANIFEST,
+    SERVED,
+    InvalidIndexError,
+    LibraryInfo,
+    Manifest,
+    VectorLocation,
+    count_labels,
+    list_files,
+    write_manifest,
+)
 from imgret.pixels import PixelIndex, is_small
+from imgret.progress import Progress, no_progress
 from imgret.projection import tsne_layout
 from imgret.search import Retriever
-from imgret.vectors import ChromaServer, FilterAudit, RecallAudit, VectorStore, collection_of, drop, ping
+from imgret.vectors import ChromaServer, RecallAudit, VectorStore, collection_of, drop, ping
 
-BATCH = 16
 AHEAD = 4 * BATCH
+"""How many pictures threads may have in memory."""
 SKIPPED_LISTED = 1000
 WORK, OWNER = ".building", ".owner"
-EXPORT_SAMPLES, EXPORT_STRIDE = 64, 50
-"""How many pictures the exported encoder is compared with the original on, and their largest distance in rows."""
-
 MAX_QUERIES, MAX_COMPARISONS = 1000, 2_000_000
-"""How many queries the evaluation in an index takes. Each one ranks the whole library.
-"""
+"""How many queries the evaluation in an index takes. Each one ranks the whole library."""
 EXAMPLES = 16
 """How many held-out pictures an index keeps."""
 
@@ -87,18 +88,11 @@ COMPILE = "import os; getattr(os, 'nice', int)(15); from imgret.pixels.sketches 
 
 Result = TypeVar("Result")
 
-Progress = Callable[[str, int, int | None], None]
-"""Called with (stage, done, total); total is None as long as it is not known."""
-
 Write = Callable[[npt.NDArray[np.float32], Sequence[str | None], Callable[[int], None]], RecallAudit]
 """Writes embeddings (N, d) and their labels to a Chroma collection; calls back with the number of rows written."""
 
 Engine = Callable[[ImageLibrary, FeatureExtractor], Generator[Outcome]]
 """Runs a feature extractor over a library; yields the outcomes in the order of the library."""
-
-
-class BuildError(ImgretError):
-    """An index that cannot be built; the text says why and what would work."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +109,7 @@ def build_index(
     encoder: str | Encoder = "starter",
     pixel_size: int = 64,
     *,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = no_progress,
     cache: Path | None = None,
     engine: Engine | None = None,
     chroma: ChromaServer | str | None = None,
@@ -132,7 +126,7 @@ def build_index(
         encoder: its URI, or an encoder that is loaded already.
         pixel_size: the side of the squares that the pixel metrics compare, 1 to 1024.
         progress: called with (stage, done, total).
-        cache: the folder for working copies and encoders; default ~/.cache/imgret.
+        cache: the folder for Chroma's working copies; default ~/.cache/imgret.
         engine: what decodes and embeds, threads of this process or `imgret.build.ray.on_ray`. The index is the same.
         chroma: a Chroma server or its address, which then gets the vectors instead of the folder, in a collection named
             after their content. Of what builds in this folder wrote there, the collection of the index before stays for
@@ -152,7 +146,7 @@ def build_index(
         )
     if folder.exists() and not folder.is_dir():
         raise BuildError("{folder} is a file; an index needs a folder.", folder=folder)
-    if folder.is_dir() and not (folder / layout.MANIFEST).exists() and not all(map(_ours, folder.iterdir())):
+    if folder.is_dir() and not (folder / MANIFEST).exists() and not all(map(_ours, folder.iterdir())):
         raise BuildError("{folder} holds other files and no index; name a new or empty folder.", folder=folder)
     if chroma is not None:
         ping(chroma)  # before anything is embedded for it
@@ -162,7 +156,7 @@ def build_index(
         work.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
         queries = queries or library.held_out
-        _build(library, queries, folder, work, encoder, pixel_size, progress, cache, engine or in_threads, chroma)
+        _build(_Plan(library, queries, folder, encoder, pixel_size, progress, cache, engine or in_threads, chroma))
         shutil.rmtree(work, ignore_errors=True)  # Windows removes no lock that is held; the next build takes it
     except Timeout:
         raise BuildError("Another build is writing to {folder}; wait for it to end.", folder=folder) from None
@@ -188,104 +182,186 @@ def _owner(folder: Path) -> str:
     return owner
 
 
-def _build(
-    library: ImageLibrary,
-    queries: ImageLibrary | None,
-    folder: Path,
-    work: Path,
-    encoder: str | Encoder,
-    pixel_size: int,
-    progress: Progress,
-    cache: Path | None,
-    engine: Engine,
-    chroma: ChromaServer | None,
-) -> None:
-    uri = uri_of(encoder) if isinstance(encoder, str) else encoder.uri
-    made_by = (fingerprint(uri) if isinstance(encoder, str) else encoder.fingerprint) or uri
-    kind = hashlib.sha256(f"{made_by}\0{pixel_size}".encode()).hexdigest()[:12]
+@dataclass(frozen=True)
+class _Plan:
+    """What `build_index` was asked for."""
+
+    library: ImageLibrary
+    queries: ImageLibrary | None
+    folder: Path
+    encoder: str | Encoder
+    pixel_size: int
+    progress: Progress
+    cache: Path | None
+    engine: Engine
+    chroma: ChromaServer | None
+
+    @property
+    def work(self) -> Path:
+        """The folder of what is not finished yet."""
+        return self.folder / WORK
+
+    @property
+    def draft(self) -> Path:
+        """The folder that becomes the data of the index."""
+        return self.work / "data"
+
+    @property
+    def uri(self) -> str:
+        return uri_of(self.encoder) if isinstance(self.encoder, str) else self.encoder.uri
+
+    @property
+    def made_by(self) -> str:
+        """What tells the encoder from all others: the hash of its weights, or its URI where that is not known."""
+        known = fingerprint(self.uri) if isinstance(self.encoder, str) else self.encoder.fingerprint
+        return known or self.uri
+
+    @property
+    def kind(self) -> str:
+        """A hash of encoder and pixel size, in the names of what a build that was cut off leaves for the next one."""
+        return hashlib.sha256(f"{self.made_by}\0{self.pixel_size}".encode()).hexdigest()[:12]
+
+
+def _build(plan: _Plan) -> None:
     with ExitStack() as stack:
-        old = _open_if_alike(folder, uri, made_by, pixel_size, cache)
+        old = _open_if_alike(plan)
         if old is not None:
             stack.enter_context(closing(old))
-        compiling = None
-        if library.count is None or not is_small(library.count, 3 * pixel_size**2):
-            # A new installation compiles for 11 s, once: here, so that no query has to wait for it, and in a process of
-            # its own that gives way, as exporting an encoder meanwhile holds this one's interpreter. If that fails, the
-            # first query compiles.
-            compiling = stack.enter_context(
-                subprocess.Popen([sys.executable, "-c", COMPILE], stderr=subprocess.DEVNULL)
-            )
+        compiling = stack.enter_context(_compiling_kernels(plan))
         in_old = old.column("content") if old else ()
-        features = stack.enter_context(closing(FeatureCache(work / f"features-{kind}.sqlite3", in_old)))
-        for_build = _BuildEncoder(encoder, library, work / f"encoder-{kind}", old, cache)
-        extractor = FeatureExtractor(lambda: for_build.encoder, for_build.batch, pixel_size, features.known)
-        outcomes = stack.enter_context(closing(engine(library, extractor)))
-        rows, skipped = extract_features(library, outcomes, features, progress)
-        library.skipped = tuple(skipped)
+        features = stack.enter_context(closing(FeatureCache(plan.work / f"features-{plan.kind}.sqlite3", in_old)))
+        encoder = BuildEncoder(plan.encoder, plan.library, plan.work / f"encoder-{plan.kind}", old)
+        extractor = FeatureExtractor(encoder.load, encoder.batch, plan.pixel_size, features.known)
+        outcomes = stack.enter_context(closing(plan.engine(plan.library, extractor)))
+        rows, skipped = extract_features(plan.library, outcomes, features, plan.progress)
+        plan.library.skipped = tuple(skipped)
         if not rows:
-            if not skipped:
-                raise BuildError("{source} has no picture that can be used.", source=library.source)
-            raise BuildError(
-                "{source} has no picture that can be used; {count} were skipped, the first because: {reason}",
-                source=library.source,
-                count=len(skipped),
-                reason=skipped[0][1],
-            )
-        content, draft = _identity(rows, queries, made_by, pixel_size), work / "data"
-        data = f"data-{content}{layout.SERVED if chroma else ''}"
-        labels = [row.entry.label for row in rows]
-        write: Write = partial(VectorStore.create, draft / layout.VECTORS)
-        location = None
-        if chroma is not None:
-            location = VectorLocation(chroma.url, collection_of(content))
-            write = partial(VectorStore.write, chroma, location.collection, _owner(folder))
-        of_this_build: dict[str, Any] = {
-            "library": LibraryInfo.of(library),
-            "skipped_count": len(skipped),
-            "skipped": tuple(skipped[:SKIPPED_LISTED]),
-            "description": library.description.lines,
-            "stamp": library.stamp,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+            raise _without_pictures(plan.library)
+        content = _identity(rows, plan)
+        data = f"data-{content}{SERVED if plan.chroma else ''}"
+        location = VectorLocation(plan.chroma.url, collection_of(content)) if plan.chroma else None
         if old is not None and old.manifest.data == data:
-            manifest = replace(old.manifest, **of_this_build)
-            if chroma is not None:
-                recall = write(old.embeddings, old.column("label"), lambda done: progress("vectors", done, len(rows)))
+            manifest = replace(old.manifest, **_noted(plan.library))
+            if location is not None:
+                write = _vector_writer(plan, location)
+                recall = write(
+                    old.embeddings, old.column("label"), lambda done: plan.progress("vectors", done, len(rows))
+                )
                 manifest = replace(manifest, recall=recall, vectors=location)
         else:
-            info = for_build.info()
-            assemble(rows, _finder(features, old), info.dim, pixel_size, draft, progress)
-            # t-SNE keeps only one core busy, so all that follows goes on beside it.
-            beside = stack.enter_context(ThreadPoolExecutor(1))
-            drawn = beside.submit(tsne_layout, open_array(draft / layout.EMBEDDINGS))
-            manifest = Manifest(
-                format=layout.FORMAT,
-                data=draft.name,
-                encoder=info,
-                pixel_size=pixel_size,
-                count=len(rows),
-                labels=layout.count_labels(label for row in rows for label in row.entry.labels),
-                recall=write_search_structures(draft, labels, for_build.exported, write, progress),
-                files={},
-                vectors=location,
-                **of_this_build,
-            )
-            if compiling is not None:
-                compiling.wait()
-            filtered = _finish_draft(work, manifest, for_build, queries, draft, progress, chroma)
-            progress("map", 0, len(rows))
-            np.save(draft / layout.MAP, drawn.result())
-            del drawn  # and the mapped embeddings with it
-            shutil.rmtree(folder / data, ignore_errors=True)  # left by a kill between this switch and the manifest's
-            os.rename(draft, folder / data)
-            manifest = replace(manifest, data=data, files=layout.list_files(folder, data), filtered=filtered)
-    before = _collection_before(folder)
-    layout.write_manifest(folder, manifest)
-    for path in folder.glob("data-*"):
-        if path.name != data:
+            assemble(rows, _finder(features, old), encoder.info().dim, plan.pixel_size, plan.draft, plan.progress)
+            manifest = _finish_draft(plan, rows, encoder, location, compiling)
+            shutil.rmtree(plan.folder / data, ignore_errors=True)  # left by a kill between this rename and the manifest
+            os.rename(plan.draft, plan.folder / data)
+            manifest = replace(manifest, data=data, files=list_files(plan.folder, data))
+    _switch(plan, manifest)
+
+
+@contextmanager
+def _compiling_kernels(plan: _Plan) -> Iterator[Callable[[], object]]:
+    """Compiles the kernels of the pixel search meanwhile, for a library that may need them; yields how to wait for it.
+
+    A new installation compiles for 11 s, once: here, so that no query has to wait for it, and in a process of its own
+    that gives way, as exporting an encoder meanwhile holds this one's interpreter. If that fails, the first query
+    compiles.
+    """
+    count = plan.library.count
+    if count is not None and is_small(count, 3 * plan.pixel_size**2):
+        yield lambda: None
+        return
+    with subprocess.Popen([sys.executable, "-c", COMPILE], stderr=subprocess.DEVNULL) as process:
+        yield process.wait
+
+
+def _without_pictures(library: ImageLibrary) -> BuildError:
+    if not library.skipped:
+        return BuildError("{source} has no picture that can be used.", source=library.source)
+    return BuildError(
+        "{source} has no picture that can be used; {count} were skipped, the first because: {reason}",
+        source=library.source,
+        count=len(library.skipped),
+        reason=library.skipped[0][1],
+    )
+
+
+def _noted(library: ImageLibrary) -> dict[str, Any]:
+    """What the manifest says of the library and of this build, even where the data stay as they are."""
+    return {
+        "library": LibraryInfo.of(library),
+        "skipped_count": len(library.skipped),
+        "skipped": library.skipped[:SKIPPED_LISTED],
+        "description": library.description.lines,
+        "stamp": library.stamp,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _vector_writer(plan: _Plan, location: VectorLocation | None) -> Write:
+    """Writes to the server, or without a `location` on one into the draft."""
+    if plan.chroma is None or location is None:
+        return partial(VectorStore.create, plan.draft / layout.VECTORS)
+    return partial(VectorStore.write, plan.chroma, location.collection, _owner(plan.folder))
+
+
+def _finish_draft(
+    plan: _Plan,
+    rows: list[Row],
+    encoder: BuildEncoder,
+    location: VectorLocation | None,
+    wait_for_kernels: Callable[[], object],
+) -> Manifest:
+    """Adds to the assembled draft all that is computed from its rows. Returns its manifest, without the list of files.
+
+    At the end nothing of the draft is open: Windows would not move it.
+    """
+    draft, progress = plan.draft, plan.progress
+    write = _vector_writer(plan, location)
+    # t-SNE keeps only one core busy, so all that follows goes on beside it.
+    with ThreadPoolExecutor(1) as beside:
+        drawn = beside.submit(tsne_layout, open_array(draft / layout.EMBEDDINGS))
+        manifest = Manifest(
+            format=FORMAT,
+            data=draft.name,
+            encoder=encoder.info(),
+            pixel_size=plan.pixel_size,
+            count=len(rows),
+            labels=count_labels(label for row in rows for label in row.entry.labels),
+            recall=write_search_structures(draft, [row.entry.label for row in rows], encoder.exported, write, progress),
+            files={},
+            vectors=location,
+            **_noted(plan.library),
+        )
+        wait_for_kernels()
+        with (
+            # Matrix products of several threads that take several threads each wait for each other: on busy cores they
+            # took up to thirty times as long.
+            threadpool_limits(1, "blas"),
+            closing(Index(plan.work, manifest, plan.work, plan.chroma)) as unfinished,
+            ThreadPoolExecutor(1) as third,
+        ):
+            # Both keep only one core busy.
+            groups = _Beside(third, partial(write_duplicates, unfinished, draft))
+            audit = _Beside(third, partial(audit_filters, unfinished))
+            texts = TextEmbeddings(encoder.load)
+            write_evaluation(Retriever(unfinished, encoder.load), plan.queries, texts, draft, progress)
+            write_calibration(unfinished, groups.result(progress), texts, draft, progress)
+            filtered = audit.result(progress)
+        if plan.queries is not None:
+            write_held_out(plan.queries, draft)
+        progress("map", 0, len(rows))
+        np.save(draft / layout.MAP, drawn.result())
+    return replace(manifest, filtered=filtered)
+
+
+def _switch(plan: _Plan, manifest: Manifest) -> None:
+    """Makes `manifest` that of the index, and removes what the one before it named."""
+    before = _collection_before(plan.folder)
+    write_manifest(plan.folder, manifest)
+    for path in plan.folder.glob("data-*"):
+        if path.name != manifest.data:
             shutil.rmtree(path, ignore_errors=True)  # what somebody still reads stays on Windows until the next build
-    if chroma is not None and location is not None:
-        drop(chroma, _owner(folder), [location.collection, *before])
+    if plan.chroma is not None and manifest.vectors is not None:
+        drop(plan.chroma, _owner(plan.folder), [manifest.vectors.collection, *before])
 
 
 def _collection_before(folder: Path) -> list[str]:
@@ -295,39 +371,6 @@ def _collection_before(folder: Path) -> list[str]:
     except InvalidIndexError:
         return []
     return [location.collection] if location else []
-
-
-def _finish_draft(
-    work: Path,
-    manifest: Manifest,
-    for_build: "_BuildEncoder",
-    queries: ImageLibrary | None,
-    draft: Path,
-    progress: Progress,
-    chroma: ChromaServer | None,
-) -> Mapping[FilterShare, FilterAudit | None]:
-    """Adds the results of `imgret evaluate`, the duplicates and some held-out pictures to the draft. Returns the audit
-    of label filters.
-
-    Then nothing of it is open: Windows would not move it.
-    """
-    with (
-        # Matrix products of several threads that take several threads each wait for each other: on busy cores they
-        # took up to thirty times as long.
-        threadpool_limits(1, "blas"),
-        closing(Index(work, manifest, work, chroma)) as unfinished,
-        ThreadPoolExecutor(1) as beside,
-    ):
-        # Both keep only one core busy.
-        groups = _Beside(beside, partial(write_duplicates, unfinished, draft))
-        filtered = _Beside(beside, partial(audit_filters, unfinished))
-        texts = TextEmbeddings(lambda: for_build.encoder)
-        write_evaluation(Retriever(unfinished, lambda: for_build.encoder), queries, texts, draft, progress)
-        write_calibration(unfinished, groups.result(progress), texts, draft, progress)
-        audit = filtered.result(progress)
-    if queries is not None:
-        write_held_out(queries, draft)
-    return audit
 
 
 def in_threads(library: ImageLibrary, extractor: FeatureExtractor) -> Generator[Outcome]:
@@ -414,7 +457,7 @@ def write_search_structures(
     fitted = PixelIndex.fit(matrix, lambda done, total: progress("pixel index", done, total))
     fitted.save(draft / layout.PIXELS)
     if encoder is not None:
-        _link_tree(encoder, draft / layout.ENCODER)
+        link_tree(encoder, draft / layout.ENCODER)
     embeddings = open_array(draft / layout.EMBEDDINGS)
     return write(embeddings, labels, lambda done: progress("vectors", done, len(labels)))
 
@@ -496,101 +539,8 @@ class _Beside(Generic[Result]):
         return self._future.result()
 
 
-class _BuildEncoder:
-    """The encoder of a build, loaded for the first new picture.
-
-    It is the encoder in ONNX that the index will contain, so that queries and pictures go through the same towers: one
-    that comes with its towers, that of the old index, that of a build that was cut off, or a new export in `folder`. On
-    a GPU torch embeds the pictures. Another kind of encoder is used as it is.
-    """
-
-    def __init__(
-        self, given: str | Encoder, library: ImageLibrary, folder: Path, old: Index | None, cache: Path | None
-    ) -> None:
-        self._given, self._library, self._folder, self._old, self._cache = given, library, folder, old, cache
-        self._encoder: Encoder | None = None
-        self._error: EncoderError | None = None
-        self._lock = threading.Lock()
-        # In ONNX each core embeds its own batch; more than 8 pictures gain nothing and leave a core idle at the end.
-        self.batch = 8 if self._runs_exported else BATCH
-
-    @property
-    def _runs_exported(self) -> bool:
-        given = self._given
-        return isinstance(given, str) or self._ready is not None or (can_export(given) and given.device == "cpu")
-
-    @property
-    def _ready(self) -> Path | None:
-        """The folder of the towers that the encoder comes with, if it does."""
-        return ready_towers(self._given) if isinstance(self._given, str) else self._given.folder
-
-    @property
-    def encoder(self) -> Encoder:
-        with self._lock:
-            if self._error is not None:  # the other workers ask too, and must not repeat a download that failed
-                raise self._error
-            if self._encoder is None:
-                try:
-                    self._encoder = self._make()
-                except EncoderError as error:
-                    self._error = error
-                    raise
-            return self._encoder
-
-    @property
-    def exported(self) -> Path | None:
-        """The folder of the encoder in ONNX, if there is one."""
-        if self._ready is not None:
-            return self._ready
-        if not self._folder.exists() and self._old is not None and self._old.encoder_folder is not None:
-            _link_tree(self._old.encoder_folder, self._folder)
-        return self._folder if self._folder.exists() else None
-
-    def info(self) -> EncoderInfo:
-        if self._encoder is None and self._old is not None:
-            return self._old.manifest.encoder
-        encoder = self.encoder
-        report = encoder.report if self.exported is None else self._open_exported().report
-        made_by = encoder.fingerprint if self.exported is None else self._open_exported().fingerprint
-        return EncoderInfo(encoder.uri, encoder.dim, tuple(encoder.languages), report, made_by)
-
-    def _make(self) -> Encoder:
-        if not isinstance(self._given, str):
-            encoder = self._given
-            if can_export(encoder) and self.exported is None:
-                export_encoder(encoder, self._folder, *_samples(self._library))
-            return self._open_exported() if self._runs_exported else encoder
-        if self.exported is None:
-            encoder = load_encoder(self._given, cache=self._cache)
-            if not can_export(encoder):
-                return encoder
-            export_encoder(encoder, self._folder, *_samples(self._library))
-        return self._open_exported()
-
-    def _open_exported(self) -> Encoder:
-        uri = self._given if isinstance(self._given, str) else self._given.uri
-        return load_encoder(uri, exported=self.exported, threads=1)
-
-
 def _if_several(words: tuple[str, ...]) -> list[str] | None:
     return list(words) if len(words) > 1 else None
-
-
-def _samples(library: ImageLibrary) -> tuple[list[Image.Image], list[str]]:
-    """Samples of pictures and texts, spread over the library as far as that needs no complete read of it."""
-    stride = min(max(1, (library.count or 0) // EXPORT_SAMPLES), EXPORT_STRIDE)
-    images, texts = [], []
-    for entry in islice(library.entries(), 0, EXPORT_SAMPLES * stride, stride):
-        try:
-            images.append(load_image(entry.read()))
-        except ImageError:
-            continue
-        text = entry.caption or entry.label
-        if text:
-            texts.append(text)
-    if not images:
-        raise BuildError("{source} has no picture that can be used among its first.", source=library.source)
-    return images, list(dict.fromkeys(texts))
 
 
 def _finder(features: FeatureCache, old: Index | None) -> Callable[[str], ImageFeatures]:
@@ -608,48 +558,29 @@ def _finder(features: FeatureCache, old: Index | None) -> Callable[[str], ImageF
     return find
 
 
-def _identity(rows: list[Row], queries: ImageLibrary | None, encoder: str, pixel_size: int) -> str:
+def _identity(rows: list[Row], plan: _Plan) -> str:
     """A hash of all that the data of an index depends on."""
     # It includes the names of what earlier releases did not write, so that a rebuild adds them.
-    parts = (layout.MAP, layout.EVALUATION, layout.DUPLICATES, layout.CALIBRATION, *layout.FILTER_SHARES)
-    kind = (layout.FORMAT, *parts, encoder, pixel_size)
+    parts = (layout.MAP, layout.EVALUATION, layout.DUPLICATES, layout.CALIBRATION, *FILTER_SHARES)
+    kind = (FORMAT, *parts, plan.made_by, plan.pixel_size)
     identity = hashlib.sha256(repr(kind).encode())
-    if queries is not None:
-        identity.update(repr(queries.revision or queries.source).encode())
+    if plan.queries is not None:
+        identity.update(repr(plan.queries.revision or plan.queries.source).encode())
     for row in rows:
         identity.update(repr((row.entry, row.content)).encode("utf-8", "surrogateescape"))
     return identity.hexdigest()[:16]
 
 
-def _open_if_alike(folder: Path, uri: str, made_by: str, pixel_size: int, cache: Path | None) -> Index | None:
+def _open_if_alike(plan: _Plan) -> Index | None:
     """The old index, if its rows can be reused."""
     try:
-        index = Index.open(folder, cache=cache)
+        index = Index.open(plan.folder, cache=plan.cache)
     except InvalidIndexError:
         return None
     encoder = index.manifest.encoder
-    alike = encoder.uri == uri and made_by in (uri, encoder.fingerprint) and index.manifest.pixel_size == pixel_size
-    return index if alike else None
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    """Copies a folder of read-only files, by hard links where the file system allows."""
-
-    def link(file: str, copy: str) -> str:
-        try:
-            os.link(file, copy)
-        except OSError:
-            shutil.copyfile(file, copy)
-        return copy
-
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, copy_function=link)
-    try:
-        partial.rename(target)
-    except OSError:  # another process was first with the same content
-        shutil.rmtree(partial)
+    same_encoder = encoder.uri == plan.uri and plan.made_by in (plan.uri, encoder.fingerprint)
+    return index if same_encoder and index.manifest.pixel_size == plan.pixel_size else None
 
 
 def _ours(path: Path) -> bool:
-    return path.name in (WORK, OWNER) or path.name.startswith(("data-", f".{layout.MANIFEST}"))
+    return path.name in (WORK, OWNER) or path.name.startswith(("data-", f".{MANIFEST}"))

@@ -182,10 +182,10 @@ def _outcomes(library: ImageLibrary, extractor: FeatureExtractor) -> Iterator[Ou
             entry, outcome, new = found
             yield (replace(entry, id=str(number)) if library.numbered else entry), outcome, new
     except ray.exceptions.RayError as error:
-        said = [line for line in str(error).splitlines() if "Error" in line] or [str(error)]
+        lines = [line for line in str(error).splitlines() if "Error" in line] or [str(error)]
         raise ClusterError(
-            "The build on Ray broke off ({said}); started again, it embeds only what is missing.",
-            said=said[-1].strip()[:LONGEST],
+            "The build on Ray broke off ({reason}); started again, it embeds only what is missing.",
+            reason=lines[-1].strip()[:LONGEST],
         ) from error
 
 

@@ -29,20 +29,9 @@ from imgret.errors import ImgretError
 from imgret.vietnamese import translated
 
 COMMANDS = (
-    build,
-    search,
-    info,
-    duplicates,
-    evaluate,
-    serve,
-    publish,
-    deploy,
-    encoders,
-    compare_encoders,
-    prepare,
-    check,
+    build, search, info, duplicates, evaluate, serve, publish, deploy, encoders, compare_encoders, prepare, check,
     cache,
-)
+)  # fmt: skip
 """Each has `add(commands)`, which adds its parser, with the function that runs it as the default of `run`."""
 
 

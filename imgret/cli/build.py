@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from imgret.cli.shared import Commands, ProgressBar, add_source_options, printable, read_queries
+from imgret.cli.shared import Commands, ProgressBar, add_source_options, escaped, read_queries
 from imgret.errors import ImgretError
 
 COLUMNS = ("image_column", "label_column", "caption_column")
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
         index = build_index(
             library,
             options.out,
-            options.encoder if on_cpu else load_encoder(options.encoder, device=options.device, cache=settings.cache),
+            options.encoder if on_cpu else load_encoder(options.encoder, device=options.device),
             options.pixel_size,
             progress=progress,
             cache=settings.cache,
@@ -83,5 +83,5 @@ def run(options: argparse.Namespace) -> None:
     elif index.held_out:
         print("held out: no picture has a label of the library, so the answers to them were not measured")
     for name, reason in manifest.skipped[:5]:
-        print(f"skipped {printable(name)}: {reason}", file=sys.stderr)
+        print(f"skipped {escaped(name)}: {reason}", file=sys.stderr)
     index.close()

@@ -61,7 +61,7 @@ def _measure(library: Any, encoder: str, folder: Path, progress: Any) -> dict[st
     figures = {f"clip {name}": value for name, value in evaluation["methods"].get("clip", {}).items()}
     by_language = evaluation.get("captions_by_language") or {"captions": evaluation["captions"] or {}}
     figures |= {f"{name} recall@10": values["recall@10"] for name, values in by_language.items() if values}
-    towers = Retriever(index, cache=cache).encoder
+    towers = Retriever(index).encoder
     rows = range(0, len(index), max(1, len(index) // QUERIES))
     pictures = [load_image(index.thumbnail(row)) for row in rows]
     texts = [index.record(row).caption or index.record(row).label or "a picture" for row in rows]

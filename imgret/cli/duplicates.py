@@ -21,9 +21,7 @@ def run(options: argparse.Namespace) -> None:
     if options.mirrored or index.duplicates is None:
         with ProgressBar() as progress:
             groups = find_duplicates(
-                index,
-                mirrored=options.mirrored,
-                progress=lambda done, total: progress("duplicates", done, total),
+                index, mirrored=options.mirrored, progress=lambda done, total: progress("duplicates", done, total)
             )
     else:
         groups = duplicates_of(index)

@@ -18,14 +18,14 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from imgret.index import Manifest
+    from imgret.manifest import Manifest
 
     manifest = Manifest.read(Path(options.folder))
     if options.json:
         print(json.dumps(asdict(manifest), ensure_ascii=False, default=str))
         return
     library, encoder, recall = manifest.library, manifest.encoder, manifest.recall
-    part = [f"{name} {value}" for name in ("config", "split", "revision", "limit") if (value := getattr(library, name))]
+    part = [f"{name} {value}" for name, value in library.part.items() if value]
     labels = sorted(manifest.labels.items(), key=lambda one: (-one[1], one[0]))
     shown = ", ".join(f"{name} {count}" for name, count in labels[:MAX_LABELS])
     rest = f", and {len(labels) - MAX_LABELS} more" if len(labels) > MAX_LABELS else ""

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from imgret.cli.shared import Commands, ProgressBar, printable
+from imgret.cli.shared import Commands, ProgressBar, escaped
 
 
 def add(commands: Commands) -> None:
@@ -47,5 +47,5 @@ def run(options: argparse.Namespace) -> None:
         ("no pictures", found.other),
     ):
         if pictures:
-            shown = ", ".join(map(printable, pictures[:5]))
+            shown = ", ".join(map(escaped, pictures[:5]))
             print(f"left out, {what}: {len(pictures)}: {shown}{' …' if len(pictures) > 5 else ''}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgret.calibration import ALPHA
-from imgret.cli.shared import Commands, add_encoder_check, open_retriever, printable
+from imgret.cli.shared import Commands, add_encoder_check, escaped, open_retriever
 from imgret.errors import ImgretError
 from imgret.metrics import METRICS
 
@@ -161,6 +161,8 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
         if path is None:
             raise ImgretError("--part takes a part of a picture, so it needs --image.")
         image = crop(load_image(path), options.part)
+    of_both: dict[str, Any] = {"like": options.like, "likes": options.also_like, "images": options.also}
+    of_both |= {"fold": options.fold, "offset": options.offset}
     if metric in EMBEDDING_METHODS or metric == "clip":
         return retriever.find_by_clip(
             image,
@@ -169,14 +171,10 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
             options.weight,
             options.labels,
             k,
-            like=options.like,
-            fold=options.fold,
-            images=options.also,
             negative_images=options.not_image,
-            offset=options.offset,
-            likes=options.also_like,
             dislikes=options.unlike,
             metric=EMBEDDING_METHODS.get(metric),
+            **of_both,
         )
     if not pictured:
         raise ImgretError(
@@ -191,16 +189,7 @@ def _found(retriever: "Retriever", options: argparse.Namespace, path: str | None
         )
     if avoided:
         raise ImgretError("--not-image and --unlike are for --metric clip.")
-    return retriever.find_by_pixels(
-        image,
-        metric,
-        k,
-        like=options.like,
-        fold=options.fold,
-        images=options.also,
-        offset=options.offset,
-        likes=options.also_like,
-    )
+    return retriever.find_by_pixels(image, metric, k, **of_both)
 
 
 def _print_table(hits: "list[Hit]", title: str | None) -> None:
@@ -208,7 +197,7 @@ def _print_table(hits: "list[Hit]", title: str | None) -> None:
         print(title)
     for hit in hits:
         same = f"(+{hit.duplicates})" if hit.duplicates else ""
-        texts = "  ".join(map(printable, (hit.id, hit.label, hit.caption, same)))
+        texts = "  ".join(map(escaped, (hit.id, hit.label, hit.caption, same)))
         print(f"{hit.rank:>3}  {hit.score:>14.6f}  {texts}".rstrip())
 
 

@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgret.errors import ImgretError
+from imgret.progress import Progress
 
 if TYPE_CHECKING:
     from imgret.library import ImageLibrary
@@ -42,6 +42,7 @@ def add_encoder_check(command: argparse.ArgumentParser) -> None:
 
 def open_retriever(folder: str, encoder: str | None = None) -> Any:
     """The retriever of the index in `folder`. Raises ImgretError, also if it was built with another encoder."""
+    from imgret.encoders import uri_of
     from imgret.index import Index
     from imgret.search import Retriever
     from imgret.settings import Settings
@@ -50,8 +51,6 @@ def open_retriever(folder: str, encoder: str | None = None) -> Any:
     settings = Settings.read()
     index = Index.open(folder, ChromaServer.of(settings), cache=settings.cache)
     made_with = index.manifest.encoder.uri
-    from imgret.encoders import uri_of
-
     if encoder is not None and uri_of(encoder) != made_with:
         raise ImgretError(
             "The index in {folder} was built with the encoder {made_with}, not {encoder}; leave --encoder out or build "
@@ -60,10 +59,10 @@ def open_retriever(folder: str, encoder: str | None = None) -> Any:
             made_with=made_with,
             encoder=encoder,
         )
-    return Retriever(index, cache=settings.cache)
+    return Retriever(index)
 
 
-def printable(text: str | None) -> str:
+def escaped(text: str | None) -> str:
     """A text for one line of a table: a file's name may have line breaks in it."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text or "")
 
@@ -76,7 +75,7 @@ def size_of(bytes_: int) -> str:
 class ProgressBar:
     """Shows progress on standard error, one tqdm bar with rate and time left for each stage."""
 
-    def __enter__(self) -> Callable[[str, int, int | None], None]:
+    def __enter__(self) -> Progress:
         self._stage = ""
         self._bar: Any = None
         return self._update

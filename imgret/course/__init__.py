@@ -13,16 +13,7 @@ from imgret.course.scores import (
 )
 
 __all__ = [
-    "add_embedding",
-    "check",
-    "folder_to_images",
-    "get_correlation_coefficient_score",
-    "get_cosine_similarity_score",
-    "get_files_path",
-    "get_l1_score",
-    "get_l2_score",
-    "get_single_image_embedding",
-    "plot_results",
-    "read_image_from_path",
-    "search",
-]
+    "add_embedding", "check", "folder_to_images", "get_correlation_coefficient_score",
+    "get_cosine_similarity_score", "get_files_path", "get_l1_score", "get_l2_score", "get_single_image_embedding",
+    "plot_results", "read_image_from_path", "search",
+]  # fmt: skip

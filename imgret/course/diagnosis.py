@@ -73,15 +73,9 @@ class Verdict:
 
     def text(self, language: str = "en") -> str:
         """The verdict in lines, for people."""
-        verdicts = {
-            RIGHT: Sentence("right"),
-            RIGHT_ORDER: Sentence("right order"),
-            WRONG: Sentence("wrong"),
-        }
+        verdicts = {RIGHT: Sentence("right"), RIGHT_ORDER: Sentence("right order"), WRONG: Sentence("wrong")}
         first = f"{self.function}: {translated(verdicts[self.verdict], language)}"
-        if self.sentence is None:
-            return first
-        return f"{first}\n  {translated(self.sentence, language)}"
+        return first if self.sentence is None else f"{first}\n  {translated(self.sentence, language)}"
 
     def __repr__(self) -> str:
         return self.text()
@@ -132,12 +126,15 @@ def judge(name: str, metric: str, cases: Sequence[Case], notes: Sequence[dict[st
         shown = _example(query, data, expected[number], 0, None)
         if "memory" in answer:
             return wrong(
-                Sentence("It takes more than {size} GB of memory for {example}.", size=2, example=_told(shown)), shown
+                Sentence("It takes more than {size} GB of memory for {example}.", size=2, example=_in_words(shown)),
+                shown,
             )
         if "error" in answer:
             shown = _example(query, data, expected[number], 0, answer["error"])
             return wrong(
-                Sentence("It ends with an error for {example}: {error}", example=_told(shown), error=answer["error"]),
+                Sentence(
+                    "It ends with an error for {example}: {error}", example=_in_words(shown), error=answer["error"]
+                ),
                 shown,
             )
         if answer["changed"]:
@@ -158,8 +155,10 @@ def judge(name: str, metric: str, cases: Sequence[Case], notes: Sequence[dict[st
         query, data = cases[begun[-1]] if begun else cases[0]
         shown = _example(query, data, expected[begun[-1] if begun else 0], 0, None)
         if late:
-            return wrong(Sentence("It does not return in time for {example}.", example=_told(shown)), shown)
-        return wrong(Sentence("It ends the program instead of returning, for {example}.", example=_told(shown)), shown)
+            return wrong(Sentence("It does not return in time for {example}.", example=_in_words(shown)), shown)
+        return wrong(
+            Sentence("It ends the program instead of returning, for {example}.", example=_in_words(shown)), shown
+        )
     got = [np.array(answer["values"], dtype=np.float64) for answer in answers]
     return _compared(name, metric, cases, expected, got)
 
@@ -187,7 +186,7 @@ def _compared(
             shown = _example(*cases[number], expected[number], row, None)
             sentence = Sentence(
                 "The ranking is right, but for {example} it gives no number (nan) instead of 0: {cause}.",
-                example=_told(shown),
+                example=_in_words(shown),
                 cause=_CAUSES["zero"],
             )
             return Verdict(name, RIGHT_ORDER, sentence, shown)
@@ -195,7 +194,7 @@ def _compared(
         return Verdict(name, RIGHT)
     row = int(np.argmax(off[first]))
     shown = _example(*cases[first], expected[first], row, float(got[first][row]))
-    values: dict[str, Any] = {"example": _told(shown), "expected": shown.expected, "got": shown.got}
+    values: dict[str, Any] = {"example": _in_words(shown), "expected": shown.expected, "got": shown.got}
     unit = next((unit for unit, formula in _units(metric).items() if _explains(formula, cases, got)), None)
     if unit is None:
         sentence = Sentence(
@@ -284,63 +283,11 @@ def _cause(
 
 
 def _mistakes(metric: str) -> dict[str, list[_Formula]]:
-    """Formulas that are often written for the metric, by the name of the cause."""
-
-    def narrow(kind: type[np.signedinteger[Any]]) -> list[_Formula]:
-        def dot(a: _Values, b: _Values) -> _Values:
-            return np.asarray((b.astype(kind) * a.astype(kind)).sum(axis=-1, dtype=float))
-
-        def squares(a: _Values, b: _Values) -> _Values:
-            return np.asarray(((b.astype(kind) - a.astype(kind)) ** 2).sum(axis=1, dtype=float))
-
-        if metric == "l1":
-            return [lambda a, b: np.abs(b.astype(kind) - a.astype(kind)).sum(axis=1, dtype=float)]
-        if metric == "l2":
-            return [lambda a, b: np.sqrt(squares(a, b)), squares, lambda a, b: squares(a, b) / a.size]
-        if metric == "cosine":
-            return [
-                lambda a, b: dot(a, b) / np.sqrt(dot(a, a) * dot(b, b)),
-                lambda a, b: dot(a, b) / np.sqrt((a * a).sum() * (b * b).sum(axis=1)),
-                lambda a, b: b @ a / np.sqrt(dot(a, a) * dot(b, b)),
-            ]
-        return []
-
-    similarity: list[tuple[str, list[_Formula]]] = []
-    if metric in LARGER_IS_CLOSER:
-
-        def off(a: _Values) -> _Values:
-            return a - a.mean(axis=-1, keepdims=True) if metric == "correlation" else a
-
-        def product(a: _Values, b: _Values) -> _Values:
-            return np.asarray(off(b) @ off(a))
-
-        def length(a: _Values) -> _Values:
-            return np.asarray(np.linalg.norm(off(a), axis=-1))
-
-        similarity = [
-            ("norms", [lambda a, b: b @ a, product, lambda a, b: product(a, b) / a.size]),
-            (
-                "one norm",
-                [
-                    lambda a, b: b @ a / np.linalg.norm(a),
-                    lambda a, b: b @ a / np.linalg.norm(b, axis=1),
-                    lambda a, b: product(a, b) / length(a),
-                    lambda a, b: product(a, b) / length(b),
-                ],
-            ),
-            (
-                "roots",
-                [
-                    lambda a, b: product(a, b) / (length(a) * length(b)) ** 2,
-                    lambda a, b: product(a, b) / (length(a) ** 2 * length(b)),
-                    lambda a, b: product(a, b) / (length(a) * length(b) ** 2),
-                ],
-            ),
-        ]
+    """Formulas that are often written for the metric, by the name of the cause; the first that fits is told."""
     return {
         "mean": [METRICS["cosine"]] if metric == "correlation" else [],
-        **dict(similarity),
-        "narrow": [*narrow(np.int8), *narrow(np.int16)],
+        **(_wrong_lengths(centred=metric == "correlation") if metric in LARGER_IS_CLOSER else {}),
+        "narrow": [*_overflowing(metric, np.int8), *_overflowing(metric, np.int16)],
         "l1": [METRICS["l1"]] if metric != "l1" else [],
         "l2": [METRICS["l2"]] if metric != "l2" else [],
         "signed": [
@@ -351,10 +298,60 @@ def _mistakes(metric: str) -> dict[str, list[_Formula]]:
     }
 
 
+def _wrong_lengths(*, centred: bool) -> dict[str, list[_Formula]]:
+    """Cosine and correlation with lengths that are missing or lack their roots."""
+
+    def off(a: _Values) -> _Values:
+        return a - a.mean(axis=-1, keepdims=True) if centred else a
+
+    def product(a: _Values, b: _Values) -> _Values:
+        return np.asarray(off(b) @ off(a))
+
+    def length(a: _Values) -> _Values:
+        return np.asarray(np.linalg.norm(off(a), axis=-1))
+
+    return {
+        "norms": [lambda a, b: b @ a, product, lambda a, b: product(a, b) / a.size],
+        "one norm": [
+            lambda a, b: b @ a / np.linalg.norm(a),
+            lambda a, b: b @ a / np.linalg.norm(b, axis=1),
+            lambda a, b: product(a, b) / length(a),
+            lambda a, b: product(a, b) / length(b),
+        ],
+        "roots": [
+            lambda a, b: product(a, b) / (length(a) * length(b)) ** 2,
+            lambda a, b: product(a, b) / (length(a) ** 2 * length(b)),
+            lambda a, b: product(a, b) / (length(a) * length(b) ** 2),
+        ],
+    }
+
+
+def _overflowing(metric: str, kind: type[np.signedinteger[Any]]) -> list[_Formula]:
+    """The metric in whole numbers of a type that is too narrow for it."""
+
+    def dot(a: _Values, b: _Values) -> _Values:
+        return np.asarray((b.astype(kind) * a.astype(kind)).sum(axis=-1, dtype=float))
+
+    def squares(a: _Values, b: _Values) -> _Values:
+        return np.asarray(((b.astype(kind) - a.astype(kind)) ** 2).sum(axis=1, dtype=float))
+
+    formulas: dict[str, list[_Formula]] = {
+        "l1": [lambda a, b: np.abs(b.astype(kind) - a.astype(kind)).sum(axis=1, dtype=float)],
+        "l2": [lambda a, b: np.sqrt(squares(a, b)), squares, lambda a, b: squares(a, b) / a.size],
+        "cosine": [
+            lambda a, b: dot(a, b) / np.sqrt(dot(a, a) * dot(b, b)),
+            lambda a, b: dot(a, b) / np.sqrt((a * a).sum() * (b * b).sum(axis=1)),
+            lambda a, b: b @ a / np.sqrt(dot(a, a) * dot(b, b)),
+        ],
+        "correlation": [],
+    }
+    return formulas[metric]
+
+
 def _because(shown: Example, cause: Sentence) -> Sentence:
     return Sentence(
         "For {example} the formula gives {expected:.6g}, the function {got:.6g}: {cause}.",
-        example=_told(shown),
+        example=_in_words(shown),
         expected=shown.expected,
         got=shown.got,
         cause=cause,
@@ -365,7 +362,7 @@ def _example(query: _Values, data: _Values, expected: _Values, row: int, got: fl
     return Example(query.tolist(), data[row].tolist(), float(expected[row]), got)
 
 
-def _told(shown: Example) -> Sentence:
+def _in_words(shown: Example) -> Sentence:
     """An example in a sentence; the pixels of larger pictures are left to the JSON."""
     if np.size(shown.query) > 12:
         return Sentence("a picture of {count} numbers", count=np.size(shown.query))
@@ -386,6 +383,8 @@ def with_example(verdict: Verdict, metric: str, case: Case, answer: dict[str, An
     assert verdict.sentence is not None
     got = answer["error"] if "error" in answer else float(answer["values"][0])
     shown = _example(*case, METRICS[metric](*case), 0, got)
-    said = {"example": _told(shown), "expected": shown.expected, "got": got, "error": got}
-    values = verdict.sentence.values | {name: value for name, value in said.items() if name in verdict.sentence.values}
+    shown_values = {"example": _in_words(shown), "expected": shown.expected, "got": got, "error": got}
+    values = verdict.sentence.values | {
+        name: value for name, value in shown_values.items() if name in verdict.sentence.values
+    }
     return replace(verdict, sentence=Sentence(verdict.sentence.template, **values), example=shown)

@@ -58,14 +58,14 @@ def get_correlation_coefficient_score(
 def _scores(metric: str, root: Folder, query_path: ImageSource, size: Size, embedding: Embedding) -> Ranking:
     vector_of = _checked(embedding)
     query = read_image_from_path(query_path, size)
-    asked = np.asarray(vector_of(query))
+    query_vector = np.asarray(vector_of(query))
     paths: list[str] = []
     scores: list[float] = []
     # A block at a time, so that a folder never has to fit in memory.
     pictures = read_all(root, size)
     while block := list(islice(pictures, _BLOCK)):
         paths += [path for path, _ in block]
-        scores += METRICS[metric](asked, _stacked(vector_of(picture) for _, picture in block)).tolist()
+        scores += METRICS[metric](query_vector, _stacked(vector_of(picture) for _, picture in block)).tolist()
     return query, [(paths[row], scores[row]) for row in best_first(np.array(scores), metric)]
 
 

@@ -1,7 +1,5 @@
 """Reads and writes arrays in .npy files that are larger than memory."""
 
-import io
-import math
 import mmap
 import os
 from pathlib import Path
@@ -39,15 +37,11 @@ def open_array(file: Path) -> Array:
 
     `np.load` would take an archive or a pickle for one, too. Raises OSError or ValueError.
     """
-    stored = mapped(file)
-    head = io.BytesIO(stored[: 1 << 16].tobytes())
-    if np.lib.format.read_magic(head) != (1, 0):
-        raise ValueError(f"{file.name} is of a version that no array of numbers needs")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(head)
-    values = stored[head.tell() :]
-    if fortran_order or dtype.kind not in "uif" or len(values) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{file.name} does not hold the {dtype} of shape {shape} that it claims to")
-    return values.view(dtype).reshape(shape)
+    array = np.lib.format.open_memmap(file, "r")
+    whole = file.stat().st_size == array.offset + array.nbytes
+    if not whole or not array.flags.c_contiguous or array.dtype.kind not in "uif":
+        raise ValueError(f"{file.name} does not hold the {array.dtype} of shape {array.shape} that it claims to")
+    return array
 
 
 def new_array(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:

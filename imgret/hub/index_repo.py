@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgret.errors import ImgretError, one_line
-from imgret.index import MANIFEST, InvalidIndexError, Manifest, check_hashes, is_whole
+from imgret.manifest import MANIFEST, InvalidIndexError, Manifest, check_hashes, is_whole
 from imgret.network import hub_answers
+from imgret.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +30,6 @@ MOUNT = Path("/index")
 _REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _HARMLESS = {".gitattributes", "README.md", "LICENSE"}
 """Files that the Hub puts into a new repo."""
-
-Progress = Callable[[str, int, int | None], None]
 
 
 class HubError(ImgretError):
@@ -64,7 +63,7 @@ def fetch(
     mismatch: Callable[[Manifest], str | None] = lambda manifest: None,
     *,
     mount: Path = MOUNT,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> Fetched:
     """The index of the model repo `repo`: from the volume at `mount`, else from the Hub's cache, else downloaded there.
 
@@ -75,7 +74,10 @@ def fetch(
     """
     if not is_repo(repo):
         raise HubError("{repo!r} is not the name of a repo, which has the form org/name.", repo=repo)
-    for origin, folder in (("the volume", _mounted(mount)), ("the Hub's cache", _cached(repo))):
+    for origin, folder in (
+        ("the volume", mount if (mount / MANIFEST).is_file() else None),
+        ("the Hub's cache", _cached(repo)),
+    ):
         if folder is None:
             continue
         try:
@@ -152,11 +154,10 @@ def publish(
         gone = {name.split("/")[0] + "/" for name in there if name.startswith("data-") and name not in given}
         operations: list[Any] = [CommitOperationDelete(name, is_folder=True) for name in sorted(gone)]
         operations += [CommitOperationAdd(name, content) for name, content in given.items()]
+        made = f"Index of {manifest.count} pictures from {manifest.library.source}, encoder {manifest.encoder.uri}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of .arrow files in a model repo; a data set repo would not be preloaded
-            commit = api.create_commit(
-                repo, operations, commit_message=_message(manifest), parent_commit=head, num_threads=2
-            )
+            commit = api.create_commit(repo, operations, commit_message=made, parent_commit=head, num_threads=2)
         return Published(repo, commit.oid, changed=True)
 
 
@@ -256,10 +257,6 @@ def hub_errors(repo: str) -> "Iterator[None]":
         ) from error
 
 
-def _mounted(mount: Path) -> Path | None:
-    return mount if (mount / MANIFEST).is_file() else None
-
-
 def _cached(repo: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
@@ -339,7 +336,3 @@ def _holds(repo: str, there: Mapping[str, "RepoFile"], manifest: Manifest) -> bo
         if file is None or file.size != entry.size or (file.lfs is not None and file.lfs.sha256 != entry.sha256):
             return False
     return True
-
-
-def _message(manifest: Manifest) -> str:
-    return f"Index of {manifest.count} pictures from {manifest.library.source}, encoder {manifest.encoder.uri}"

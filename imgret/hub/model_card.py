@@ -20,11 +20,7 @@ _UNKNOWN = "unknown"
 
 
 def render_card(
-    folder: Path,
-    repo: str,
-    license: str | None = None,
-    *,
-    cache: Path | None = None,
+    folder: Path, repo: str, license: str | None = None, *, cache: Path | None = None
 ) -> Mapping[str, bytes]:
     """The model card of the index in `folder` for `repo`, and its picture, by file name.
 
@@ -108,8 +104,8 @@ def _figures(figures: Mapping[str, Any] | None) -> str:
         lines += _rows(held_out["methods"])
     if figures["captions"]:
         found = ", ".join(f"{name} {value:.2f}" for name, value in figures["captions"].items())
-        asked = f", by {figures['caption_queries']} captions" if "caption_queries" in figures else ""
-        lines.append(f"\nFrom a caption to its picture{asked}: {found}.")
+        by = f", by {figures['caption_queries']} captions" if "caption_queries" in figures else ""
+        lines.append(f"\nFrom a caption to its picture{by}: {found}.")
     for language, values in figures.get("captions_by_language", {}).items():
         found = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
         lines.append(f"From a caption in {language}: {found}.")

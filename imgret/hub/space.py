@@ -6,12 +6,13 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgret.build import Progress, build_index
+from imgret.build import build_index
 from imgret.hub.index_repo import MOUNT, HubError, check_writer, files_of, hub_errors, is_same, publish, read_manifest
 from imgret.hub.model_card import render_card
 from imgret.hub.requirements import space_requirements
-from imgret.index import LibraryInfo
 from imgret.library import ImageLibrary
+from imgret.manifest import LibraryInfo
+from imgret.progress import Progress, no_progress
 from imgret.settings import EXAMPLES
 
 if TYPE_CHECKING:
@@ -60,19 +61,11 @@ class Step:
     run: Callable[[], Any] | None
 
 
-def deploy(
-    spec: SpaceSpec,
-    *,
-    dry_run: bool = False,
-    say: Callable[[str], None] = print,
-    progress: Progress = lambda stage, done, total: None,
-) -> None:
+def deploy(spec: SpaceSpec, *, dry_run: bool = False, progress: Progress = no_progress) -> None:
     """Creates or updates a Space and its index on the Hub.
 
-    The steps that the Hub may refuse come first, building the index after them, and the step that starts the Space with
-    it last.
-
-    `say` gets each step before it is done; with `dry_run` nothing else happens. What is current stays as it is. Raises
+    The steps that the Hub may refuse come first, then the index is built, and the step that starts the Space is last.
+    Each step is printed before it is done; with `dry_run` nothing else happens. What is current stays as it is. Raises
     HubError, and what building an index raises; a second run goes on where a first one ended.
     """
     from huggingface_hub import HfApi
@@ -85,14 +78,14 @@ def deploy(
     for repo in (spec.space, spec.index):
         check_writer(api, repo)
     with hub_errors(spec.space):
-        for step in _steps(api, spec, say, progress):
-            say(f"{'done already' if step.run is None else 'to do' if dry_run else 'doing'}: {step.says}")
+        for step in _steps(api, spec, progress):
+            print(f"{'done already' if step.run is None else 'to do' if dry_run else 'doing'}: {step.says}")
             if step.run is not None and not dry_run:
                 step.run()
-    say(f"the Space: {api.endpoint}/spaces/{spec.space}")
+    print(f"the Space: {api.endpoint}/spaces/{spec.space}")
 
 
-def _steps(api: "HfApi", spec: SpaceSpec, say: Callable[[str], None], progress: Progress) -> Iterator[Step]:
+def _steps(api: "HfApi", spec: SpaceSpec, progress: Progress) -> Iterator[Step]:
     """The steps in their order. Each looks at the Hub when its turn comes, so it sees what the earlier steps did."""
     yield _space_step(api, spec)
     if spec.hardware is not None:
@@ -100,7 +93,7 @@ def _steps(api: "HfApi", spec: SpaceSpec, say: Callable[[str], None], progress: 
     if spec.store_token:
         yield _secret_step(api, spec)
     yield _index_repo_step(api, spec)
-    yield _volume_step(api, spec, say)
+    yield _volume_step(api, spec)
     index = _index_step(spec, progress)
     yield index
     yield _variables_step(api, spec)
@@ -159,20 +152,12 @@ def _index_step(spec: SpaceSpec, progress: Progress) -> Step:
         publish(spec.folder, spec.index, companions)
 
     manifest = read_manifest(spec.index)
-    why = (
-        "there is none yet"
-        if manifest is None
-        else manifest.mismatch(library.name, spec.encoder, **_selection(library))
-    )
+    why = "there is none yet" if manifest is None else manifest.mismatch(library.name, spec.encoder, **library.part)
     return Step(
         f"build the index of {library.name} with {spec.encoder} and publish it as {spec.index}"
         + (f", as {why.rstrip('.')}" if why else ""),
         build_and_publish if why else None,
     )
-
-
-def _selection(library: LibraryInfo) -> dict[str, Any]:
-    return {name: getattr(library, name) for name in ("config", "split", "revision", "limit")}
 
 
 def _space_step(api: "HfApi", spec: SpaceSpec) -> Step:
@@ -271,7 +256,7 @@ def _variables_step(api: "HfApi", spec: SpaceSpec) -> Step:
     return Step(f"set the variables {', '.join(values)}", set_variables if changed or gone else None)
 
 
-def _volume_step(api: "HfApi", spec: SpaceSpec, say: Callable[[str], None]) -> Step:
+def _volume_step(api: "HfApi", spec: SpaceSpec) -> Step:
     from huggingface_hub import Volume
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -288,9 +273,9 @@ def _volume_step(api: "HfApi", spec: SpaceSpec, say: Callable[[str], None]) -> S
         except HfHubHTTPError as error:
             refusal = f"The Hub offers no volume here ({error.response.status_code})"
         if not _is_private(api, spec):
-            say(f"without a volume: {refusal}, so the index is preloaded")
+            print(f"without a volume: {refusal}, so the index is preloaded")
         elif spec.store_token or "HF_TOKEN" in api.get_space_secrets(spec.space):
-            say(f"without a volume: {refusal}, so the Space downloads its private index with its secret HF_TOKEN")
+            print(f"without a volume: {refusal}, so the Space downloads its private index with its secret HF_TOKEN")
         else:
             raise HubError(
                 "{refusal}, and {space} cannot read the private {index} without a token: add --store-token, "
@@ -302,8 +287,7 @@ def _volume_step(api: "HfApi", spec: SpaceSpec, say: Callable[[str], None]) -> S
 
     mounted = [(other.type, other.source) for other in there if other.mount_path == volume.mount_path]
     return Step(
-        f"mount {spec.index} at {MOUNT}, read-only",
-        None if mounted == [(volume.type, volume.source)] else mount,
+        f"mount {spec.index} at {MOUNT}, read-only", None if mounted == [(volume.type, volume.source)] else mount
     )
 
 

@@ -14,14 +14,6 @@ from imgret.images.decode import (
 )
 
 __all__ = [
-    "MAX_BYTES",
-    "ImageError",
-    "ImageSource",
-    "PixelVector",
-    "check_size",
-    "load_image",
-    "picture_suffixes",
-    "pixel_vector",
-    "read_picture",
-    "thumbnail",
-]
+    "MAX_BYTES", "ImageError", "ImageSource", "PixelVector", "check_size", "load_image", "picture_suffixes",
+    "pixel_vector", "read_picture", "thumbnail",
+]  # fmt: skip

@@ -279,8 +279,8 @@ def _value_range(image: Image.Image) -> tuple[float, float]:
     ends = [(values.min(), values.max()) for _, strip in _strips(image) for values in [_finite(strip)]]
     low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
     tags = getattr(image, "tag_v2", {})
-    told = [tags.get(tag, ()) for tag in (341, 281)]  # SMaxSampleValue, MaxSampleValue
-    numbers = [value for values in told for value in (values if isinstance(values, tuple) else (values,))]
+    stated = [tags.get(tag, ()) for tag in (341, 281)]  # SMaxSampleValue, MaxSampleValue
+    numbers = [value for values in stated for value in (values if isinstance(values, tuple) else (values,))]
     white = next((float(value) for value in numbers if isinstance(value, int | float) and value >= high > 0), None)
     if low < 0:
         return low, high if high > low else low + 1

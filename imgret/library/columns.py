@@ -19,9 +19,7 @@ CAPTION_NAMES = (
 _TEXT_FIELDS = ("raw", "text", "caption")
 
 PICTURE, BINARY, CLASS, TEXT, TEXTS, VALUE, VALUES, OTHER = range(8)
-"""Kinds of columns: pictures, bytes, class labels (one or several), a text, several texts, a number or a truth value,
-several of them, and what can be none of all that.
-"""
+"""Kinds of columns. CLASS: class labels, one or several a row. VALUE: a number or a truth value. OTHER: of no use."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +62,21 @@ class Columns:
         return [text] if (text := composed(str(value))) else []
 
 
-def choose(
-    kinds: Mapping[str, int],
-    image: str | None = None,
-    label: str | None = None,
-    caption: str | None = None,
-    *,
-    named: tuple[str, ...] = (),
-) -> Columns:
+@dataclass(frozen=True)
+class NamedColumns:
+    """The columns that a caller names; None for what is to be found."""
+
+    image: str | None = None
+    label: str | None = None
+    caption: str | None = None
+
+
+def choose(kinds: Mapping[str, int], named: NamedColumns = NamedColumns(), *, taken: str | None = None) -> Columns:
     """The part of each column, by its kind and its name in any case, where the caller does not name it.
 
-    `named` are columns that a caller uses himself. Raises LibraryError for a column that is not there.
+    `taken` is a column that already has a part. Raises LibraryError for a column that is not there.
     """
     warnings: list[str] = []
-    free = [column for column in kinds if column not in named]
 
     def one(given: str | None, wanted: Iterable[str], candidates: list[str], what: str, option: str) -> str | None:
         if given is not None:
@@ -88,31 +87,13 @@ def choose(
             warnings.append(f"{what} are from the column {chosen}, not from {others}; {option} decides")
         return chosen
 
-    pictures = [c for c in free if kinds[c] == PICTURE] or [c for c in free if kinds[c] == BINARY]
-    if pictures and kinds[pictures[0]] == BINARY and len(pictures) > 1:  # only a name tells which is one
-        pictures = [c for c in pictures if c.strip().lower() in IMAGE_NAMES]
-    image = one(image, IMAGE_NAMES, pictures, "pictures", "--image-column")
-    classes = [c for c in free if kinds[c] == CLASS]
-    values = [c for c in free if kinds[c] in (TEXT, TEXTS, VALUE, VALUES) and c.strip().lower() in LABEL_NAMES]
-    by_name = [first] if (first := _first(LABEL_NAMES, values)) else []
-    label = one(label, LABEL_NAMES, classes or by_name, "labels", "--label-column")
+    free = [column for column in kinds if column != taken]
+    image = one(named.image, IMAGE_NAMES, _may_be_pictures(kinds, free), "pictures", "--image-column")
+    label = one(named.label, LABEL_NAMES, _may_be_labels(kinds, free), "labels", "--label-column")
     free = [c for c in free if c not in (image, label)]
-    texts = [c for c in free if kinds[c] == TEXT and not _is_identifier(c)]
-    captions: tuple[str, ...]
-    if caption is not None:
-        captions = (_there(caption, kinds),)
-    elif chosen := (
-        _first(CAPTION_NAMES, [c for c in free if kinds[c] in (TEXT, TEXTS)])
-        or _first(CAPTION_NAMES, [c for c in free if kinds[c] == VALUE])  # of numbers only, such as house numbers
-    ):
-        captions = (chosen,)
-    else:
-        captions = ()
-    if caption is None:
-        stems = [captions[0].strip().lower()] if captions else CAPTION_NAMES
-        numbered = [c for c in free if kinds[c] == TEXT and _without_number(c) in stems]
-        captions += tuple(c for c in numbered if _without_number(c) == _without_number(numbered[0]))
+    captions = _captions(kinds, free, named.caption)
     if not captions:
+        texts = [c for c in free if kinds[c] == TEXT and not _is_identifier(c)]
         plain = [c for c in texts if not any(_language(c, other) for other in texts)]
         if len(plain) == 1:
             captions = (plain[0],)
@@ -121,8 +102,38 @@ def choose(
     translations = {
         c: code for c in free if kinds[c] in (TEXT, TEXTS) for base in captions[:1] if (code := _language(c, base))
     }
-    used = {image, label, *captions, *translations, *named}
+    used = {image, label, *captions, *translations, taken}
     return Columns(image, label, captions, translations, tuple(c for c in kinds if c not in used), tuple(warnings))
+
+
+def _may_be_pictures(kinds: Mapping[str, int], free: list[str]) -> list[str]:
+    found = [c for c in free if kinds[c] == PICTURE]
+    if found:
+        return found
+    found = [c for c in free if kinds[c] == BINARY]
+    if len(found) > 1:  # only a name tells which is one
+        found = [c for c in found if c.strip().lower() in IMAGE_NAMES]
+    return found
+
+
+def _may_be_labels(kinds: Mapping[str, int], free: list[str]) -> list[str]:
+    values = [c for c in free if kinds[c] in (TEXT, TEXTS, VALUE, VALUES) and c.strip().lower() in LABEL_NAMES]
+    by_name = [first] if (first := _first(LABEL_NAMES, values)) else []
+    return [c for c in free if kinds[c] == CLASS] or by_name
+
+
+def _captions(kinds: Mapping[str, int], free: list[str], given: str | None) -> tuple[str, ...]:
+    """The columns of captions by their names: the one that is `given`; or caption, and caption_1 to caption_5, say."""
+    if given is not None:
+        return (_there(given, kinds),)
+    chosen = (
+        _first(CAPTION_NAMES, [c for c in free if kinds[c] in (TEXT, TEXTS)])
+        or _first(CAPTION_NAMES, [c for c in free if kinds[c] == VALUE])  # of numbers only, such as house numbers
+    )
+    stems = [chosen.strip().lower()] if chosen else CAPTION_NAMES
+    numbered = [c for c in free if kinds[c] == TEXT and _without_number(c) in stems]
+    more = (c for c in numbered if _without_number(c) == _without_number(numbered[0]))
+    return (*([chosen] if chosen else []), *more)
 
 
 def has_text(fields: Iterable[str]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from imgret.library.columns import Columns
+from imgret.library.columns import Columns, NamedColumns
 from imgret.library.metadata import Places, read_metadata
 from imgret.library.records import (
     Annotations,
@@ -22,7 +22,7 @@ from imgret.library.records import (
     printable,
     within,
 )
-from imgret.library.splits import choose_split, common_folder
+from imgret.library.splits import Chosen, choose_split, common_folder
 from imgret.library.tree import ARCHIVES, Tree
 
 LABEL_LEVELS = 2
@@ -38,31 +38,19 @@ class FolderRows(Rows):
 
     numbered = False
 
-    def __init__(
-        self, folder: Path, tree: Tree, split: str | None, label_column: str | None, caption_column: str | None
-    ) -> None:
-        self._root, self._links, self._texts = tree.root, tree.links, tree.texts
-        self._metadata = tree.metadata
-        annotations: dict[str, Annotations] = {}
-        columns: list[Columns] = []
-        places = Places(tree.root, folder, tree.pictures) if tree.metadata else None
-        for table in tree.metadata:
-            found, named = read_metadata(tree.root / table, label_column, caption_column)
-            columns.append(found)
-            for written, said in named:
-                assert places is not None
-                name = places.find(written, table[: table.rfind("/") + 1])
-                annotations[name] = annotations[name] | said if name in annotations else said
-        there = set(tree.pictures)
-        chosen = choose_split(
-            [*annotations, *(name for name in tree.pictures if name not in annotations)], split, str(folder)
-        )
+    def __init__(self, folder: Path, tree: Tree, split: str | None, named: NamedColumns) -> None:
+        self._root, self._texts, self._metadata = tree.root, tree.texts, tree.metadata
+        annotations, columns = _read_tables(folder, tree, named)
+        unnamed = [name for name in tree.pictures if name not in annotations]
+        chosen = choose_split([*annotations, *unnamed], split, str(folder))
         named_ones = [name for name in chosen.names if name in annotations]
         self._names = named_ones or chosen.names
-        self._links = tree.links | annotations.keys() - there  # whatever a table names is looked at before it is read
-        self._annotations: Mapping[str, Annotations] | None = annotations if named_ones else None
         if not self._names:
             raise _no_pictures(folder, tree)
+        # Whatever a table names is looked at before it is read.
+        self._links = tree.links | annotations.keys() - set(tree.pictures)
+        self._annotations: Mapping[str, Annotations] | None = annotations if named_ones else None
+        columns = columns if named_ones else []
         self.split, self.splits, self.count = chosen.split, chosen.splits, len(self._names)
         self._at, self._strip = chosen.at, 0
         if chosen.at is not None:
@@ -70,26 +58,11 @@ class FolderRows(Rows):
         elif len(tree.metadata) == 1 and "/" in tree.metadata[0]:  # one folder around all of it is no class
             around = tree.metadata[0][: tree.metadata[0].rfind("/") + 1]
             self._strip = len(around) if all(name.startswith(around) for name in chosen.names) else 0
-        self._label_column = next((c.label for c in columns if c.label is not None), None) if named_ones else None
+        self._label_column = next((c.label for c in columns if c.label is not None), None)
         self._shards = self._are_shards(tree)
         shown = Counter(composed(printable(n)) for n in self._names if not n.isascii())
         self._alike = {name for name, number in shown.items() if number > 1}
-        self.description = self._described(tree, columns if named_ones else [])
-        self.description = replace(
-            self.description,
-            split=chosen.split,
-            left_out=(
-                *chosen.others,
-                *(
-                    [counted(unnamed, "picture that no table names")]
-                    if (unnamed := self._unnamed(chosen.names))
-                    else ()
-                ),
-                *tree.left_out,
-                *(f"{table}, a table beside the pictures" for table in tree.tables[:3]),
-            ),
-            warnings=(*self.description.warnings, *chosen.warnings, *([_OUTSIDE] if tree.outside else [])),
-        )
+        self.description = self._described(tree, columns, chosen)
 
     @property
     def revision(self) -> str:  # type: ignore[override]
@@ -101,7 +74,9 @@ class FolderRows(Rows):
 
     @cached_property
     def _hashes(self) -> tuple[str, str]:
-        """Of names, sizes and metadata, the same in a copy of the folder; and of these with the files' times."""
+        """Revision and stamp: a hash of names, sizes and metadata, which a copy of the folder shares, and one of these
+        and the times of the files.
+        """
         listing, times = hashlib.sha256(), hashlib.sha256()
         for name in self._names:
             files = [f"{self._root}/{name}"]
@@ -167,10 +142,7 @@ class FolderRows(Rows):
         numbered = all(re.fullmatch(r"\d{5,}", folder) for folder in folders)
         return bool(folders) and numbered and (beside or with_tables)
 
-    def _unnamed(self, names: list[str] | object) -> int:
-        return len(names) - len(self._names) if isinstance(names, list) else 0
-
-    def _described(self, tree: Tree, columns: list[Columns]) -> Description:
+    def _described(self, tree: Tree, columns: list[Columns], chosen: Chosen) -> Description:
         with_text = [name for name in self._names if _without_ending(name) in self._texts] if self._texts else []
         beside = self._annotations is None and any(self._beside(name).captions for name in with_text[:20])
         tables = ", ".join(tree.metadata[:3]) + (" and others" if len(tree.metadata) > 3 else "")
@@ -186,6 +158,9 @@ class FolderRows(Rows):
                 f"{' and '.join(stray)} files are not read; a table of labels and captions is called metadata.csv "
                 "and has a column file_name"
             )
+        count = len(chosen.names) - len(self._names)
+        unnamed = [counted(count, "picture that no table names")] if count else []
+        tables_beside = [f"{table}, a table beside the pictures" for table in tree.tables[:3]]
         return Description(
             pictures="the files that " + tables + " names" if columns else "all picture files of the folder",
             label=f"the column {self._label_column}" if self._label_column else "the folders" if folders else None,
@@ -196,8 +171,24 @@ class FolderRows(Rows):
             else "the .txt files beside the pictures"
             if beside
             else None,
-            warnings=tuple(warnings),
+            split=chosen.split,
+            left_out=(*chosen.others, *unnamed, *tree.left_out, *tables_beside),
+            warnings=(*warnings, *chosen.warnings, *([_OUTSIDE] if tree.outside else [])),
         )
+
+
+def _read_tables(folder: Path, tree: Tree, named: NamedColumns) -> tuple[dict[str, Annotations], list[Columns]]:
+    """What the tables of metadata say of each picture that they name, and the columns of each table."""
+    annotations: dict[str, Annotations] = {}
+    columns: list[Columns] = []
+    places = Places(tree.root, folder, tree.pictures)
+    for table in tree.metadata:
+        found, rows = read_metadata(tree.root / table, named)
+        columns.append(found)
+        for written, its in rows:
+            name = places.find(written, table[: table.rfind("/") + 1])
+            annotations[name] = annotations[name] | its if name in annotations else its
+    return annotations, columns
 
 
 def _no_pictures(folder: Path, tree: Tree) -> LibraryError:
@@ -208,11 +199,11 @@ def _no_pictures(folder: Path, tree: Tree) -> LibraryError:
     heif = [ending for ending in (".heic", ".heif") if tree.other[ending]]
     if heif:
         hints.append(f"{' and '.join(heif)} files are read where pi-heif is installed: pip install pi-heif")
-    said = "".join(f"; {hint}" for hint in hints)
+    advice = "".join(f"; {hint}" for hint in hints)
     there = f" (but {', '.join(tree.left_out)})" if tree.left_out else ""
     return LibraryError(
         "There are no pictures in {folder}{there}; it must hold picture files, in class folders or not{hints}.",
-        folder=folder, there=there, hints=said,
+        folder=folder, there=there, hints=advice,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from imgret.errors import one_line
 from imgret.images import ImageError, load_image
-from imgret.library.columns import IMAGE_NAMES
+from imgret.library.columns import IMAGE_NAMES, NamedColumns
 from imgret.library.folder import FolderRows
 from imgret.library.hub import commit_of, splits_of
 from imgret.library.records import Description, Entry, LibraryError, Record, Rows, counted
-from imgret.library.splits import choose_split, pick
+from imgret.library.splits import choose_split, pick, without_splits
 from imgret.library.table import TableRows
 from imgret.library.tree import ARCHIVES, TABLES, Tree, scan
 
@@ -26,15 +27,17 @@ TABLES_LOOKED_AT = 3
 
 
 class ImageLibrary:
-    """A library as `load` finds it: iterate it for records with pictures, or `entries()` for what is not decoded yet.
+    """A library as `load` finds it. Iterate it for records with pictures, or `entries()` for rows not decoded yet.
 
-    `source`, `config`, `split` and `revision` say where it comes from; of a Hub data set the revision is the commit, of
-    a folder a hash of its listing (names, sizes, metadata). `count` is the number of rows, of a Hub data set as its
-    card says, None where only reading to the end would tell. `skipped` holds `(id, reason)` of the rows that the last
-    complete iteration could not decode. `description` says what was taken as pictures, labels, captions and split, and
-    what was left out. `stamp` is a hash of the sizes and times of its files: as long as it is the same, so are the
-    pictures. None of what is not in files here. `held_out` is the test split of a folder whose train split this is, the
-    pictures to search with; None where there is none.
+    Attributes:
+        source, config, split, limit: what `load` was asked for, and the split that it chose.
+        revision: the commit of a Hub data set; of a folder a hash of its listing (names, sizes, metadata).
+        count: the number of rows, of a Hub data set as its card says; None where only reading to the end would tell.
+        skipped: `(id, reason)` of the rows that the last complete iteration could not decode.
+        description: what was taken as pictures, labels, captions and split, and what was left out.
+        stamp: a hash of the sizes and times of its files. While it is the same, so are the pictures. None if the rows
+            do not lie in files here.
+        held_out: the test split of a folder whose train split this is, as pictures to search with; else None.
     """
 
     def __init__(self, source: str, rows: Rows, limit: int | None = None, config: str | None = None) -> None:
@@ -61,18 +64,26 @@ class ImageLibrary:
     ) -> "ImageLibrary":
         """Finds the pictures of `source` without decoding any.
 
-        A source is a folder of pictures (class folders, a table of metadata as in Hugging Face's imagefolder, or texts
-        beside the pictures), a parquet file, tar shards as webdataset's, a folder that `save_to_disk` wrote or one in
-        the layout of a Hub data set, a Hub data set's id, or a `datasets.Dataset` or `DatasetDict`. Columns not named
-        are found from the features: the picture by its type Image, the label by ClassLabel or its name, the caption by
-        its name or as the only other text; `description` tells. `split` defaults to train, else the first; `revision`
-        (a branch, a tag or a commit; main by default) becomes the commit it stands for now. `limit` takes the first
-        rows only. A Hub data set is read from there picture by picture, so it may be larger than the disk. Raises
-        LibraryError.
+        Args:
+            source: one of these:
+                a folder of pictures: in class folders, with a table of metadata as in Hugging Face's imagefolder, or
+                    with texts beside them;
+                a parquet file, or tar shards as webdataset's;
+                a folder that `save_to_disk` wrote, or one in the layout of a Hub data set;
+                the id of a Hub data set, whose pictures are read from there one by one;
+                a `datasets.Dataset` or `DatasetDict`.
+            split: by default train, else the first.
+            revision: a branch, a tag or a commit; main by default. It becomes the commit that it stands for now.
+            image_column, label_column, caption_column: columns that are not named are found: the picture by its type
+                Image, the label by ClassLabel or its name, the caption by its name or as the only other text.
+            limit: takes only the first rows.
+
+        Raises:
+            LibraryError: `source` is none of these, or cannot be read.
         """
         if limit is not None and limit < 1:
             raise LibraryError("The limit is {limit}; it must be at least 1.", limit=limit)
-        columns = (image_column, label_column, caption_column)
+        columns = NamedColumns(image_column, label_column, caption_column)
         if not isinstance(source, str | os.PathLike):
             return cls(*_in_memory(source, split, revision, columns), limit)
         path = Path(source)
@@ -146,10 +157,9 @@ class ImageLibrary:
 
 
 TEST = "test"
-Columns = tuple[str | None, str | None, str | None]
 
 
-def _in_memory(source: Any, split: str | None, revision: str | None, columns: Columns) -> tuple[str, TableRows]:
+def _in_memory(source: Any, split: str | None, revision: str | None, columns: NamedColumns) -> tuple[str, TableRows]:
     import datasets
 
     if isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
@@ -171,7 +181,7 @@ def _in_memory(source: Any, split: str | None, revision: str | None, columns: Co
             own=own,
             split=split,
         )
-    return _name(source), TableRows(source, *columns, split=own, revision=revision)
+    return _name(source), TableRows(source, columns, split=own, revision=revision)
 
 
 def _name(table: Any) -> str:
@@ -179,15 +189,15 @@ def _name(table: Any) -> str:
 
 
 def _one_split(
-    tables: Any, split: str | None, where: str, columns: Columns, revision: str | None, home: Path | None = None
+    tables: Any, split: str | None, where: str, columns: NamedColumns, revision: str | None, home: Path | None = None
 ) -> tuple[TableRows, str]:
     chosen = pick(list(tables), split, where)
     others = tuple(f"split {name}" for name in tables if name != chosen)
     table = tables[chosen]
-    return TableRows(table, *columns, split=chosen, revision=revision, left_out=others, home=home), _name(table)
+    return TableRows(table, columns, split=chosen, revision=revision, left_out=others, home=home), _name(table)
 
 
-def _of_folder(path: Path, config: str | None, split: str | None, columns: Columns, *, streaming: bool) -> Rows:
+def _of_folder(path: Path, config: str | None, split: str | None, columns: NamedColumns, *, streaming: bool) -> Rows:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _saved(path, split, columns)
     tree = scan(path)
@@ -198,12 +208,14 @@ def _of_folder(path: Path, config: str | None, split: str | None, columns: Colum
         if others and not holding:
             found: Rows = _tables(path, others, split, columns, streaming=streaming)
         else:
-            found = _of_layout(path, config, split, parquet, columns, streaming=streaming)
+            table, own, left_out = _loaded(str(path), config, split, None, streaming=streaming)
+            revision, stamp = _listing(path, parquet), _stamp(path, parquet)
+            found = TableRows(table, columns, split=own, revision=revision, left_out=left_out, home=path, stamp=stamp)
         if tree.pictures:
             loose = counted(len(tree.pictures), "picture file beside the tables")
             found.description = replace(found.description, left_out=(*found.description.left_out, loose))
         return found
-    return FolderRows(path, tree, split, columns[1], columns[2])
+    return FolderRows(path, tree, split, columns)
 
 
 def _hold_pictures(tree: Tree) -> bool:
@@ -233,13 +245,11 @@ def _is_picture(field: Any) -> bool:
     return is_binary and field.name.strip().lower() in IMAGE_NAMES
 
 
-def _saved(path: Path, split: str | None, columns: Columns) -> TableRows:
+def _saved(path: Path, split: str | None, columns: NamedColumns) -> TableRows:
     import datasets
 
-    try:
+    with _one_error(str(path)):
         saved = datasets.load_from_disk(str(path))
-    except Exception as error:  # datasets and pyarrow each have errors of their own
-        raise LibraryError("{path} cannot be loaded ({error}).", path=path, error=_reason(error)) from error
     files = [str(file.relative_to(path)) for file in path.rglob("*.arrow")]
     revision, stamp = _listing(path, files), _stamp(path, files)
     if isinstance(saved, datasets.DatasetDict):
@@ -247,13 +257,11 @@ def _saved(path: Path, split: str | None, columns: Columns) -> TableRows:
         rows.stamp = stamp
         return rows
     if split is not None:
-        raise LibraryError(
-            "{path} has no splits, so {split!r} cannot be taken from it; leave the split out.", path=path, split=split
-        )
-    return TableRows(saved, *columns, revision=revision, home=path, stamp=stamp)
+        raise without_splits(str(path), split)
+    return TableRows(saved, columns, revision=revision, home=path, stamp=stamp)
 
 
-def _tables(home: Path, names: list[str], split: str | None, columns: Columns, *, streaming: bool) -> TableRows:
+def _tables(home: Path, names: list[str], split: str | None, columns: NamedColumns, *, streaming: bool) -> TableRows:
     """The rows of files that are tables, named relative to the folder `home`, or of the one that is `home`."""
     import datasets
 
@@ -263,44 +271,24 @@ def _tables(home: Path, names: list[str], split: str | None, columns: Columns, *
     mine = [name for name in (chosen.names if chosen else names) if TABLES[Path(name).suffix.lower()] == kind]
     # Of tar shards an Arrow copy would be made in the cache, and the files read twice.
     streaming = streaming or kind == "webdataset"
-    try:
+    with _one_error(str(home)):
         files = [str(folder / name) for name in mine]
         table = datasets.load_dataset(kind, data_files=files, split="train", streaming=streaming)
-    except Exception as error:  # datasets, pyarrow and tarfile each have errors of their own
-        raise LibraryError("{home} cannot be loaded ({error}).", home=home, error=_reason(error)) from error
     revision = _listing(folder, mine) if chosen else f"size-{home.stat().st_size}"
     its = chosen.split if chosen else split
     left_out = chosen.others if chosen else ()
     return TableRows(
-        table, *columns, split=its, revision=revision, left_out=left_out, home=folder, stamp=_stamp(folder, mine)
+        table, columns, split=its, revision=revision, left_out=left_out, home=folder, stamp=_stamp(folder, mine)
     )
 
 
-def _of_layout(
-    path: Path, config: str | None, split: str | None, files: list[str], columns: Columns, *, streaming: bool
+def _of_hub(
+    source: str, config: str | None, split: str | None, revision: str | None, columns: NamedColumns
 ) -> TableRows:
-    """A folder in the layout of a Hub data set."""
-    loaded = _loaded(str(path), config, split, None, streaming=streaming)
-    return TableRows(
-        loaded[0],
-        *columns,
-        split=loaded[1],
-        revision=_listing(path, files),
-        left_out=loaded[2],
-        home=path,
-        stamp=_stamp(path, files),
-    )
-
-
-def _of_hub(source: str, config: str | None, split: str | None, revision: str | None, columns: Columns) -> TableRows:
-    try:
+    with _one_error(source):
         commit = commit_of(source, revision)
-    except LibraryError:
-        raise
-    except Exception as error:  # the Hub's clients have errors of their own
-        raise LibraryError("{source} cannot be loaded ({error}).", source=source, error=_reason(error)) from error
     table, split, others = _loaded(source, config, split, commit, streaming=True)
-    return TableRows(table, *columns, split=split, revision=commit, left_out=others, remote=True)
+    return TableRows(table, columns, split=split, revision=commit, left_out=others, remote=True)
 
 
 def _loaded(
@@ -309,7 +297,7 @@ def _loaded(
     """A table as `datasets` finds it, its split, and the other splits in words."""
     import datasets
 
-    try:
+    with _one_error(source):
         splits = splits_of(source, config, commit)
         chosen = pick(splits, split, source)
         others = tuple(f"split {name}" for name in splits if name != chosen)
@@ -318,15 +306,21 @@ def _loaded(
             return loading(streaming=streaming), chosen, others
         except NotImplementedError:  # archives that can only be read as a whole
             return loading(), chosen, others
+
+
+@contextmanager
+def _one_error(source: str) -> Iterator[None]:
+    """Raises LibraryError for whatever goes wrong: datasets, pyarrow, tarfile and the Hub's clients each have errors of
+    their own. Those of datasets often only say where; their cause says why.
+    """
+    try:
+        yield
     except LibraryError:
         raise
-    except Exception as error:  # datasets, pyarrow and the Hub's clients each have errors of their own
-        raise LibraryError("{source} cannot be loaded ({error}).", source=source, error=_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    """Why `datasets` failed; its own errors often only say where."""
-    return one_line(error.__cause__ or error)
+    except Exception as error:
+        raise LibraryError(
+            "{source} cannot be loaded ({error}).", source=source, error=one_line(error.__cause__ or error)
+        ) from error
 
 
 def _listing(folder: Path, names: Iterable[str]) -> str:

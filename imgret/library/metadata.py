@@ -6,12 +6,13 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from imgret.errors import one_line
-from imgret.library.columns import OTHER, TEXT, TEXTS, VALUE, VALUES, Columns, choose, has_text
+from imgret.library.columns import OTHER, TEXT, TEXTS, VALUE, VALUES, Columns, NamedColumns, choose, has_text
 from imgret.library.records import Annotations, LibraryError, composed
 
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
@@ -25,12 +26,11 @@ _SAMPLE = 1000
 Row = Mapping[str, Any]
 
 
-def read_metadata(
-    path: Path, label: str | None, caption: str | None
-) -> tuple[Columns, Iterator[tuple[str, Annotations]]]:
+def read_metadata(path: Path, named: NamedColumns) -> tuple[Columns, Iterator[tuple[str, Annotations]]]:
     """The columns of a table, and for each picture that it names its name as it stands there, and its annotations.
 
-    Columns are found by their names, in any case, and by what the first thousand rows hold. Raises LibraryError.
+    Columns that are not `named` are found by their names, in any case, and by what the first thousand rows hold. The
+    pictures are files, so `named.image` has no meaning here. Raises LibraryError.
     """
     rows = {".parquet": _parquet, ".jsonl": _json}.get(path.suffix.lower(), _csv)
     sample = list(islice(_guarded(path, rows), _SAMPLE))
@@ -42,11 +42,11 @@ def read_metadata(
             raise LibraryError("{path} has no rows.", path=path)
         raise LibraryError("{path} has no column file_name; it has {columns}.", path=path, columns=", ".join(kinds))
     file = by_name[files[0]]
-    columns = choose(kinds, None, label, caption, named=(file,))
+    columns = choose(kinds, replace(named, image=None), taken=file)
     label = columns.label
     whole = rows is _csv and label is not None and _are_whole(row.get(label) for row in sample)
 
-    def named() -> Iterator[tuple[str, Annotations]]:
+    def annotated() -> Iterator[tuple[str, Annotations]]:
         for row in _guarded(path, rows):
             if whole and label is not None and label in row:
                 row = {**row, label: row[label].partition(".")[0]}
@@ -56,7 +56,7 @@ def read_metadata(
                 if name not in (None, ""):
                     yield str(name), annotations
 
-    return columns, named()
+    return columns, annotated()
 
 
 class Places:
@@ -102,8 +102,8 @@ def _csv(path: Path) -> Iterator[Row]:
     with path.open(encoding=encoding, newline="") as file:
         header = next((line for line in file if line.strip()), "")
         delimiters = _DELIMITERS
-        if told := re.fullmatch(r"sep=(.)", header.strip("\r\n"), re.IGNORECASE):  # as Excel writes it
-            header, delimiters = next(file, ""), told[1]
+        if declared := re.fullmatch(r"sep=(.)", header.strip("\r\n"), re.IGNORECASE):  # as Excel writes it
+            header, delimiters = next(file, ""), declared[1]
         found = {d: next(csv.reader([header], delimiter=d, skipinitialspace=True), []) for d in delimiters}
         delimiter = max(
             found, key=lambda d: (any(name.strip().lower() in _FILE_COLUMNS for name in found[d]), len(found[d]))

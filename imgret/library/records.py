@@ -58,8 +58,10 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Entry:
-    """A record before its picture is decoded; `data` is the encoded picture, the file or the URL (as fsspec's) that
-    holds it, or None: out of bounds.
+    """A record before its picture is decoded.
+
+    `data` is the encoded picture, or the file or URL (as fsspec's) that holds it; None if that lies outside of the
+    library, where nothing is read.
     """
 
     id: str
@@ -102,8 +104,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Description:
-    """What a library was taken from, in words: the pictures, the labels, the captions and the split, None where there
-    are none; what was left out of it; and choices that could be meant otherwise, each with the option that decides it.
+    """What a library was taken from, in words.
+
+    `pictures`, `label`, `captions` and `split` say where each comes from, None where there are none. `left_out` lists
+    what was not taken. `warnings` are choices that could be meant otherwise, each with the option that decides it.
     """
 
     pictures: str

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from imgret.library.records import LibraryError, counted
 
@@ -17,15 +17,17 @@ _AMONG_OTHERS = re.compile(rf"(?:.*[-._ 0-9])?({'|'.join(_SPLIT_OF)})(?:[-._ 0-9
 
 @dataclass(frozen=True)
 class Chosen:
-    """The names of one split, or all where there are none. `at` is the depth of the folders that are splits, None where
-    they are none; `others` says how many each other split has, `splits` names all of them.
+    """The `names` of one split; all names where there are no splits.
+
+    `at` is the depth of the folders that are splits, None if no folders are. `others` says how many pictures each other
+    split has. `splits` names all of them.
     """
 
     split: str | None
     names: Sequence[str]
     at: int | None = None
     others: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
 
 
@@ -37,15 +39,22 @@ def split_of(name: str) -> str | None:
 
 def pick(splits: Collection[str], wanted: str | None, where: str) -> str:
     """`wanted` by any of its names, else train, else the first. Raises LibraryError if there is none."""
-    asked = "train" if wanted is None else wanted
-    for same in (str, str.lower, lambda name: _SPLIT_OF.get(name.lower(), name)):
-        found = next((name for name in splits if same(name) == same(asked)), None)
+    name = "train" if wanted is None else wanted
+    for form in (str, str.lower, lambda split: _SPLIT_OF.get(split.lower(), split)):
+        found = next((split for split in splits if form(split) == form(name)), None)
         if found is not None:
             return found
     if wanted is None:
         return next(iter(splits))
     raise LibraryError(
         "{where} has no split {wanted!r}; it has {splits}.", where=where, wanted=wanted, splits=", ".join(splits)
+    )
+
+
+def without_splits(where: str, wanted: str) -> LibraryError:
+    """The error for a split of something that has none."""
+    return LibraryError(
+        "{where} has no splits, so {wanted!r} cannot be taken from it; leave the split out.", where=where, wanted=wanted
     )
 
 
@@ -74,11 +83,7 @@ def choose_split(names: Sequence[str], wanted: str | None, where: str) -> Chosen
         if len(set(found.values())) > 1:
             return _chosen(names, found, None, wanted, where)
     if wanted is not None:
-        raise LibraryError(
-            "{where} has no splits, so {wanted!r} cannot be taken from it; leave the split out.",
-            where=where,
-            wanted=wanted,
-        )
+        raise without_splits(where, wanted)
     warning = (
         f"{', '.join(looks)} look like splits and are taken as labels, as there are others beside; --split decides"
     )

@@ -15,6 +15,7 @@ from imgret.library.columns import (
     TEXTS,
     VALUE,
     VALUES,
+    NamedColumns,
     choose,
     has_text,
 )
@@ -33,9 +34,7 @@ class TableRows(Rows):
     def __init__(
         self,
         table: Any,
-        image_column: str | None,
-        label_column: str | None,
-        caption_column: str | None,
+        named: NamedColumns,
         *,
         split: str | None = None,
         revision: str | None = None,
@@ -46,15 +45,9 @@ class TableRows(Rows):
     ) -> None:
         import datasets
 
-        table = table.with_format(None)  # rows of tensors, or what a transform makes of them, are for training
-        if isinstance(table, datasets.IterableDataset):
-            # A streamed one decodes ahead, in threads of its own, whatever its columns are cast to afterwards.
-            table = table if table.features else table._resolve_features()
-            features, table = table.features, table.decode(False)
-        else:
-            features = table.features
+        table, features = _undecoded(table)
         kinds = {name: _kind(feature) for name, feature in features.items()}
-        self._columns = columns = choose(kinds, image_column, label_column, caption_column)
+        self._columns = columns = choose(kinds, named)
         if columns.image is None or kinds[columns.image] not in (PICTURE, BINARY):
             raise _no_pictures(features)
         self._keyed = columns.label is None and KEY in features
@@ -72,9 +65,7 @@ class TableRows(Rows):
             self._table = self._table.cast_column(columns.image, plain)
         self._streamed = remote and isinstance(table, datasets.IterableDataset)
         self._home = Path(datasets.config.HF_CACHE_HOME) if remote else home
-        told = (table.info.splits or {}).get(str(table.split))
-        self.count = len(table) if isinstance(table, datasets.Dataset) else told.num_examples or None if told else None
-        self.split, self.revision, self.stamp = split, revision, stamp
+        self.count, self.split, self.revision, self.stamp = _count_of(table), split, revision, stamp
         captions, unused = ", ".join(columns.captions), [name for name in columns.unused if name != KEY]
         self.description = Description(
             pictures=f"the column {columns.image}",
@@ -130,6 +121,28 @@ class TableRows(Rows):
         if self._streamed:
             return path if path.rpartition("::")[2].startswith("hf://") else None
         return Path(path) if self._home is None else within(self._home.resolve(), path)
+
+
+def _undecoded(table: Any) -> tuple[Any, Any]:
+    """The table with rows that are plain and not decoded, and its features."""
+    import datasets
+
+    table = table.with_format(None)  # rows of tensors, or what a transform makes of them, are for training
+    if not isinstance(table, datasets.IterableDataset):
+        return table, table.features
+    # A streamed one decodes ahead, in threads of its own, whatever its columns are cast to afterwards.
+    table = table if table.features else table._resolve_features()
+    return table.decode(False), table.features
+
+
+def _count_of(table: Any) -> int | None:
+    """The number of rows, of a streamed table as its card says it, if it does."""
+    import datasets
+
+    if isinstance(table, datasets.Dataset):
+        return len(table)
+    stated = (table.info.splits or {}).get(str(table.split))
+    return (stated.num_examples or None) if stated else None
 
 
 def _folder_of(key: str) -> str:

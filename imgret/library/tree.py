@@ -20,11 +20,16 @@ _SAID_AT_MOST = 8
 
 @dataclass
 class Tree:
-    """Names relative to `root`, which is resolved, with slashes, in a fixed order: a folder's files before its folders.
+    """The files below a folder: names relative to `root`, with slashes, a folder's files before its folders.
 
-    Hidden files and folders are left out, as `datasets` leaves them out. Links to folders inside are followed;
-    `links` are those of the pictures that are links themselves, `outside` all links that lead out. `texts` are names
-    of .txt files without that ending, `other` counts by ending what is none of all that.
+    Hidden files and folders are left out, as `datasets` leaves them out. Links to folders inside are followed.
+
+    Attributes:
+        root: the folder, resolved.
+        links: the pictures that are links themselves.
+        outside: all links that lead out of the folder.
+        texts: the names of .txt files, without that ending.
+        other: how many files there are of all other kinds, by ending.
     """
 
     root: Path
@@ -90,7 +95,7 @@ def scan(folder: Path) -> Tree:
             elif suffix == ".txt":
                 tree.texts.add(name[: -len(suffix)])
             else:
-                tree.other[f"{suffix or 'file without an ending'}"] += 1
+                tree.other[suffix or "file without an ending"] += 1
         waiting.extend(reversed(folders))
     tree.other += Counter()  # without what there is none of
     return tree

@@ -42,8 +42,8 @@ matrices have no sketches, so lower values would change the format.
 """
 
 _WIDENED = 1 << 17
-"""Values of a small matrix, at least a row, that are widened at once for one query: 1 MiB as float64, as malloc gives
-more back to the system each time, and the query then takes up to five times as long.
+"""How many values of a small matrix become float64 at once for one query (at least a row): 1 MiB. malloc returns larger
+pieces to the system each time, and a query then takes up to five times as long.
 """
 
 _TOGETHER = 128
@@ -166,11 +166,11 @@ class PixelIndex:
 
     def search_many(self, queries: Vectors, metric: str, k: int) -> tuple[Rows, Scores]:
         """`search` for uint8 queries (Q, D), on all processors: rows (Q, k) int64 and scores (Q, k) float64."""
-        asked = len(queries) if isinstance(queries, np.ndarray) and queries.ndim else 0
-        k = self._checked(queries, "queries", (asked, self.dim), metric, k)
-        rows, scores = np.empty((asked, k), np.int64), np.empty((asked, k), np.float64)
+        count = len(queries) if isinstance(queries, np.ndarray) and queries.ndim else 0
+        k = self._checked(queries, "queries", (count, self.dim), metric, k)
+        rows, scores = np.empty((count, k), np.int64), np.empty((count, k), np.float64)
         workers = os.cpu_count() or 1
-        together = min(_TOGETHER, -(-asked // workers), SMALL_BYTES // self.dim) if self._sketches is None else 1
+        together = min(_TOGETHER, -(-count // workers), SMALL_BYTES // self.dim) if self._sketches is None else 1
         step = max(1, together)
 
         def ask(first: int) -> None:
@@ -178,7 +178,7 @@ class PixelIndex:
                 rows[i], scores[i] = nearest.rows, nearest.scores
 
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(ask, range(0, asked, step)))
+            list(pool.map(ask, range(0, count, step)))
         return rows, scores
 
     def nearest(self, query: Vectors, metric: str, k: int) -> Neighbours:
@@ -186,7 +186,7 @@ class PixelIndex:
         k = self._checked(query, "query", (self.dim,), metric, k)
         return next(self._nearest_of_each(query[None], metric, k))
 
-    def _checked(self, asked: Vectors, name: str, shape: tuple[int, ...], metric: str, k: int) -> int:
+    def _checked(self, queries: Vectors, name: str, shape: tuple[int, ...], metric: str, k: int) -> int:
         if not isinstance(metric, str) or metric not in METRICS:
             raise ImgretError(
                 "There is no metric {metric}; choose one of {metrics}.",
@@ -195,12 +195,12 @@ class PixelIndex:
             )
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise ImgretError("k is {k}; it must be a whole number of at least 1.", k=repr_short(k))
-        if not isinstance(asked, np.ndarray) or asked.dtype != np.uint8 or asked.shape != shape:
+        if not isinstance(queries, np.ndarray) or queries.dtype != np.uint8 or queries.shape != shape:
             raise ImgretError(
                 "The {name} must be uint8 of shape {shape}, not {given}.",
                 name=name,
                 shape=shape,
-                given=_described(asked),
+                given=_described(queries),
             )
         return min(int(k), len(self))
 
@@ -231,31 +231,38 @@ class PixelIndex:
     def _keys(self, queries: Vectors, metric: str) -> Keys:
         """The keys (Q, N) of all rows, in whole numbers up to the last step, as `imgret.metrics` has them."""
         if metric == "l1":
-            return self._of_each(len(queries), partial(_absolute_differences, queries)).astype(np.float64)
+            return self._of_all_rows(len(queries), partial(_absolute_differences, queries)).astype(np.float64)
         a = queries.astype(np.float64)
-        dots = self._of_each(len(a), lambda rows: a @ rows.astype(np.float64).T)
+        dots = self._of_all_rows(len(a), lambda rows: a @ rows.astype(np.float64).T)
         (totals, squares), (q_totals, q_squares) = self._sums, _sums_of(queries)[:, :, None]
-        if metric == "l2":
+        if metric == "l2":  # |a - b|^2 = a.a + b.b - 2 a.b
             return (q_squares + squares - 2 * dots).astype(np.float64)
-        if metric == "correlation":
-            dots = self.dim * dots - q_totals * totals
-            squares, q_squares = self.dim * squares - totals**2, self.dim * q_squares - q_totals**2
-        norms = np.sqrt(q_squares) * np.sqrt(squares)
-        keys = np.divide(-dots, norms, out=np.zeros(norms.shape), where=norms > 0)
-        return np.clip(keys, -1, 1, out=keys)  # rounding may go beyond
+        if metric == "cosine":
+            return _negative_cosines(dots, q_squares, squares)
+        assert metric == "correlation"  # D times the covariance and the variances, which stay whole numbers
+        return _negative_cosines(
+            self.dim * dots - q_totals * totals, self.dim * q_squares - q_totals**2, self.dim * squares - totals**2
+        )
 
     @cached_property
     def _sums(self) -> Rows:
         """Of each row's values, and of their squares, (2, N) int64."""
-        return self._of_each(2, _sums_of)
+        return self._of_all_rows(2, _sums_of)
 
-    def _of_each(self, count: int, said: Callable[[Vectors], Array]) -> Rows:
-        """The result of `said` for each row, (count, N) int64, a few rows at a time; more rows for many queries."""
+    def _of_all_rows(self, count: int, formula: Callable[[Vectors], Array]) -> Rows:
+        """What `formula` gives for all rows, (count, N) int64. It gets a few rows at a time; more for many queries."""
         values, step = np.empty((count, len(self)), np.int64), max(1, _WIDENED * min(count, 8) // self.dim)
         for start in range(0, len(self), step):
             some = slice(start, start + step)
-            values[:, some] = said(self._pixels[some])
+            values[:, some] = formula(self._pixels[some])
         return values
+
+
+def _negative_cosines(dots: Array, q_squares: Array, squares: Array) -> Keys:
+    """-a.b / (|a| |b|), and 0 where a norm is 0; from the products and the squared norms."""
+    norms = np.sqrt(q_squares) * np.sqrt(squares)
+    keys = np.divide(-dots, norms, out=np.zeros(norms.shape), where=norms > 0)
+    return np.clip(keys, -1, 1, out=keys)  # rounding may go beyond
 
 
 def _absolute_differences(queries: Vectors, rows: Vectors) -> Array:

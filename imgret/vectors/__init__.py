@@ -9,13 +9,6 @@ from imgret.vectors.server_collection import collection_of, drop, ping
 from imgret.vectors.store import VectorStore, nearest_among
 
 __all__ = [
-    "ChromaServer",
-    "FilterAudit",
-    "RecallAudit",
-    "VectorError",
-    "VectorStore",
-    "collection_of",
-    "drop",
-    "nearest_among",
-    "ping",
-]
+    "ChromaServer", "FilterAudit", "RecallAudit", "VectorError", "VectorStore", "collection_of", "drop",
+    "nearest_among", "ping",
+]  # fmt: skip

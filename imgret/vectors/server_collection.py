@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -45,11 +46,8 @@ def collection_of(content: str) -> str:
 
 def ping(server: ChromaServer) -> None:
     """Raises VectorError if `server` does not answer."""
-    asked = ServerCollection(server, "", 0)
-    try:
-        asked.ask(lambda client: client.heartbeat())
-    finally:
-        asked.close()
+    with closing(ServerCollection(server, "", 0)) as connection:
+        connection.ask(lambda client: client.heartbeat())
 
 
 def drop(server: ChromaServer, owner: str, keep: Sequence[str]) -> None:
@@ -67,11 +65,8 @@ def drop(server: ChromaServer, owner: str, keep: Sequence[str]) -> None:
             else:
                 client.delete_collection(collection.name)
 
-    asked = ServerCollection(server, "", 0, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
-    try:
-        asked.ask(request)
-    finally:
-        asked.close()
+    with closing(ServerCollection(server, "", 0, BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)) as connection:
+        connection.ask(request)
 
 
 @dataclass(frozen=True)
@@ -118,12 +113,7 @@ class ServerCollection:
     """
 
     def __init__(
-        self,
-        server: ChromaServer,
-        name: str,
-        count: int,
-        seconds: float | None = None,
-        patience: float | None = None,
+        self, server: ChromaServer, name: str, count: int, seconds: float | None = None, patience: float | None = None
     ) -> None:
         self._server, self._name, self._count = server, name, count
         self._seconds = ANSWER_SECONDS if seconds is None else seconds

@@ -1,6 +1,7 @@
 """`VectorStore`: nearest neighbours from one Chroma collection, and the audit of its recall."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -143,15 +144,15 @@ class VectorStore:
     ) -> RecallAudit:
         """`create` on a server, in the collection `name`, unless it is there.
 
-        A new one gets that name once it is counted and audited. Until then it is a draft, whose rows are the first ones
-        at any moment: a later call goes on where one was cut off, and two at once write the same rows. `owner` is noted
-        for `drop`. Raises VectorError.
+        A new collection is a draft until it is counted and audited; then it gets its name. A draft always holds the
+        first rows, without a gap. So a later call goes on where one was cut off, and two calls at once write the same
+        rows. `owner` is noted for `drop`. Raises VectorError.
         """
-        final, draft = (
-            ServerCollection(server, called, len(embeddings), BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS)
-            for called in (name, name + DRAFT)
-        )
-        try:
+        limits = len(embeddings), BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS
+        with (
+            closing(ServerCollection(server, name, *limits)) as final,
+            closing(ServerCollection(server, name + DRAFT, *limits)) as draft,
+        ):
             if not final.is_there(embeddings.shape[1]):
                 draft.create(owner, embeddings, labels, progress)
                 audit = draft.tune_ef_search(partial(cls(draft, len(embeddings)).audit, embeddings))
@@ -160,9 +161,6 @@ class VectorStore:
                     return audit
             final.add_owner(owner)
             return final.tune_ef_search(partial(cls(final, len(embeddings)).audit, embeddings))
-        finally:
-            final.close()
-            draft.close()
 
     def query(self, vector: Floats, k: int, labels: Sequence[str] | None = None) -> Rows:
         """Rows of the `k` nearest to `vector` (d,), nearest first, only those labelled with one of `labels` if given.
@@ -197,8 +195,8 @@ class VectorStore:
         return FilterAudit(labels, len(rows), AUDIT_QUERIES, min(AUDIT_K, len(rows)), recall)
 
     def _recall(self, embeddings: Floats, among: Floats, labels: Sequence[str] | None = None) -> float:
-        """How much the collection finds of the nearest that are `among` (n, d) those of its `embeddings` that have one
-        of `labels`.
+        """The share of the exact nearest neighbours that the collection finds. `among` (n, d) are the embeddings that
+        may be found: all of them, or those with one of `labels`.
         """
         draw = np.random.default_rng(0)
         first, second = draw.integers(len(embeddings), size=(2, AUDIT_QUERIES))
