@@ -738,6 +738,7 @@ def test_a_lasso_filters_the_library_and_the_search_by_clip(visit, retriever, la
     wait_for_hits(page, "library-pictures", captions(birds))
 
     example(page, "tiger.webp").click()
+    page.wait_for_url(re.compile("example=tiger"))
     page.get_by_role("tab", name=words.library_tab).click()
     page.get_by_role("button", name=words.search_area).click()
     hits = [hit for hit in retriever.by_clip(TIGER, k=545) if hit.row in rows][:10]
