@@ -705,7 +705,8 @@ def test_two_fingers_zoom_the_map_and_one_moves_it_once_it_is_near(visit, retrie
     page.get_by_role("button", name="Whole map").tap()
     page.get_by_role("button", name="Lasso").tap()
     corners, rows = around_mammals(retriever)
-    page.wait_for_timeout(200)
+    page.locator("[data-do=lasso][aria-pressed=true]").wait_for()
+    page.wait_for_timeout(500)  # until the browser leaves a finger to the map
     fingers(*([place_of(page, corner)] for corner in corners))
     wait_for_hits(page, "library-pictures", [retriever.index.record(int(row)).caption for row in rows[:27]])
     row, point = loneliest(retriever)
