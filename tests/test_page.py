@@ -664,7 +664,9 @@ def test_the_map_works_by_keyboard_alone(visit, retriever):
     page.keyboard.press("Enter")
     page.get_by_text("pictures of the map are marked and shown").wait_for()
     rows, points = retriever.index.map
-    half = (0.5 + BORDER / (page.locator("#library-map canvas").bounding_box()["width"] - 2 - 2 * BORDER)) / start[0]
+    box = page.locator("#library-map canvas").bounding_box()
+    width, height = box["width"] - 2, box["height"] - 2
+    half = np.array([width, height]) / 2 / (min(width, height) - 2 * BORDER) / start[0]
     seen = rows[(np.abs(points - 0.5) < half).all(axis=1)]
     wait_for_hits(page, "library-pictures", [retriever.index.record(int(row)).caption for row in seen[:27]])
     page.keyboard.press("Tab")
@@ -703,7 +705,8 @@ def test_two_fingers_zoom_the_map_and_one_moves_it_once_it_is_near(visit, retrie
     page.get_by_role("button", name="Whole map").tap()
     page.get_by_role("button", name="Lasso").tap()
     corners, rows = around_mammals(retriever)
-    page.wait_for_timeout(200)
+    page.locator("[data-do=lasso][aria-pressed=true]").wait_for()
+    page.wait_for_timeout(500)  # until the browser leaves a finger to the map
     fingers(*([place_of(page, corner)] for corner in corners))
     wait_for_hits(page, "library-pictures", [retriever.index.record(int(row)).caption for row in rows[:27]])
     row, point = loneliest(retriever)
@@ -727,6 +730,8 @@ def test_a_lasso_filters_the_library_and_the_search_by_clip(visit, retriever, la
     assert view_of(page) == [1, 0.5, 0.5]  # what a lasso encloses is not moved
     labels = Counter(index.record(int(row)).label for row in rows)
     told = page.locator("#map-marked").inner_text()
+    if width > 640:  # all of it can be in sight beside the pictures
+        assert page.locator(".map-column").bounding_box()["height"] < 800
     assert re.sub("</?strong>", "", words.marked.format(marked=len(rows), left_out=545 - len(rows))) in told
     assert f"mammals (animals) {labels['animals/mammals']}," in told
     page.wait_for_timeout(4000)
@@ -738,6 +743,7 @@ def test_a_lasso_filters_the_library_and_the_search_by_clip(visit, retriever, la
     wait_for_hits(page, "library-pictures", captions(birds))
 
     example(page, "tiger.webp").click()
+    page.wait_for_url(re.compile("example=tiger"))
     page.get_by_role("tab", name=words.library_tab).click()
     page.get_by_role("button", name=words.search_area).click()
     hits = [hit for hit in retriever.by_clip(TIGER, k=545) if hit.row in rows][:10]
