@@ -1,4 +1,4 @@
-"""Says how alike two small pictures are, if one of them may be a part of the other, as after a crop or in a frame.
+"""Measures how alike two small pictures are, if one of them may be a part of the other, as after a crop or in a frame.
 
 A picture is compared with windows of the other one: a coarse grid of windows first, and where one of them is close,
 the window is moved and scaled until it fits best (Lucas and Kanade, 1981; here four parameters and brightness).

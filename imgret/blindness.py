@@ -1,4 +1,4 @@
-"""Finds what a metric cannot see: changes of a query that keep its ranking, and the smallest that beats its first hit.
+"""Finds what a metric cannot see: changes of a query that leave its ranking, and the smallest that dethrones a hit.
 
 A changed query is a float64 pixel vector. It is clipped to 0..255, but never rounded: rounding would break what
 CANNOT_MOVE states. Those statements hold up to the rounding of float64 (`TIE`), and only where nothing is clipped;

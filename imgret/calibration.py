@@ -1,4 +1,4 @@
-"""Where the matches end: how often a query without a match in the library finds a hit that is as good, as a p-value.
+"""The p-value of a hit: how often a query without a match in the library finds one that is as good.
 
 The build searches with pictures whose label is left out of the library, and keeps the score of the best hit of each.
 The p-value of a hit is the share of these that are as good, as in conformal prediction (Vovk, Gammerman and Shafer

@@ -1,4 +1,4 @@
-"""Finds out within two seconds whether the Hub answers, as its own clients retry for minutes before they give up."""
+"""Finds out within two seconds whether the Hub answers, because its own clients retry for minutes."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Puts own pictures into the layout of the course: train and test, class folders, no bad, tiny or repeated pictures."""
+"""Puts one's own pictures into the course's layout: train and test, class folders, no bad, tiny or repeated ones."""
 
 import hashlib
 import shutil

@@ -1,4 +1,4 @@
-"""Turns off what the libraries below imgret would send to their makers, before any of them is imported."""
+"""Turns off the telemetry of the libraries that imgret uses, before any of them is imported."""
 
 import os
 

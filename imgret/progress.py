@@ -1,4 +1,4 @@
-"""How a long task tells how far it is."""
+"""How a long task reports its progress."""
 
 from collections.abc import Callable
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ROWS = {
-    "Doors": {"app", "imgret.__main__"},
+    "Entry points": {"app", "imgret.__main__"},
     "The command line": {"imgret.cli"},
     "The page": {"imgret.ui"},
     "Starting and deploying a demo": {"imgret.startup", "imgret.hub.space"},
@@ -17,7 +17,7 @@ ROWS = {
         "imgret.hub.model_card",
         "imgret.hub.requirements",
     },
-    "Preparing own pictures": {"imgret.prepare"},
+    "Preparing one's own pictures": {"imgret.prepare"},
     "Building": {"imgret.build"},
     "Measuring and explaining": {"imgret.evaluate", "imgret.explain", "imgret.course"},
     "Searching and fetching": {
@@ -47,40 +47,61 @@ ROWS = {
 HEAD = """\
 # Architecture
 
-Two roads meet in the index, a folder with all that a search needs:
+This page is generated: the layers are the table `ROWS` in `tests/architecture.py`, the sentences the first ones of
+the modules. `python -m tests.architecture > docs/architecture.md` writes it, and `tests/test_imports.py` checks both.
+
+Two processes share the index, a folder with all that a search needs:
 
 - **Building**, offline and once: library → `build_index` → index.
 - **Searching**, online, for each query: query → `Retriever` → index → hits. It reads no data set and imports no torch.
 
-A build has seven stages, functions of `imgret/build/pipeline.py`: `extract_features` decodes and embeds, `assemble`
-writes the rows, `write_search_structures` adds pixel index and vectors, `write_evaluation` searches the draft
-and measures it, `write_duplicates` groups equal pictures, `write_calibration` finds where matches end;
-`audit_filters` of `imgret/build/filters.py` measures what Chroma's label filter finds. Then the manifest names the new
-data.
+| package | what it is for |
+|---|---|
+| `imgret` | The public names: `import imgret` gives `ImageLibrary`, `build_index`, `Retriever` and more, each loaded when it is first used. |
+| `imgret/library` | Reads folders, tables and data sets of the Hub as pictures with ids, labels and captions. |
+| `imgret/images` | Decodes pictures that nobody vouched for. |
+| `imgret/encoders` | Makes vectors of pictures and of texts. An encoder is two neural networks, the picture tower and the text tower. |
+| `imgret/build` | Makes an index of a library. |
+| `imgret/index.py`, `imgret/manifest.py` | The files of an index, and what it says of itself. |
+| `imgret/pixels` | Exact search of pixel vectors: all rows of a small library; of a large one those that its sketches, short summaries of each row, cannot rule out. |
+| `imgret/vectors` | The store of embeddings in Chroma. |
+| `imgret/search.py` | Answers queries: `Retriever`. |
+| `imgret/evaluate.py`, `imgret/explain.py`, `imgret/blindness.py` | How good answers are, why a hit has its score, what a metric cannot see. |
+| `imgret/course` | The functions of the course, and checks of a student's own. |
+| `imgret/hub` | Publishes and fetches indexes, and deploys Spaces. |
+| `imgret/ui`, `imgret/cli` | The page with its endpoints, and the command line. |
+
+A build has seven stages. Six are functions of `imgret/build/pipeline.py`: `extract_features` decodes and embeds,
+`assemble` writes matrices, thumbnails and records, `write_search_structures` adds the pixel index, the vectors and
+the encoder, `write_evaluation` measures the answers of the unfinished index, `write_duplicates` groups equal and
+nearly equal pictures, `write_calibration` finds from which score on hits are probably matches. The seventh,
+`audit_filters` in `imgret/build/filters.py`, measures what Chroma's own label filter finds. Last, the manifest is
+written; only then is the new index in use.
 
 A click on an example goes through `_Page` in `imgret/ui/page.py` to the search tab that was used last, and from there
 through `Endpoints`, which answers for the page, for programs and for the MCP tools alike, to `Retriever`. `respond`
 adds the thumbnails.
 
-Each numbered section below imports only from the sections under it. Progress is a callback that is handed down.
-`app.py` and the commands read the settings and hand them down as arguments. `tests/test_imports.py` checks the rows
-and makes sure that this page is current; `python -m tests.architecture > docs/architecture.md` writes it from the
-rows and the first lines of the modules.
-"""
+A module imports from its own package and from sections with a higher number, never from a lower one. Progress is
+reported through a callback. Only `app.py` and the commands read the settings; they pass them on as arguments. A
+sub-package may stand in a section above its package: `imgret/build/ray.py` imports `imgret/build`, which never
+imports it back.
+"""  # noqa: E501
 TAIL = """\
 ## Where to add
 
 | what | where |
 |---|---|
-| a metric | Its function and its entry in `METRICS` in `imgret/metrics.py`, and in `LARGER_IS_CLOSER` if a larger score is better. Its key for small libraries in `imgret/pixels/exact.py`, its bound and key for large ones in `imgret/pixels/sketches/kernels.py`. Its terms in `imgret/explain.py`, what it cannot see in `imgret/blindness.py`, its name in `Metric` in `imgret/ui/endpoints.py`, its formula in `imgret/ui/pixels_tab.py`, its texts in `imgret/ui/i18n.py`. |
-| an encoder | Any open_clip model works by its URI, without code. Another kind is a subclass of `Encoder` (`imgret/encoders/base.py`) in a module of its own in `imgret/encoders/`, and a branch in `load_encoder` that recognises its URI. |
+| a metric | Its function and its entry in `METRICS` in `imgret/metrics.py`, and in `LARGER_IS_CLOSER` if a larger score is better. Its key, the number by which rows are sorted, smallest first, for small libraries in `imgret/pixels/exact.py`; for large ones its key and its bound, which no row's key may lie below, in `imgret/pixels/sketches/kernels.py`. Its terms in `imgret/explain.py`, what it cannot see in `imgret/blindness.py`, its name in `Metric` in `imgret/ui/endpoints.py`, its formula in `imgret/ui/pixels_tab.py`, its texts in `imgret/ui/i18n.py`. |
+| an encoder | Any open_clip model works by its URI, without code. Another kind is a subclass of `Encoder` (`imgret/encoders/base.py`) in a module of its own in `imgret/encoders/`, and a branch in `load_encoder` (`imgret/encoders/__init__.py`) that recognises its URI. |
 | a tab | A search tab is a subclass of `Tab` (`imgret/ui/tab.py`) in a module of its own in `imgret/ui/`. `build_page` in `imgret/ui/page.py` creates it and lists it for `_Page`, which connects its events. Its texts go to `imgret/ui/i18n.py`. |
-| a tab that does not search | A class in a module of its own, as `imgret/ui/code_tab.py`, created in `build_page`. |
+| a tab that does not search | A class in a module of its own, like `imgret/ui/code_tab.py`, created in `build_page`; its texts go to `imgret/ui/i18n.py`. |
 | a command | A module in `imgret/cli/` with `add` and `run`, in the tuple `COMMANDS` of `imgret/cli/__init__.py`, and a section in `docs/cli.md`. |
 | an error sentence | `raise SomeError("... {name} ...", name=name)`, a class below `ImgretError`, never an f-string; its Vietnamese under the same template in `imgret/vietnamese.py`. |
-| a kind of source | A reader beside the others in `imgret/library/`, which yields an `Entry` for each picture, and a branch in `ImageLibrary.load` (`imgret/library/loading.py`) that recognises the source. |
+| a kind of source | A reader beside the others in `imgret/library/`, which yields an `Entry` (`imgret/library/records.py`) for each picture, and a branch in `ImageLibrary.load` (`imgret/library/loading.py`) that recognises the source. |
 | a stage of the build | A function in `imgret/build/pipeline.py`, and the name of its file in the layout at the top of `imgret/index.py`. |
-| a setting | A field of `Settings` in `imgret/settings.py`. |
+| a setting | A field of `Settings` in `imgret/settings.py`, handed on by `app.py` and the commands that use it, and a row in `docs/settings.md`. |
+| a module | A sentence at its top that says what it is for; if it is in no package, a place in `ROWS` in `tests/architecture.py`. Its tests go to `tests/`. |
 """  # noqa: E501
 
 

@@ -1,4 +1,4 @@
-"""Audits Chroma's search by label filters that leave a tenth, a hundredth and a thousandth of the library."""
+"""Measures the recall of Chroma's search with label filters that leave a tenth, a hundredth and a thousandth."""
 
 from collections.abc import Mapping
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""The command line, a module a command. Exit code 0; 2 for an error of the user's; 1 for a bug."""
+"""The command line, one module per command. Exit code 0; 2 for an error of the user's; 1 for a bug."""
 
 import argparse
 import logging

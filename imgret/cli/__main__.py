@@ -1,4 +1,4 @@
-"""`python -m imgret.cli` is the command line, too."""
+"""`python -m imgret.cli` runs the command line."""
 
 import sys
 

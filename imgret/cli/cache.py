@@ -1,4 +1,4 @@
-"""`imgret cache`: says what lies in the cache, and clears it."""
+"""`imgret cache`: says what is in the cache, and clears it."""
 
 import argparse
 import shutil

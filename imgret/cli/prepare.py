@@ -1,4 +1,4 @@
-"""`imgret prepare`: puts own pictures into the course's layout, without bad, tiny and repeated ones."""
+"""`imgret prepare`: puts one's own pictures into the course's layout, without bad, tiny and repeated ones."""
 
 import argparse
 import json

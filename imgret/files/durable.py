@@ -1,4 +1,4 @@
-"""Writes that outlive a crash, and names that are switched at once, on every system."""
+"""Writes that outlive a crash, and atomic renames, on every operating system."""
 
 import os
 import time

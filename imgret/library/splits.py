@@ -1,4 +1,4 @@
-"""Finds the splits of a listing: folders or files called train, validation or test, by all names, in any case."""
+"""Finds the splits of a listing: folders or files called train, validation or test, under any usual name and case."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The tab of the course: its text, a metric worked out for two small pictures, and where numbers differ."""
+"""The tab of the course: its text, a metric worked out for two small pictures, and where its code differs."""
 
 from typing import Any
 

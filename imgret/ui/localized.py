@@ -1,4 +1,4 @@
-"""Keeps the components whose texts change with the language of the page."""
+"""Remembers the components to update when the language of the page changes."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""The starter's two towers as ONNX graphs: small in the file, float32 at work.
+"""The starter's two towers as ONNX graphs: stored in few bits, computed in float32.
 
 Matrices of the text tower stay in the 4-bit blocks that they came in, which ONNX Runtime multiplies with; every other
 weight is float16 in the file, and ONNX Runtime widens it when it opens the tower.
