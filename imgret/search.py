@@ -504,6 +504,10 @@ class Retriever:
     def _kept_rows(self, labels: Sequence[str] | None, among: Rows | None) -> Rows | None:
         """The rows `among` that have one of the labels, in order; None where neither leaves a picture out."""
         wanted = self._checked_labels(labels)
+        if among is not None:
+            among = np.unique(np.asarray(among, np.int64))
+            if not len(among) or not 0 <= among[0] <= among[-1] < len(self.index):
+                raise SearchError("The rows to search among must be some of 0 to {last}.", last=len(self.index) - 1)
         if not wanted:
             return among
         rows = self.index.rows_of(*wanted)

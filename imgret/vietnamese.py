@@ -298,10 +298,11 @@ VIETNAMESE = {
     "There is no such hit.": "Không có kết quả nào như vậy.",
     "None of the marked pictures has one of these labels; mark others, or choose no label.":
         "Không hình nào đã chọn có một trong các nhãn này; hãy chọn những hình khác, hoặc đừng chọn nhãn.",
-    "An area of the map is x_y_x_y_...: 3 to {most} corners, in whole parts of {units} of the map's side.":
-        "Một vùng của bản đồ là x_y_x_y_...: 3 đến {most} góc, bằng số nguyên phần {units} của cạnh bản đồ.",
+    "An area of the map is x_y_x_y_...: 3 to {most} corners, whole numbers, {units} to a side of the map.":
+        "Một vùng của bản đồ là x_y_x_y_...: 3 đến {most} góc, tọa độ là số nguyên, mỗi cạnh bản đồ dài {units}.",
     "No picture lies in this area of the map; mark another one.":
         "Không có hình nào trong vùng này của bản đồ; hãy chọn vùng khác.",
+    "The rows to search among must be some of 0 to {last}.": "Các hàng để tìm phải nằm trong khoảng từ 0 đến {last}.",
 }  # fmt: skip
 """A field stands for the same value as in the English template. What has no entry stays English."""
 

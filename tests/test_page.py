@@ -787,7 +787,7 @@ def test_the_map_is_asked_for_when_its_tab_is_opened_and_only_once(visit):
         page.get_by_role("button", name=button).click()
         page.wait_for_timeout(1500)
         tab(page, 0)
-    assert {name: len(sizes) for name, sizes in sent.items()} == {"map.json": 1, "map.webp": 1}
+    assert {name: len(sizes) for name, sizes in sent.items()} == {"map-1.json": 1, "map-1.webp": 1}
     assert sum(sizes[0] for sizes in sent.values()) < 300_000
 
 
@@ -823,7 +823,7 @@ def test_what_is_marked_on_the_map_stays_in_another_language(visit, retriever):
     told = page.locator("#map-marked strong").inner_text()
     shown = len(captions_of(page, "library-pictures"))
     page.locator("#language").get_by_text("Tiếng Việt").click()
-    page.get_by_text(f"Đã chọn và cho xem {told} hình").wait_for()
+    page.get_by_text(f"Đang chọn và hiển thị {told} hình").wait_for()
     page.wait_for_function(PAINTED)
     page.wait_for_timeout(4000)
     assert page.locator("#library-map canvas").get_attribute("aria-label") == WORDS["vi"].map
@@ -1114,6 +1114,11 @@ def test_the_page_is_sent_with_its_language_and_its_first_hits_unless_the_addres
     page.goto(server + address)
     page.get_by_role("heading", name=WORDS[language].title).wait_for()
     assert [page.locator("[role=tab]").first.text_content().strip()] == [WORDS[language].pixels_tab]
+    words = WORDS[language]
+    assert page.locator("#pixel-query label").first.text_content().strip() == words.query_picture
+    assert words.drop in page.locator("#clip-query").text_content()
+    if not named:
+        assert page.locator("#pixel-more").text_content().strip() == words.more.format(count=10)
     examples = read_examples()
     of_the_day = load_image(examples[date.today().toordinal() % len(examples)].path)
     hits = [] if named else retriever.by_pixels(of_the_day, "l2", 10)

@@ -24,7 +24,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -343,9 +343,13 @@ def _finish_draft(
             groups = _Beside(third, partial(write_duplicates, unfinished, draft))
             audit = _Beside(third, partial(audit_filters, unfinished))
             texts = TextEmbeddings(encoder.load)
-            write_evaluation(Retriever(unfinished, encoder.load), plan.queries, texts, draft, progress)
-            write_calibration(unfinished, groups.result(progress), texts, draft, progress)
-            filtered = audit.result(progress)
+            try:
+                write_evaluation(Retriever(unfinished, encoder.load), plan.queries, texts, draft, progress)
+                write_calibration(unfinished, groups.result(progress), texts, draft, progress)
+                filtered = audit.result(progress)
+            finally:
+                groups.stop()
+                audit.stop()
         if plan.queries is not None:
             write_held_out(plan.queries, draft)
         progress("map", 0, len(rows))
@@ -522,14 +526,24 @@ def write_duplicates(index: Index, draft: Path, progress: Progress) -> tuple[Dup
 
 
 class _Beside(Generic[Result]):
-    """A stage that runs beside others. What it says of its progress is passed on while the build waits for it."""
+    """A stage that runs beside others. Its progress is passed on while the build waits for it; once the build is
+    stopped, it ends where it reports progress.
+    """
 
     def __init__(self, pool: ThreadPoolExecutor, stage: Callable[[Progress], Result]) -> None:
         self._said: tuple[str, int, int | None] | None = None
+        self._stopped = False
         self._future = pool.submit(stage, self._keep)
 
     def _keep(self, stage: str, done: int, total: int | None) -> None:
+        if self._stopped:
+            raise CancelledError
         self._said = stage, done, total
+
+    def stop(self) -> None:
+        """Has it end; nothing, if it has ended."""
+        self._stopped = True
+        self._future.cancel()
 
     def result(self, progress: Progress) -> Result:
         """What the stage returns, once it has; what it raises."""

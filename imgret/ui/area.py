@@ -39,12 +39,13 @@ def rows_in(index: Index, area: Any) -> npt.NDArray[np.int64] | None:
     if index.map is None:
         raise SearchError("This library has no map.")
     try:
-        corners = np.array([int(number) for number in area.split(BETWEEN)]).reshape(-1, 2) / UNITS
-    except (AttributeError, ValueError, OverflowError):
+        numbers = area.split(BETWEEN, 2 * MAX_CORNERS) if len(area) <= 16 * MAX_CORNERS else []
+        corners = np.array([int(number) for number in numbers]).reshape(-1, 2) / UNITS
+    except (AttributeError, TypeError, ValueError, OverflowError):
         corners = np.empty((0, 2))
     if not 3 <= len(corners) <= MAX_CORNERS or np.abs(corners).max() > 2:
         raise SearchError(
-            "An area of the map is x_y_x_y_...: 3 to {most} corners, in whole parts of {units} of the map's side.",
+            "An area of the map is x_y_x_y_...: 3 to {most} corners, whole numbers, {units} to a side of the map.",
             most=MAX_CORNERS,
             units=UNITS,
         )

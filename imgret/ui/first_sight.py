@@ -36,7 +36,7 @@ class RememberVisit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hands the request on."""
-        of_page = scope["type"] == "http" and scope["path"] in ("", "/")
+        of_page = scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) in ("", "/")
         token = _visit.set(Request(scope) if of_page else None)
         try:
             await self._app(scope, receive, send)
@@ -78,17 +78,18 @@ class FirstSight:
         made_of, properties = self._made.get(language, (None, {}))
         if made_of == key:
             return properties
-        changes = {**self._in_language(language)}
+        properties = {}
         try:
-            if ready is not None:
-                changes |= self._at_first(ready, language)
+            for changes in (self._in_language(language), {} if ready is None else self._at_first(ready, language)):
+                for component, change in changes.items():
+                    properties[component._id] = properties.get(component._id, {}) | _properties(component, change)
         except ImgretError as error:
             log.warning("the page is sent without hits: %s", error)
         except Exception:
             log.exception("the page is sent without hits")
-        properties = {component._id: _properties(component, value) for component, value in changes.items()}
-        if ready is not None:
-            self._made[language] = key, properties
+        else:
+            if ready is not None:
+                self._made[language] = key, properties
         return properties
 
 

@@ -1,5 +1,6 @@
-// Hearts and crosses over the hits, a line after the last sure match, and their labels and ids while the pointer is over them. The fields beside a gallery
-// are told by its id: `clip-hits` has its answer in `clip-answer`, and writes what is marked into `clip-marked`.
+// Hearts and crosses over the hits, a line after the last sure match, and labels and ids while the pointer is over a hit.
+// The fields beside a gallery are told by its id: `clip-hits` has its answer in `clip-answer`, and writes what is marked
+// into `clip-marked`.
 () => {
   const fieldOf = (id) => document.querySelector(`#${id} :is(textarea, input)`);
   const prefixOf = (gallery) => gallery.id.slice(0, -'-hits'.length);
@@ -40,6 +41,7 @@
     });
   };
   new MutationObserver(offerAll).observe(document.body, { childList: true, subtree: true, attributeFilter: ['src'] });
+  document.addEventListener('answer', offerAll); // another answer may have the same pictures
   offerAll();
 
   let count = 0;

@@ -1,6 +1,6 @@
 // The map of the library on a canvas, which is zoomed, moved and marked. The fields beside it are told by their ids:
-// `map-state` names the files to draw from, `map-area` holds the polygon that is marked, and `map-picked` gets the row of
-// a picture that is clicked. Places on the map are fractions of its side, x to the right and y up, as in the index.
+// `map-state` names the files to draw from, `map-area` holds the polygon that is marked, and `map-picked` gets the
+// thumbnail of a picture that is clicked. Places on the map are fractions of its side, x to the right and y up, as in the index.
 () => {
   const MAX_ZOOM = 40;
   const STEP = 1.6; // of a button or a key
@@ -79,9 +79,9 @@
     });
     return found;
   };
-  let picks = 0;
+  let picks = 0; // the same may be picked again
   const pick = (number) => {
-    if (number >= 0) write('map-picked', JSON.stringify([map.rows[number], (picks += 1)])); // the same may be picked again
+    if (number >= 0) write('map-picked', JSON.stringify([`${map.thumbnails}${map.rows[number]}.webp`, (picks += 1)]));
   };
 
   const setLasso = (on) => {
@@ -98,7 +98,8 @@
     setLasso(false);
     const each = Math.ceil(polygon.length / MAX_CORNERS);
     const kept = polygon.filter((corner, number) => number % each === 0);
-    if (enclosed(kept).includes(true)) write('map-area', kept.flat().map((edge) => Math.round(edge * UNITS)).join('_'));
+    const edges = kept.flat().map((edge) => Math.round(clamp(edge, -1, 2) * UNITS));
+    if (enclosed(kept).includes(true)) write('map-area', edges.join('_'));
   };
   const areaNow = () => {
     const edges = fieldOf('map-area')?.value.split('_').map((edge) => edge / UNITS) ?? [];
@@ -197,7 +198,10 @@
     }
   };
 
-  const address = (path) => `${window.gradio_config.root}${window.gradio_config.api_prefix}/file=${path}`;
+  const address = (path) => {
+    const { root, api_prefix: prefix } = window.gradio_config;
+    return `${root}${prefix}/file=${path.split('/').map(encodeURIComponent).join('/')}`;
+  };
   const picture = (path) => Object.assign(new Image(), { onload: draw, src: address(path) });
 
   // The thumbnails that are near enough to be looked at, once the map stands still.
@@ -222,7 +226,14 @@
     if (state && state.points !== asked) {
       asked = state.points;
       const sheet = picture(state.sheet);
-      const points = await (await fetch(address(state.points))).json();
+      let points = null;
+      try {
+        points = await (await fetch(address(state.points))).json();
+      } catch {
+        if (asked === state.points) asked = ''; // the next time that the tab is opened, it is asked for again
+        return;
+      }
+      if (asked !== state.points) return; // another map came meanwhile
       thumbnails.clear();
       map = { ...points, ...state, sheet };
     }
@@ -263,7 +274,7 @@
       if (now.length === 2) {
         carry(between(before), between(now), apart(now) / Math.max(1, apart(before)));
       } else if (corners.length) {
-        corners.push(onMap(place));
+        corners.push(onMap([clamp(place[0], 0, canvas.clientWidth), clamp(place[1], 0, canvas.clientHeight)]));
         draw();
       } else if (moved && now.length === 1) {
         moveBy(place[0] - before[0][0], place[1] - before[0][1]);

@@ -14,6 +14,8 @@ from imgret.index import Index
 from imgret.ui.area import UNITS
 from imgret.ui.names import label_name
 
+FORMAT = 1
+"""Of the files, in their names: they stay in a cache."""
 SHEET, MIN_CELL, MAX_CELL = 1000, 16, 40
 """The side of the sheet, and between which sides its pictures are, in pixels."""
 MAX_SMALL = 1500

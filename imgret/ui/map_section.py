@@ -5,20 +5,22 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from imgret.errors import ImgretError
 from imgret.index import Index
 from imgret.projection import locate
 from imgret.search import SearchError
 from imgret.startup import ReadyIndex
 from imgret.ui.area import WHOLE_LIBRARY, rows_in
-from imgret.ui.endpoints import Endpoints
+from imgret.ui.endpoints import SEARCH_QUEUE, Endpoints
 from imgret.ui.handlers import gradio_handler
 from imgret.ui.i18n import WORDS, Words
 from imgret.ui.localized import LocalizedComponents
-from imgret.ui.map_files import points_file, sheet_file
+from imgret.ui.map_files import FORMAT, points_file, sheet_file
 from imgret.ui.names import label_name
 from imgret.ui.tab import INTERNAL_EVENT
 
@@ -32,7 +34,8 @@ class MapSection:
 
     Attributes:
         area: the area that is marked, as `area.py` has it; map.js draws it and writes it.
-        picked: what map.js writes for a picture that is clicked: its row, and a number that makes it new.
+        picked: what map.js writes for a picture that is clicked: the path of its thumbnail, which only this index has,
+            and a number that makes it new.
         search_there: the button that takes the area to the search by CLIP.
     """
 
@@ -54,7 +57,7 @@ class MapSection:
 
     def wire(self, tab: gr.Tab, language: gr.Radio, latest: Sequence[gr.Textbox]) -> None:
         """Asks for the map when the tab is opened; says what is marked whenever that changes."""
-        tab.select(gradio_handler(self._drawn), [*latest], [self._map, self._state], **INTERNAL_EVENT)
+        tab.select(gradio_handler(self._drawn), [*latest], [self._map, self._state], **INTERNAL_EVENT, **SEARCH_QUEUE)
         for field in (self._state, self.area):
             field.change(None, js=CHANGED, api_visibility="private")
         self._unmark.click(None, None, self.area, js=f"() => '{WHOLE_LIBRARY}'", api_visibility="private")
@@ -63,14 +66,15 @@ class MapSection:
 
     def path(self, picked: Any) -> str:
         """The thumbnail of the picture that was clicked. Raises SearchError."""
-        retriever = self._endpoints.start.wait().retriever
+        retriever, thumbnails = self._endpoints.start.wait().retriever, self._endpoints.thumbnails
         try:
-            row, _ = json.loads(picked)
+            path, _ = json.loads(picked)
+            row = thumbnails.row_of(retriever, Path(path))
         except (TypeError, ValueError):
             row = None
-        if not isinstance(row, int) or not 0 <= row < len(retriever.index):
+        if row is None:
             raise SearchError("There is no such hit.")
-        return str(self._endpoints.thumbnails.path(retriever, row))
+        return str(thumbnails.path(retriever, row))
 
     def _drawn(self, latest: str, part: str) -> list[Any]:
         """The files of the map, and the point where the latest query belongs."""
@@ -79,19 +83,22 @@ class MapSection:
         if index.map is None:
             return [gr.update(visible=False), ""]
         with self._drawing:  # visitors who come meanwhile wait for the one map
-            points = thumbnails.file(index, "map.json", lambda: points_file(index))
-            sheet = thumbnails.file(index, "map.webp", lambda: sheet_file(index))
+            points = thumbnails.file(index, f"map-{FORMAT}.json", lambda: points_file(index))
+            sheet = thumbnails.file(index, f"map-{FORMAT}.webp", lambda: sheet_file(index))
         state = {
             "points": points.as_posix(),
             "sheet": sheet.as_posix(),
-            "thumbnails": points.as_posix().removesuffix("map.json"),  # and a row and .webp
+            "thumbnails": points.as_posix().removesuffix(f"map-{FORMAT}.json"),  # and a row and .webp
             "ring": self._ring(ready, latest, part),
         }
         return [gr.update(visible=True), json.dumps(state)]
 
     def _ring(self, ready: ReadyIndex, latest: str, part: str) -> tuple[float, float] | None:
-        query = self._endpoints.query(ready, {"path": latest}, part) if latest else None
-        vector = None if query is None else ready.retriever.embed_query(query.picture, like=query.like)
+        try:
+            query = self._endpoints.query(ready, {"path": latest}, part) if latest else None
+            vector = None if query is None else ready.retriever.embed_query(query.picture, like=query.like)
+        except ImgretError:  # the map is there without a query
+            return None
         return None if vector is None else locate(ready.retriever.index, vector)
 
     def _told(self, language: str, area: str) -> list[Any]:

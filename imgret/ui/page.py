@@ -162,6 +162,7 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
         def in_language(code: str) -> Changes:
             return dict(zip(localized.components, localized.updates(code), strict=True)) | {
                 language: code,
+                about: WORDS[code].wait,
                 pixels.about: pixels.at_first(code),
                 gallery: _captioned(endpoints.examples(), code),
             }

@@ -24,6 +24,7 @@ CSV_TEXT = """(() => {
     const rows = answer.hits.map((hit) => columns.map((column) => cell(hit[column])).join(','));
     return [columns.join(','), ...rows].join('\\r\\n') + '\\r\\n';
   })()"""
+ANSWERED = "() => document.dispatchEvent(new Event('answer'))"
 SAVED = {"JSON": (JSON_TEXT, "json", "application/json"), "CSV": (CSV_TEXT, "csv", "text/csv")}
 
 
@@ -43,6 +44,7 @@ class Results:
             visible=False,
         )
         self._answer = gr.Textbox("", visible="hidden", elem_id=f"{prefix}-answer")  # as JSON
+        self._answer.change(None, js=ANSWERED, api_visibility="private")
         self._explanation = Explanation(localized, f"{prefix}-why")
         localized(gr.Markdown, {"value": lambda words: words.matches_meaning}, elem_classes="small")
         with gr.Row(elem_classes="save"):
