@@ -104,8 +104,10 @@ def test_an_area_is_told_with_what_is_left_out_and_a_label_is_only_text(cache, t
     rows = rows_in(index, "-100_-100_-100_10100_10100_10100_10100_-100")
     assert len(rows) == 9
     assert told(index, rows.tolist(), WORDS["en"]) == (
-        "<strong>9</strong> pictures of the map are marked and shown, 0 are left out. The map has 9 of the library's "
-        "12 pictures; those that have no place on it are left out, too. Their labels: &lt;b&gt;seen 6, one &amp; all 3."
+        "Pictures of the map that are marked and shown: <strong>9</strong>; left out: 0. The map has 9 of the "
+        "library's 12 pictures; those that have no place on it are left out, too. Their labels: &lt;b&gt;seen 6, one &amp; all 3."
     )
-    assert told(index, rows[:1].tolist(), WORDS["en"]).startswith("<strong>1</strong> pictures")
+    assert told(index, rows[:1].tolist(), WORDS["en"]).startswith(
+        "Pictures of the map that are marked and shown: <strong>1</strong>;"
+    )
     index.close()

@@ -662,7 +662,7 @@ def test_the_map_works_by_keyboard_alone(visit, retriever):
     assert view_of(page) == pytest.approx(start)
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
-    page.get_by_text("pictures of the map are marked and shown").wait_for()
+    page.get_by_text("Pictures of the map that are marked and shown").wait_for()
     rows, points = retriever.index.map
     box = page.locator("#library-map canvas").bounding_box()
     width, height = box["width"] - 2, box["height"] - 2

@@ -185,7 +185,6 @@ def test_labels_filter_and_a_filter_may_leave_fewer_than_k(retriever):
     assert {hit.label for hit in hits} == {"food/fruit", "food/dessert"}
 
 
-@pytest.mark.parametrize("metric", [None, "l1"])
 @pytest.mark.parametrize("among", [[], [10**6], [-1, 3]])
 def test_rows_that_there_are_not_cannot_be_searched_among(retriever, among):
     with pytest.raises(SearchError, match="The rows to search among"):
@@ -197,6 +196,7 @@ def test_a_row_that_is_named_twice_is_found_once(retriever):
     assert sorted(hit.id for hit in twice.hits) == sorted(retriever.index.record(row).id for row in (3, 5))
 
 
+@pytest.mark.parametrize("metric", [None, "l1"])
 @pytest.mark.parametrize("labels", [None, ["animals/birds", "animals/mammals"]])
 def test_a_search_among_some_rows_finds_those_of_all_hits_that_are_in_them(retriever, metric, labels):
     rows = np.arange(40, 400, 3)
