@@ -105,7 +105,8 @@ def test_an_area_is_told_with_what_is_left_out_and_a_label_is_only_text(cache, t
     assert len(rows) == 9
     assert told(index, rows.tolist(), WORDS["en"]) == (
         "Pictures of the map that are marked and shown: <strong>9</strong>; left out: 0. The map has 9 of the "
-        "library's 12 pictures; those that have no place on it are left out, too. Their labels: &lt;b&gt;seen 6, one &amp; all 3."
+        "library's 12 pictures; those that have no place on it are left out, too. "
+        "Their labels: &lt;b&gt;seen 6, one &amp; all 3."
     )
     assert told(index, rows[:1].tolist(), WORDS["en"]).startswith(
         "Pictures of the map that are marked and shown: <strong>1</strong>;"
