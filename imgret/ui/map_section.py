@@ -83,12 +83,12 @@ class MapSection:
         if index.map is None:
             return [gr.update(visible=False), ""]
         with self._drawing:  # visitors who come meanwhile wait for the one map
-            points = thumbnails.file(index, f"map-{FORMAT}.json", lambda: points_file(index))
-            sheet = thumbnails.file(index, f"map-{FORMAT}.webp", lambda: sheet_file(index))
+            points = thumbnails.file(index, f"map.{FORMAT}.json", lambda: points_file(index))
+            sheet = thumbnails.file(index, f"map.{FORMAT}.webp", lambda: sheet_file(index))
         state = {
             "points": points.as_posix(),
             "sheet": sheet.as_posix(),
-            "thumbnails": points.as_posix().removesuffix(f"map-{FORMAT}.json"),  # and a row and .webp
+            "thumbnails": points.as_posix().removesuffix(f"map.{FORMAT}.json"),  # and a row and .webp
             "ring": self._ring(ready, latest, part),
         }
         return [gr.update(visible=True), json.dumps(state)]
