@@ -15,6 +15,8 @@ WHOLE_LIBRARY = ""
 BETWEEN, UNITS = "_", 10_000
 MAX_CORNERS = 200
 
+Rows = npt.NDArray[np.int64]
+
 
 class AreaFilter:
     """The area as a field of a search form, and a button that says so and takes it away."""
@@ -24,15 +26,14 @@ class AreaFilter:
         self.button = gr.Button("", size="sm", visible=False, elem_id=elem_id)
 
     @staticmethod
-    def shown(index: Index, language: str, area: str) -> Any:
-        """The update of `button`. Raises SearchError."""
-        rows = rows_in(index, area)
+    def shown(language: str, rows: Rows | None) -> Any:
+        """The update of `button` for the rows in the area, None for the whole library."""
         if rows is None:
             return gr.update(visible=False)
         return gr.update(value=WORDS[language].only_in_area.format(count=len(rows)), visible=True)
 
 
-def rows_in(index: Index, area: Any) -> npt.NDArray[np.int64] | None:
+def rows_in(index: Index, area: Any) -> Rows | None:
     """The rows of the pictures in an area, in order; None for WHOLE_LIBRARY. Raises SearchError."""
     if area == WHOLE_LIBRARY:
         return None

@@ -126,13 +126,13 @@ class ClipTab(Tab):
         more = len(response.hits) >= k and k < min(MAX_K, count - len(likes) - len(dislikes))
         return [
             self.likes.shown(self._endpoints, ready, liked, disliked),
-            self.area.shown(ready.retriever.index, language, area),
+            self.area.shown(language, among),
             *self._results.shown(response, language, status, more=more),
         ]
 
     def cleared(self, language: str, *form: Any) -> list[Any]:
-        index, area = self._endpoints.start.wait().retriever.index, form[-1]
-        return [gr.update(visible=False), self.area.shown(index, language, area), *self._results.cleared()]
+        among = rows_in(self._endpoints.start.wait().retriever.index, form[-1])
+        return [gr.update(visible=False), self.area.shown(language, among), *self._results.cleared()]
 
     def address(self, *form: Any) -> dict[str, str]:
         text, negative, weight, liked, disliked, labels, k, metric, area = form

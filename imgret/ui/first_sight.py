@@ -57,7 +57,7 @@ class FirstSight:
     ) -> None:
         """`in_language` gives what depends on the language only, `at_first` the rest."""
         self._start, self._in_language, self._at_first = start, in_language, at_first
-        self._made: dict[str, tuple[Any, Properties]] = {}
+        self._made: dict[tuple[str, bool], tuple[Any, Properties]] = {}
 
     def of_visit(self, config: BlocksConfigDict) -> BlocksConfigDict:
         """`config` as the visitor is sent it whose request is answered; `config` itself if it is not the page's."""
@@ -65,22 +65,23 @@ class FirstSight:
         if request is None or "components" not in config:
             return config
         language = chosen_language(request)
-        named = request.query_params.keys() & set(OURS)
-        properties = self._properties(language, with_hits=not named and self._start.warm)
+        properties = self._properties(language, with_hits=not request.query_params.keys() & set(OURS))
         components = [
             {**one, "props": {**one["props"], **properties.get(one["id"], {})}} for one in config["components"]
         ]
         return {**config, "components": components}
 
     def _properties(self, language: str, *, with_hits: bool) -> Properties:
-        ready = self._start.wait() if with_hits else None
+        """Those that were made before, while index and day are the same: Gradio asks twice for each page."""
+        ready = self._start.wait() if self._start.warm else None
         key = (ready, self._start.done, date.today())
-        made_of, properties = self._made.get(language, (None, {}))
+        made_of, properties = self._made.get((language, with_hits), (None, {}))
         if made_of == key:
             return properties
         properties = {}
         try:
-            for changes in (self._in_language(language), {} if ready is None else self._at_first(ready, language)):
+            shown = self._at_first(ready, language) if with_hits and ready is not None else {}
+            for changes in (self._in_language(language), shown):
                 for component, change in changes.items():
                     properties[component._id] = properties.get(component._id, {}) | _properties(component, change)
         except ImgretError as error:
@@ -88,8 +89,7 @@ class FirstSight:
         except Exception:
             log.exception("the page is sent without hits")
         else:
-            if ready is not None:
-                self._made[language] = key, properties
+            self._made[language, with_hits] = key, properties
         return properties
 
 

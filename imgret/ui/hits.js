@@ -4,16 +4,21 @@
 () => {
   const fieldOf = (id) => document.querySelector(`#${id} :is(textarea, input)`);
   const prefixOf = (gallery) => gallery.id.slice(0, -'-hits'.length);
+  const answers = {}; // by field: the text that was parsed last, and what it says
+  const answerOf = (gallery) => {
+    const field = `${prefixOf(gallery)}-answer`;
+    const text = fieldOf(field)?.value ?? '';
+    if (answers[field]?.text !== text) answers[field] = { text, said: text ? JSON.parse(text) : null };
+    return answers[field].said;
+  };
   const hitOf = (item) => {
     const gallery = item.closest('.hits');
-    const answer = fieldOf(`${prefixOf(gallery)}-answer`)?.value;
-    return answer && JSON.parse(answer).hits[[...item.parentElement.children].indexOf(item)];
+    return answerOf(gallery)?.hits[[...item.parentElement.children].indexOf(item)];
   };
 
   // The line after the last sure match; none where all are, or none is.
   const drawLine = (gallery) => {
-    const answer = fieldOf(`${prefixOf(gallery)}-answer`)?.value;
-    const { matches = 0, hits = [] } = answer ? JSON.parse(answer) : {};
+    const { matches = 0, hits = [] } = answerOf(gallery) ?? {};
     [...gallery.querySelectorAll('.gallery-item')].forEach((item, number) => {
       item.classList.toggle('last-match', number === matches - 1 && matches < hits.length);
     });
@@ -40,7 +45,7 @@
       if (words) offer(gallery, JSON.parse(words));
     });
   };
-  new MutationObserver(offerAll).observe(document.body, { childList: true, subtree: true, attributeFilter: ['src'] });
+  new MutationObserver(offerAll).observe(document.body, { childList: true, subtree: true });
   document.addEventListener('answer', offerAll); // another answer may have the same pictures
   offerAll();
 

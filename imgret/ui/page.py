@@ -152,6 +152,7 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
                 timer: gr.update(active=not start.done),
             }
 
+        # Of `_`, the path of the latest picture, only the script of the first event makes use.
         def show_status(language: str, _: str = "", progress: gr.Progress = gr.Progress()) -> Changes:  # noqa: B008
             def show(stage: str, done: int, total: int | None) -> None:
                 words = WORDS[language]
