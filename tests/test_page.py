@@ -1135,6 +1135,7 @@ def test_hits_are_there_at_first_sight_in_each_tab_and_the_address_stays_bare(vi
     page.locator("#pixel-hits img").first.wait_for(timeout=20_000)
     page.wait_for_timeout(3000)
     assert page.locator("#pixel-hits img").count() == 10
+    assert page.get_by_text("Error", exact=True).count() == 0  # Gradio's mark on a field whose event failed
     assert "example" not in page.url
     page.get_by_role("tab", name="CLIP").click()
     page.locator("#clip-hits img").first.wait_for(timeout=20_000)

@@ -83,6 +83,11 @@ CHANGED = """((now, before) => {
 REMOVE = "() => {{ (window.removedPictures ??= new Set()).add('{0}'); }}"
 REMOVED = "(window.removedPictures ??= new Set()).delete('{0}')"
 """Whether the visitor has taken the picture of a tab away, not an answer."""
+OPENED = """(language, latest) => {
+  document.documentElement.lang = language;
+  return latest === '' ? 'hits' : '';
+}"""
+"""What the page still lacks."""
 PART_SHOWN = "() => document.dispatchEvent(new Event('part'))"
 
 
@@ -152,8 +157,7 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
                 timer: gr.update(active=not start.done),
             }
 
-        # Of `_`, the path of the latest picture, only the script of the first event makes use.
-        def show_status(language: str, _: str = "", progress: gr.Progress = gr.Progress()) -> Changes:  # noqa: B008
+        def show_status(language: str, progress: gr.Progress = gr.Progress()) -> Changes:  # noqa: B008
             def show(stage: str, done: int, total: int | None) -> None:
                 words = WORDS[language]
                 progress((done, total) if total else done, desc=words.stage.format(stage=stage), unit=stage)
@@ -174,23 +178,12 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
         demo.first_sight = FirstSight(start, in_language, lambda ready, code: status(ready, code) | page.at_first(code))
         spoken = [gallery, *localized.components]
         status_fields = [about, timer, clip.starter, clip.labels, gallery]
-        demo.load(
-            None, language, js="(language) => { document.documentElement.lang = language; }", api_visibility="private"
-        ).then(
-            gradio_handler(show_status),
-            [language, latest[0]],
-            status_fields,
-            js=ONLY_IF % "given[1] === ''",
-            show_progress_on=about,
-            api_visibility="private",
-        ).then(
-            gradio_handler(_in_turn(page.open)),
-            page.inputs,
-            page.outputs,
-            js=ONLY_IF % page.is_without_query,
-            **INTERNAL_EVENT,
-            **SEARCH_QUEUE,
-        )
+        # A page that is sent with its hits asks for nothing. Not a script that throws: that would be shown as an error.
+        lacking = gr.Textbox("", visible="hidden")
+        demo.load(None, [language, latest[0]], lacking, js=OPENED, api_visibility="private")
+        lacking.change(
+            gradio_handler(show_status), language, status_fields, show_progress_on=about, api_visibility="private"
+        ).then(gradio_handler(_in_turn(page.open)), page.inputs, page.outputs, **INTERNAL_EVENT, **SEARCH_QUEUE)
         language.input(speak, language, spoken, **INTERNAL_EVENT).then(
             gradio_handler(show_status), language, status_fields, **INTERNAL_EVENT
         ).then(gradio_handler(_in_turn(page.again)), page.inputs, page.outputs, **INTERNAL_EVENT, **SEARCH_QUEUE)
@@ -410,11 +403,6 @@ class _Page:
         """Runs the search that the address of the page names; without one, shows the hits of the example of the day."""
         parameters = {name: str(value) for name, value in request.query_params.items()}
         return self._follow(language, parameters) if parameters.keys() & set(OURS) else self.at_first(language)
-
-    @property
-    def is_without_query(self) -> str:
-        """Whether nothing was searched for yet, as an expression in the browser: a page may be sent with its hits."""
-        return f"{self._script(self._latest)} === ''"
 
     def at_first(self, language: str) -> Changes:
         """The hits of the example of the day. Neither the address nor the tab nor the form."""
