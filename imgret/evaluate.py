@@ -1,7 +1,7 @@
 """Measures search quality: precision@k and mAP by label for all five methods, recall@k from captions to pictures."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from imgret.images import ImageError, load_image
 from imgret.index import Index
 from imgret.library import ImageLibrary
 from imgret.metrics import METRICS, best_first
+from imgret.progress import Progress, no_progress
 from imgret.search import EMBEDDING_METHODS, METHODS, Retriever
 
 PRECISIONS = (1, 5, 10)
@@ -56,7 +57,7 @@ class Evaluation:
 def evaluate(
     retriever: Retriever,
     queries: int | None = None,
-    progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None,
+    progress: Progress = no_progress,
     methods: Sequence[str] = METHODS,
     texts: TextEmbeddings | None = None,
 ) -> Evaluation:
@@ -133,7 +134,7 @@ class HeldOut:
 def evaluate_held_out(
     retriever: Retriever,
     library: ImageLibrary,
-    progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None,
+    progress: Progress = no_progress,
     methods: Sequence[str] = METHODS,
     queries: int | None = None,
 ) -> HeldOut:

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from imgret.library import ImageLibrary
 from imgret.library.records import Annotations, Description, Entry, Rows, printable, within
 from imgret.library.splits import KEYWORDS
 from imgret.library.tree import Tree, scan
+from imgret.progress import Progress, no_progress
 
 
 class PrepareError(ImgretError):
@@ -66,7 +67,7 @@ def prepare_folder(
     seed: int = 0,
     *,
     cache: Path,
-    progress: Callable[[str, int, int | None], None] = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> Prepared:
     """Copies the pictures of the class folders in `source` to `out`/train/CLASS and `out`/test/CLASS, unchanged.
 

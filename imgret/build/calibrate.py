@@ -1,6 +1,6 @@
 """Searches with pictures and texts whose label is left out of the library, and keeps the score of each best hit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from imgret.encoders.texts import TextEmbeddings
 from imgret.evaluate import sample
 from imgret.index import Index
 from imgret.metrics import METRICS
+from imgret.progress import Progress
 
 MAX_PICTURES, MAX_TEXTS = 1000, 300
 _NEAREST, _BLOCK = 64, 64
@@ -22,7 +23,7 @@ def calibrate(
     index: Index,
     groups: Sequence[DuplicateGroup],
     embeddings: TextEmbeddings,
-    progress: Callable[[str, int, int | None], None],
+    progress: Progress,
 ) -> dict[str, dict[str, list[Any]]] | None:
     """By method, the `rows` of the query pictures and the `scores` of their best hits of other labels; for texts, a
     caption or the label of a picture stands for it. In a library without labels the `groups` of (nearly) equal pictures
