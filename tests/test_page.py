@@ -76,13 +76,18 @@ def captions_of(page, gallery):
     return [caption.strip() for caption in page.locator(f"#{gallery} .caption-label").all_text_contents()]
 
 
-def wait_for_hits(page, gallery, expected):
+def wait_for_hits(page, gallery, expected, read=captions_of):
     """Waits until the gallery shows what is expected; else says what it shows."""
     for _ in range(60):
-        if captions_of(page, gallery) == expected:
+        if read(page, gallery) == expected:
             return
         page.wait_for_timeout(100)
-    assert captions_of(page, gallery) == expected
+    assert read(page, gallery) == expected
+
+
+def names_of_hits(page, gallery):
+    """The names below the query's picture, without ranks."""
+    return [text.partition(". ")[2] for text in captions_of(page, gallery)[1:]]
 
 
 def shown_as(hits, method, language="en"):
@@ -423,7 +428,7 @@ def test_the_page_changes_the_query_and_says_what_the_metric_does_not_see_and_wh
     query, pixels = retriever.pixel_query(TIGER), retriever.index.pixels
     rows, _ = ranking(pixels, changed(query, {"contrast": 0.5}), "l2", 5)
     names = [shown_as(retriever.hits([row], [0]), "l2")[0].partition("· ")[2] for row in rows]
-    assert [text.partition(". ")[2] for text in captions_of(page, "blindness-pictures")[1:]] == names
+    wait_for_hits(page, "blindness-pictures", names, read=names_of_hits)
     page.locator("#blindness-find").click()
     page.locator("#blindness-text td").first.wait_for()
     cells = page.locator("#blindness-text td").all_text_contents()
@@ -442,11 +447,10 @@ def test_a_liked_picture_is_no_hit_of_the_changed_query_either(visit, retriever)
     field = page.locator("#blindness-crop input[type=number]")
     field.fill("0.02")
     field.press("Enter")
-    page.locator("#blindness-pictures img").nth(5).wait_for()
     query, pixels = retriever.pixel_query(TIGER, likes=[liked.id]), retriever.index.pixels
     rows, _ = ranking(pixels, changed(query, {"crop": 0.02}), "l2", 5, without=[liked.row])
     names = [shown_as(retriever.hits([row], [0]), "l2")[0].partition("· ")[2] for row in rows]
-    assert [text.partition(". ")[2] for text in captions_of(page, "blindness-pictures")[1:]] == names
+    wait_for_hits(page, "blindness-pictures", names, read=names_of_hits)
     assert liked.row in ranking(pixels, changed(query, {"crop": 0.02}), "l2", 5)[0]
 
 
