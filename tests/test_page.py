@@ -401,6 +401,14 @@ def test_a_hit_is_explained_by_terms_that_add_up_to_its_score_and_by_occlusion(p
     page.locator("#clip-why-pictures").wait_for(state="hidden")
 
 
+def change(page, name, strength):
+    """Types a strength. A slider takes its first value anew just after its section opened: faster than any hand is."""
+    page.wait_for_timeout(300)
+    field = page.locator(f"#blindness-{name} input[type=number]")
+    field.fill(str(strength))
+    field.press("Enter")
+
+
 def test_the_page_changes_the_query_and_says_what_the_metric_does_not_see_and_what_dethrones_the_first_hit(
     visit, retriever
 ):
@@ -409,21 +417,16 @@ def test_the_page_changes_the_query_and_says_what_the_metric_does_not_see_and_wh
     page.locator("#blindness button").first.click()
     page.get_by_text("Correlation cannot see brightness").wait_for()  # before anything is computed
 
-    def change(name, strength):
-        field = page.locator(f"#blindness-{name} input[type=number]")
-        field.fill(str(strength))
-        field.press("Enter")
-
-    change("contrast", 0.5)
+    change(page, "contrast", 0.5)
     page.get_by_text("The ranking stays: the first 10 are the same").wait_for()
     page.get_by_text("It cannot move, as stated.").wait_for()
     assert page.locator("#blindness-pictures img").count() == 6
-    change("brightness", -60)
+    change(page, "brightness", -60)
     page.get_by_text("Values are clipped at 0 or 255, so the statement does not hold here.").wait_for()
     page.locator("#pixel-metric").get_by_text("L2").click()
     page.get_by_text("L2 sees every one of these changes").wait_for()
     assert page.locator("#blindness-text").inner_text().strip() == ""
-    change("brightness", 0)
+    change(page, "brightness", 0)
     page.get_by_text("The ranking moves: ").wait_for()
     query, pixels = retriever.pixel_query(TIGER), retriever.index.pixels
     rows, _ = ranking(pixels, changed(query, {"contrast": 0.5}), "l2", 5)
@@ -444,9 +447,7 @@ def test_a_liked_picture_is_no_hit_of_the_changed_query_either(visit, retriever)
     page = visit(f"/?tab=pixels&example=tiger.webp&like={liked.id}")
     wait_for_hits(page, "pixel-hits", shown_as(retriever.by_pixels(TIGER, likes=[liked.id]), "l2"))
     page.locator("#blindness button").first.click()
-    field = page.locator("#blindness-crop input[type=number]")
-    field.fill("0.02")
-    field.press("Enter")
+    change(page, "crop", 0.02)
     query, pixels = retriever.pixel_query(TIGER, likes=[liked.id]), retriever.index.pixels
     rows, _ = ranking(pixels, changed(query, {"crop": 0.02}), "l2", 5, without=[liked.row])
     names = [shown_as(retriever.hits([row], [0]), "l2")[0].partition("· ")[2] for row in rows]
