@@ -47,7 +47,6 @@ $(VENV)/installed-dev: $(VENV)/installed
 # The lists of what is installed. What is in the lock stays as it is; `make lock UPGRADE=--upgrade` takes the newest.
 .PHONY: lock
 lock: install-dev
-	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --all-extras $(UPGRADE) pyproject.toml --output-file requirements.lock
 	{ echo "# What the tests run with: pyproject.toml, all of its extras, and what Hugging Face adds to every Gradio Space."; \

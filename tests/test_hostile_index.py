@@ -430,14 +430,16 @@ def test_an_encoder_json_that_lies_is_refused(folder, cache, change):
         retriever.by_clip(image=TIGER)
 
 
+@pytest.mark.parametrize("kind", ["library", "sentencepiece"])
 @pytest.mark.parametrize(
     "content",
-    [b"{}", b"[" * 10**6, b'{"version": "1.0", "model": {"type": "BPE"}}', pickle.dumps(Owned())],
-    ids=["empty", "deep", "no model", "pickle"],
+    [b"{}", b"[" * 10**6, b'{"version": "1.0", "model": {"type": "BPE"}}', pickle.dumps(Owned()), b""],
+    ids=["no keys", "deep", "no model", "pickle", "empty"],
 )
-def test_a_tokenizer_that_is_none_is_refused(folder, content):
+def test_a_tokenizer_that_is_none_is_refused(folder, content, kind):
     encoder = data_of(folder) / "encoder"
-    (encoder / "tokenizer.json").unlink()
-    (encoder / "tokenizer.json").write_bytes(content)
+    changed_config(encoder, lambda config: config["tokenizer"].update(kind=kind, pad_id=1, zeroed_id=None))
+    (encoder / "tokenizer.model").unlink()
+    (encoder / "tokenizer.model").write_bytes(content)
     with pytest.raises(EncoderError, match="tokenizer"):
         load_encoder("starter", exported=encoder).embed_texts(["a bird"])

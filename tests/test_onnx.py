@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from imgret.encoders import EncoderError, export, load_encoder, onnx, towers
+from imgret.encoders.catalog import STARTER_FOLDER
 from imgret.encoders.clip import ClipEncoder
 from imgret.encoders.export import export_encoder
 from imgret.encoders.onnx import OnnxEncoder, without_padding
@@ -261,6 +263,31 @@ def test_library_tokenizers_give_open_clips_ids(original, captions, many_texts, 
     encoder = ClipEncoder("test", original.model, theirs, original.model_config, "cpu")
     ours = load_tokenizer(tmp_path, export._write_tokenizer(encoder, tmp_path))
     np.testing.assert_array_equal(ours(many_texts), theirs(many_texts).numpy())
+
+
+def test_the_starters_ids_are_those_of_another_library_over_the_same_pieces(captions):
+    from sentencepiece import SentencePieceProcessor
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    ours = load_tokenizer(STARTER_FOLDER, json.loads((STARTER_FOLDER / "encoder.json").read_text())["tokenizer"])
+    pieces = SentencePieceProcessor(model_file=str(STARTER_FOLDER / "tokenizer.model"))
+    scored = [(pieces.id_to_piece(number), pieces.get_score(number)) for number in range(pieces.get_piece_size())]
+    theirs = Tokenizer(models.Unigram(scored, pieces.unk_id(), False))
+    theirs.normalizer = normalizers.NFKC()
+    theirs.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    texts = [*captions, *map(str.upper, captions), *(unicodedata.normalize("NFD", text) for text in captions)]
+    found = [[number for number in row if number != ours.pad_id] for row in ours(texts).tolist()]
+    assert found == [[pieces.bos_id(), *theirs.encode(text).ids, pieces.eos_id()] for text in texts]
+
+
+def test_the_starters_tokenizer_cuts_long_texts_and_passes_over_blanks_and_signs_of_control():
+    tokenizer = load_tokenizer(STARTER_FOLDER, json.loads((STARTER_FOLDER / "encoder.json").read_text())["tokenizer"])
+    assert tokenizer(["a " * 500]).shape == (1, 128)
+    assert (tokenizer.cut_after("a " * 500), tokenizer.cut_after("a dog")) == (126, None)
+    plain, blank = tokenizer(["a red dog", "\u3000a\t red\u200b \u2003\x07d\x01og\n"])
+    np.testing.assert_array_equal(plain, blank)
+    short, _ = tokenizer(["a", "a dog"])
+    assert short[-1] == tokenizer.pad_id
 
 
 def test_padding_is_left_out_and_no_more():

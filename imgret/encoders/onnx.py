@@ -6,7 +6,7 @@ over 2 GB has a second one, and so has an exported one with a large vocabulary, 
     encoder.json           read first: URI, dimension, languages, preprocessing, tokenizer, report, fingerprint
     image.int8-rows.onnx   pixels (n, 3, H, W) float32 to vectors (n, d) float32 of norm 1
     text.int8-rows.onnx    ids (n, length) int64 to vectors (n, d) float32 of norm 1
-    tokenizer.json         or merges.txt.gz, for CLIP's own tokenizer
+    tokenizer.json         or merges.txt.gz, for CLIP's own tokenizer, or tokenizer.model, for sentencepiece
 
 Instead of "int8-rows" a tower's name may say another of the precisions in `MIN_COSINE`.
 """
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CONFIG_FILE = "encoder.json"
-FORMAT = 3
-"""1 had no 4-bit and no fp16 towers, 2 no "int8-rows"."""
+FORMAT = 4
+"""1 had no 4-bit and no fp16 towers, 2 no "int8-rows", 3 no tokenizer for sentencepiece."""
 CHECK_TEXT = "a photo of a dog"
 
 MAX_SIDE, MAX_TOKENS = 1024, 4096
@@ -153,7 +153,7 @@ class OnnxEncoder(Encoder):
     def _tokenizer(self) -> Tokenizer:
         try:
             return load_tokenizer(self.folder, self.config["tokenizer"])
-        except Exception as error:  # the tokenizers library raises plain Exception
+        except Exception as error:  # both libraries of tokenizers raise plain ones
             raise EncoderError(
                 self.uri, "its tokenizer in {folder} cannot be read ({error})", folder=self.folder, error=error
             ) from error
@@ -185,7 +185,7 @@ def compute_fingerprint(folder: Path, config: Mapping[str, Any]) -> str:
     said = {key: value for key, value in config.items() if key not in _NO_PART_OF_FINGERPRINT}
     found = hashlib.sha256(json.dumps(said, sort_keys=True, default=list).encode())
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".onnx", ".data", ".json", ".gz") and path.name != CONFIG_FILE:
+        if path.suffix in (".onnx", ".data", ".json", ".gz", ".model") and path.name != CONFIG_FILE:
             with path.open("rb") as file:
                 found.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()[:16]

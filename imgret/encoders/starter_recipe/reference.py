@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from imgret.encoders.starter_recipe.e5 import E5, EPSILON, HEADS, LAYERS, PAD, POSITIONS, WIDTH
-from imgret.encoders.starter_recipe.tokenizer import MAX_TOKENS, build_tokenizer
+from imgret.encoders.starter_recipe.tokenizer import MAX_TOKENS
+from imgret.encoders.tokens import Tokenizer
 
 _BATCH = 64
 _LAYER = {
@@ -29,7 +30,7 @@ _EMBEDDINGS = {"emb.word": "word_embeddings.weight", "emb.pos": "position_embedd
 class ReferenceTexts:
     """Texts to mean-pooled embeddings (n, 384) float64, not normalised."""
 
-    def __init__(self, e5: E5) -> None:
+    def __init__(self, e5: E5, tokenizer: Tokenizer) -> None:
         import torch
         from transformers import BertConfig, BertModel
 
@@ -54,7 +55,7 @@ class ReferenceTexts:
             value = e5.tensors[name]
             array = value if isinstance(value, np.ndarray) else value.decoded()
             state[ours].copy_(torch.from_numpy(array.copy()).reshape(state[ours].shape))
-        self._tokenizer = build_tokenizer(e5.pieces, e5.scores, e5.replacements)
+        self._tokenizer = tokenizer
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         import torch
@@ -64,9 +65,9 @@ class ReferenceTexts:
         with torch.inference_mode():
             for start in range(0, len(order), _BATCH):
                 batch = order[start : start + _BATCH]
-                encoded = [row.ids for row in self._tokenizer.encode_batch([texts[i] for i in batch])]
-                assert max(map(len, encoded)) <= MAX_TOKENS
-                ids = torch.from_numpy(np.array(encoded))
+                encoded = self._tokenizer([texts[i] for i in batch])
+                assert encoded.shape[1] <= MAX_TOKENS
+                ids = torch.from_numpy(encoded)
                 mask = (ids != PAD).unsqueeze(-1)
                 hidden = self._model(input_ids=ids, attention_mask=mask.squeeze(-1).long()).last_hidden_state.double()
                 rows[batch] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from imgret.encoders.starter_recipe.e5 import BLOCK, E5, EPSILON, HEADS, LAYERS, PAD, WIDTH, Blocks
 from imgret.encoders.starter_recipe.kernel_map import CLASSES_SHARE, GAMMA, KernelMap, PictureHead
 from imgret.encoders.starter_recipe.tokenizer import MAX_TOKENS
+from imgret.encoders.towers import put_tables_beside
 
 _OPSET, _MICROSOFT = 20, 1
 _IR_VERSION = 10
@@ -39,6 +40,7 @@ def write_text_tower(e5: E5, kept: npt.NDArray[np.int64], texts_map: KernelMap, 
     kernel = graph.add("Exp", [graph.add("Sub", [products, graph.constant(np.float32(2 * GAMMA))])])
     vectors = graph.unit(graph.add("MatMul", [kernel, graph.weight(texts_map.matrix)]))
     graph.write(file, (ids, np.int64, ["n", "length"]), (vectors, ["n", texts_map.matrix.shape[1]]))
+    put_tables_beside(file)
 
 
 def write_picture_tower(trunk: Any, head: PictureHead, file: Path) -> None:

@@ -6,14 +6,13 @@ digit and sign has one of its own.
 """
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
 from imgret.encoders.starter_recipe.e5 import E5
-from imgret.encoders.starter_recipe.tokenizer import build_tokenizer
+from imgret.encoders.tokens import Tokenizer
 
 SPECIALS = 4
 FREQUENT = 100_000
@@ -23,11 +22,10 @@ _SPACE = "▁"
 _CHUNK = 10_000
 
 
-def kept_pieces(e5: E5, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The numbers of the pieces that are kept, in order; `texts` are words and sentences in both languages."""
-    tokenizer = build_tokenizer(e5.pieces, e5.scores, e5.replacements)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+def kept_pieces(e5: E5, tokenizer: Tokenizer, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The numbers of the pieces that are kept, in order; `texts` are words and sentences in both languages, which
+    `tokenizer`, of all pieces, does not cut short.
+    """
     kept = set(range(SPECIALS)) | _used(tokenizer, texts) | _used(tokenizer, [text.title() for text in texts])
     kept |= {number for number, piece in enumerate(e5.pieces) if _is_one_sign(piece)}
     kept |= {number for number, piece in enumerate(e5.pieces[:FREQUENT]) if all(map(_is_latin, piece))}
@@ -37,8 +35,7 @@ def kept_pieces(e5: E5, texts: Sequence[str]) -> npt.NDArray[np.int64]:
 def _used(tokenizer: Tokenizer, texts: Sequence[str]) -> set[int]:
     used: set[int] = set()
     for start in range(0, len(texts), _CHUNK):
-        encoded: Iterable[list[int]] = (row.ids for row in tokenizer.encode_batch(texts[start : start + _CHUNK]))
-        used.update(*encoded)
+        used.update(np.unique(tokenizer(texts[start : start + _CHUNK])).tolist())
     return used
 
 
