@@ -34,7 +34,11 @@ SMALLEST, LARGEST, FLAT = 0.6, 1.04, 3.0
 levels below which a square shows nothing that could be compared.
 """
 
+TOGETHER = 16
+"""How many windows are moved at once: their squares fit into a processor's cache."""
+
 Array = npt.NDArray[np.float32]
+Fractions = float | npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Likeness:
 
     colours: float
     details: float
+
+
+_UNLIKE = Likeness(-1, -1)
 
 
 def square_pixels(vectors: npt.NDArray[np.uint8], side: int) -> Array:
@@ -87,52 +94,67 @@ def coarse_likeness(
     return said[best, np.arange(len(pairs))], best
 
 
-def likeness(whole: Array, part: Array, window: int) -> Likeness:
-    """How alike `whole` (3, SIDE, SIDE) is to the best window of `part`, near the one of that number or near all of it.
+def likeness(wholes: Array, parts: Array, windows: npt.NDArray[np.int64]) -> list[Likeness]:
+    """How alike each of `wholes` (p, 3, SIDE, SIDE) is to the best window of its part (p, 3, SIDE, SIDE), near the one
+    of the number in `windows` (p,) or near all of it.
 
     Where brightness was cut off at white, the grid's best window can be one from which the right one is not reached.
     """
-    return max((_likeness(whole, part, _windows()[number]) for number in {0, window}), key=lambda found: found.details)
+    best = [_UNLIKE] * len(windows)
+    tried = [(pair, number) for pair, window in enumerate(windows.tolist()) for number in {0, window}]
+    for start in range(0, len(tried), TOGETHER):
+        some = tried[start : start + TOGETHER]
+        pairs = [pair for pair, _ in some]
+        begun = np.array([_windows()[number] for _, number in some])
+        for pair, window in zip(pairs, _fitted(wholes[pairs], parts[pairs], begun).tolist(), strict=True):
+            found = _likeness(wholes[pair], parts[pair], *window)
+            best[pair] = max(best[pair], found, key=lambda one: one.details)
+    return best
 
 
-def _likeness(whole: Array, part: Array, window: tuple[float, float, float, float]) -> Likeness:
-    top, left, height, width = window
-    for side, rounds in ROUNDS.items():
-        shrink = _interval(0, 1, SIDE, side)
-        target, source = (_resampled(square.mean(axis=0), shrink) for square in (whole, part))
-        top, left, height, width = _fitted(target, source, (top, left, height, width), rounds)
+def _likeness(whole: Array, part: Array, top: float, left: float, height: float, width: float) -> Likeness:
+    """How alike `whole` (3, SIDE, SIDE) is to a window of `part`."""
+    if min(height, width) < SMALLEST or max(height, width) > LARGEST:
+        return _UNLIKE
     shown = _resampled(whole, _interval(0, 1, SIDE, FINE))
     seen = _resampled(part, _averages(top, height, SIDE, FINE), _averages(left, width, SIDE, FINE))
     # What of a window lies outside of the picture says nothing.
     rows, columns = _within(top, height), _within(left, width)
-    if min(height, width) < SMALLEST or max(height, width) > LARGEST:
-        return Likeness(-1, -1)
     a, b = shown[:, rows][:, :, columns], seen[:, rows][:, :, columns]
     if min(a.mean(axis=0).std(), b.mean(axis=0).std()) < FLAT:
-        return Likeness(-1, -1)
+        return _UNLIKE
     fine_a, fine_b = (_details(x.mean(axis=0)) for x in (a, b))
     return Likeness(_correlation(a, b), _correlation(fine_a, fine_b))
 
 
-def _fitted(
-    target: Array, source: Array, window: tuple[float, float, float, float], rounds: int
-) -> tuple[float, float, float, float]:
-    """The window of `source` (s, s), near the given one, that shows `target` (s, s) best."""
-    side = len(target)
+def _fitted(wholes: Array, parts: Array, windows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """For each of `windows` (n, 4), the window near it of its part (n, 3, SIDE, SIDE) that shows its whole best."""
+    greys = [squares.mean(axis=1) for squares in (wholes, parts)]
+    for side, rounds in ROUNDS.items():
+        targets, sources = (_resampled(grey, _interval(0, 1, SIDE, side)) for grey in greys)
+        windows = _moved(targets, sources, windows, rounds)
+    return windows
+
+
+def _moved(targets: Array, sources: Array, windows: npt.NDArray[np.float64], rounds: int) -> npt.NDArray[np.float64]:
+    """The windows of `sources` (n, s, s), after some rounds towards those that show `targets` (n, s, s)."""
+    count, side = targets.shape[:2]
     at = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
-    down, across = np.gradient(source)
-    top, left, height, width = window
+    down, across = np.gradient(sources, axis=(1, 2))
+    top, left, height, width = windows.T
     y, x, h, w = top + height / 2, left + width / 2, height, width
     for _ in range(rounds):
-        rows, columns = _points(y - h / 2, h, side), _points(x - w / 2, w, side)
-        seen, dy, dx = (rows @ values @ columns.T for values in (source, down, across))
-        terms = np.stack([dy, dy * at[:, None], dx, dx * at, -target, -np.ones_like(target)]).reshape(6, -1)
-        step = np.linalg.lstsq(terms @ terms.T + 1e-3 * np.eye(6), -terms @ seen.ravel(), rcond=None)[0]
-        moved = np.clip(step[:4] / side, -0.1, 0.1)
+        rows, columns = _points(y - h / 2, h, side), _points(x - w / 2, w, side).transpose(0, 2, 1)
+        seen, dy, dx = (rows @ values @ columns for values in (sources, down, across))
+        terms = np.stack([dy, dy * at[:, None], dx, dx * at, -targets, -np.ones_like(targets)], axis=1)
+        terms = terms.reshape(count, 6, -1)
+        products = terms @ terms.transpose(0, 2, 1) + 1e-3 * np.eye(6)
+        step = (np.linalg.pinv(products, hermitian=True) @ -(terms @ seen.reshape(count, -1, 1)))[..., 0]
+        moved = np.clip(step[:, :4] / side, -0.1, 0.1).T
         y, h, x, w = y + moved[0], h + moved[1], x + moved[2], w + moved[3]
-        h, w = float(np.clip(h, 0.5, 1.2)), float(np.clip(w, 0.5, 1.2))
-        y, x = float(np.clip(y, 0.2, 0.8)), float(np.clip(x, 0.2, 0.8))
-    return y - h / 2, x - w / 2, h, w
+        h, w = np.clip(h, 0.5, 1.2), np.clip(w, 0.5, 1.2)
+        y, x = np.clip(y, 0.2, 0.8), np.clip(x, 0.2, 0.8)
+    return np.stack([y - h / 2, x - w / 2, h, w], axis=1)
 
 
 @cache
@@ -165,11 +187,14 @@ def _averages(start: float, length: float, old: int, new: int) -> Array:
     return np.asarray(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-6), np.float32)
 
 
-def _points(start: float, length: float, old: int, new: int | None = None) -> Array:
-    """A matrix (new, old) that interpolates `old` values at the middles of `new` parts of an interval."""
+def _points(start: Fractions, length: Fractions, old: int, new: int | None = None) -> Array:
+    """A matrix (new, old) that interpolates `old` values at the middles of `new` parts of an interval; of n intervals
+    n matrices.
+    """
     new = new or old
+    start, length = np.asarray(start)[..., None], np.asarray(length)[..., None]
     places = (start + length * (np.arange(new) + 0.5) / new) * old - 0.5
-    distances = np.abs(np.clip(places, 0, old - 1)[:, None] - np.arange(old))
+    distances = np.abs(np.clip(places, 0, old - 1)[..., None] - np.arange(old))
     return np.clip(1 - distances, 0, None).astype(np.float32)
 
 

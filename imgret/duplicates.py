@@ -149,14 +149,14 @@ def _confirmed(
     """Those of `pairs`, of a square and one of the others, of which one is like a part of the other."""
     in_other, other_windows = coarse_likeness(squares, others, pairs)
     in_square, windows = coarse_likeness(others, squares, pairs[:, ::-1])
-    for number in np.flatnonzero(np.maximum(in_square, in_other) >= LEAST_COARSE):
-        a, b = map(int, pairs[number])
-        if in_other[number] >= in_square[number]:
-            found = likeness(squares.pixels[a], others.pixels[b], other_windows[number])
-        else:
-            found = likeness(others.pixels[b], squares.pixels[a], windows[number])
-        if found.colours >= least[0] and found.details >= least[1]:
-            yield a, b, (found.colours, found.details)
+    near = np.flatnonzero(np.maximum(in_square, in_other) >= LEAST_COARSE)
+    forward, pairs = (in_other >= in_square)[near], pairs[near]
+    a, b = squares.pixels[pairs[:, 0]], others.pixels[pairs[:, 1]]
+    wholes, parts = (np.where(forward[:, None, None, None], *both) for both in ((a, b), (b, a)))
+    found = likeness(wholes, parts, np.where(forward, other_windows[near], windows[near]))
+    for (one, other), alike in zip(pairs.tolist(), found, strict=True):
+        if alike.colours >= least[0] and alike.details >= least[1]:
+            yield one, other, (alike.colours, alike.details)
 
 
 def _candidates(embeddings: npt.NDArray[np.float32]) -> Iterator[tuple[int, Rows]]:

@@ -8,10 +8,10 @@ data-<content hash>/   read-only from the moment the manifest names it
     pixels/            the pixel index
     chroma/            the Chroma collection, if it is not on a Chroma server
     map.npy            (N, 2) float32, the point of each picture on the map of the library; NaN if it has none
-    evaluation.json    precision, mAP and recall, if the pictures have labels or captions
+    measures.json      what the build measured: precision, mAP and recall, if the pictures have labels or captions; the
+                       groups of equal and nearly equal pictures, unless there are too many pictures to look; scores of
+                       queries whose label was left out, which say where the matches of a query end
     held-out.arrow     some pictures that are not in the library, to search with, if it came with such
-    calibration.json   scores of queries whose label was left out: they say where the matches of a query end
-    duplicates.json    the groups of equal and nearly equal pictures, unless there are too many pictures to look
     encoder/           the towers of an encoder that had to be exported
 """
 
@@ -64,9 +64,7 @@ PIXELS, PIXEL_MATRIX = "pixels", "vectors.npy"
 VECTORS = "chroma"
 ENCODER = "encoder"
 MAP = "map.npy"
-EVALUATION = "evaluation.json"
-DUPLICATES = "duplicates.json"
-CALIBRATION = "calibration.json"
+MEASURES = "measures.json"
 HELD_OUT = "held-out.arrow"
 
 RECORD_SCHEMA = pa.schema(
@@ -94,7 +92,7 @@ class _HeldOut(TypedDict):
 
 
 class _Figures(TypedDict):
-    """What evaluation.json holds: an `imgret.evaluate.Evaluation`."""
+    """An `imgret.evaluate.Evaluation`."""
 
     queries: int
     alone: int
@@ -107,7 +105,7 @@ class _Figures(TypedDict):
 
 
 class _Calibration(TypedDict):
-    """What calibration.json holds for one method: see `imgret.calibration.Calibration`."""
+    """The scores of one method: see `imgret.calibration.Calibration`."""
 
     rows: list[int]
     scores: list[float]
@@ -118,10 +116,12 @@ class _Group(TypedDict):
     rows: list[int]
 
 
-class _Groups(TypedDict):
-    """What duplicates.json holds."""
+class _Measures(TypedDict):
+    """What measures.json holds."""
 
-    groups: list[_Group]
+    evaluation: _Figures | None
+    duplicates: list[_Group] | None
+    calibration: dict[str, _Calibration]
 
 
 class Index:
@@ -151,9 +151,10 @@ class Index:
         self.embeddings: npt.NDArray[np.float32] = open_array(self._data / EMBEDDINGS)
         self.pixels = PixelIndex.load(self._data / PIXELS)
         self._points = open_array(self._data / MAP) if (self._data / MAP).exists() else None
-        self.evaluation = _read_figures(self._data / EVALUATION)
-        self.duplicates = _read_groups(self._data / DUPLICATES, count)
-        self.calibration = _read_calibration(self._data / CALIBRATION, count)
+        measures = _read_measures(self._data / MEASURES)
+        self.evaluation: Mapping[str, Any] | None = measures["evaluation"]
+        self.duplicates = _checked_groups(measures["duplicates"], count)
+        self.calibration = _checked_calibration(measures["calibration"], count)
         self.held_out = held_out.read(self._data / HELD_OUT) if (self._data / HELD_OUT).exists() else ()
         if not (len(self._records) == len(self.pixels) == count and self.embeddings.shape[:1] == (count,)):
             raise InvalidIndexError(
@@ -361,21 +362,22 @@ def _read_records(path: Path, thumbnail_bytes: int) -> pa.Table:
     return records
 
 
-def _read_figures(path: Path) -> Mapping[str, Any] | None:
-    return TypeAdapter(_Figures).validate_json(read_json(path), strict=True) if path.exists() else None
-
-
-def _read_calibration(path: Path, count: int) -> Mapping[str, _Calibration]:
+def _read_measures(path: Path) -> _Measures:
+    """What the build measured; nothing in an index of a release that kept it elsewhere, or not at all."""
     if not path.exists():
-        return {}
-    found = TypeAdapter(dict[str, _Calibration]).validate_json(read_json(path), strict=True)
-    for each in found.values():
+        return {"evaluation": None, "duplicates": None, "calibration": {}}
+    return TypeAdapter(_Measures).validate_json(read_json(path), strict=True)
+
+
+def _checked_calibration(calibration: Mapping[str, _Calibration], count: int) -> Mapping[str, _Calibration]:
+    """The same. Raises ValueError for what is no score of each row."""
+    for each in calibration.values():
         rows, scores = each["rows"], each["scores"]
         if len(rows) != len(scores) or not rows or not (min(rows) >= 0 and max(rows) < count):
-            raise ValueError(f"{path.name} does not hold a score for each of its rows")
+            raise ValueError(f"{MEASURES} does not hold a score for each of its rows")
         if not np.isfinite(scores).all():
-            raise ValueError(f"{path.name} holds scores that are no numbers")
-    return found
+            raise ValueError(f"{MEASURES} holds scores that are no numbers")
+    return calibration
 
 
 def _counted(records: pa.Table) -> dict[str, int]:
@@ -390,13 +392,14 @@ def _several(values: Sequence[str] | None, single: str | None) -> tuple[str, ...
     return tuple(values) if values is not None else () if single is None else (single,)
 
 
-def _read_groups(path: Path, count: int) -> tuple[tuple[Literal["exact", "near"], tuple[int, ...]], ...] | None:
-    """The groups of equal pictures, by their rows. Raises ValueError for rows out of order or in two groups."""
-    if not path.exists():
+def _checked_groups(
+    groups: Sequence[_Group] | None, count: int
+) -> tuple[tuple[Literal["exact", "near"], tuple[int, ...]], ...] | None:
+    """The kind and the rows of each group. Raises ValueError for rows out of order or in two groups."""
+    if groups is None:
         return None
-    found = TypeAdapter(_Groups).validate_json(read_json(path), strict=True)["groups"]
-    rows = [row for group in found for row in group["rows"]]
-    ordered = all(len(group["rows"]) > 1 and group["rows"] == sorted(group["rows"]) for group in found)
+    rows = [row for group in groups for row in group["rows"]]
+    ordered = all(len(group["rows"]) > 1 and group["rows"] == sorted(group["rows"]) for group in groups)
     if not ordered or len(set(rows)) < len(rows) or any(not 0 <= row < count for row in rows):
-        raise ValueError(f"{path.name} does not hold groups of its pictures")
-    return tuple((group["kind"], tuple(group["rows"])) for group in found)
+        raise ValueError(f"{MEASURES} does not hold groups of its pictures")
+    return tuple((group["kind"], tuple(group["rows"])) for group in groups)

@@ -15,6 +15,11 @@ NEIGHBOURS, SHARPNESS = 5, 50.0
 CENTRE = 0.5
 
 
+def warm() -> None:
+    """Imports scikit-learn now, so that `tsne_layout` does not wait for it."""
+    import sklearn.manifold  # noqa: F401
+
+
 def tsne_layout(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The t-SNE layout of embeddings (van der Maaten and Hinton, 2008), by scikit-learn.
 

@@ -71,11 +71,11 @@ Two processes share the index, a folder with all that a search needs:
 | `imgret/hub` | Publishes and fetches indexes, and deploys Spaces. |
 | `imgret/ui`, `imgret/cli` | The page with its endpoints, and the command line. |
 
-A build has seven stages. Six are functions of `imgret/build/pipeline.py`: `extract_features` decodes and embeds,
+A build has seven stages. Five are functions of `imgret/build/pipeline.py`: `extract_features` decodes and embeds,
 `assemble` writes matrices, thumbnails and records, `write_search_structures` adds the pixel index, the vectors and
-the encoder, `write_evaluation` measures the answers of the unfinished index, `write_duplicates` groups equal and
-nearly equal pictures, `write_calibration` finds from which score on hits are probably matches. The seventh,
-`audit_filters` in `imgret/build/filters.py`, measures what Chroma's own label filter finds. Last, the manifest is
+the encoder, `measure_answers` measures those of the unfinished index, `group_duplicates` groups equal and nearly
+equal pictures. `calibrate` in `imgret/build/calibrate.py` finds from which score on hits are probably matches, and
+`audit_filters` in `imgret/build/filters.py` measures what Chroma's own label filter finds. Last, the manifest is
 written; only then is the new index in use.
 
 A click on an example goes through `_Page` in `imgret/ui/page.py` to the search tab that was used last, and from there

@@ -93,7 +93,7 @@ def test_the_index_keeps_the_figures_of_its_evaluation(library, tmp_path, encode
     assert encoder.texts == 40  # each caption once, for the evaluation and for the calibration, by the encoder given
     index = Index.open(tmp_path / "index", cache=cache)
     assert index.evaluation == asdict(evaluate(Retriever(index, cache=cache)))
-    assert f"{index.manifest.data}/evaluation.json" in index.manifest.files
+    assert f"{index.manifest.data}/measures.json" in index.manifest.files
     build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
     assert (encoder.pictures, encoder.texts) == (40, 40)
 
@@ -109,9 +109,7 @@ def test_a_library_without_labels_and_captions_has_no_evaluation(library, tmp_pa
 def test_building_again_adds_what_the_index_of_an_earlier_release_lacks(library, tmp_path, encoder, cache, monkeypatch):
     with monkeypatch.context() as earlier:
         earlier.setattr("imgret.index.MAP", "not-yet.npy")
-        earlier.setattr("imgret.index.EVALUATION", "not-yet.json")
-        earlier.setattr("imgret.index.DUPLICATES", "neither.json")
-        earlier.setattr("imgret.index.CALIBRATION", "nor.json")
+        earlier.setattr("imgret.index.MEASURES", "not-yet.json")
         build_index(ImageLibrary.load(library), tmp_path / "index", encoder, cache=cache).close()
     old = Index.open(tmp_path / "index", cache=cache)
     assert (old.map, old.evaluation, old.duplicates, dict(old.calibration)) == (None, None, None, {})

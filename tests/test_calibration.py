@@ -140,21 +140,3 @@ def test_the_command_leaves_out_what_is_no_match(index_folder, retriever):
     assert "between 0 and 1" in imgret(*asked, "--only-matches", "--alpha", 2, code=2).stderr
     asked = ("search", index_folder, "--image", TIGER, "--text", "a cat", "--only-matches")
     assert "not known for this query" in imgret(*asked, code=2).stderr
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        '{"l1": {"rows": [0, 1], "scores": [0.5]}}',
-        '{"l1": {"rows": [545], "scores": [0.5]}}',
-        '{"l1": {"rows": [], "scores": []}}',
-        '{"l1": {"rows": [0], "scores": [NaN]}}',
-        '{"l1": [0.5]}',
-    ],
-)
-def test_a_calibration_that_does_not_fit_is_refused(content, tmp_path):
-    from imgret.index import _read_calibration
-
-    (tmp_path / "calibration.json").write_text(content)
-    with pytest.raises(ValueError):  # noqa: PT011 - what opening an index takes for a corrupt file
-        _read_calibration(tmp_path / "calibration.json", 545)

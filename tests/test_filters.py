@@ -10,6 +10,7 @@ from PIL import Image
 
 from imgret import Encoder, ImageLibrary, Index, Retriever, build_index
 from imgret.build.filters import labels_of_share
+from imgret.encoders.catalog import STARTER_FOLDER
 from imgret.images import load_image, pixel_vector
 from tests.conftest import LIBRARY, QUERIES
 
@@ -68,6 +69,12 @@ def brute_force(index, vector, labels):
     rows = [row for row, own in enumerate(index.words("label", "labels")) if {*own} & {*labels}]
     scores = [float(np.dot(index.embeddings[row].astype(float), vector.astype(float))) for row in rows]
     return [row for _, row in sorted(zip(np.negative(scores), rows, strict=True))]
+
+
+def test_an_index_of_more_than_a_thousand_pictures_has_at_most_twenty_files(narrow):
+    files = [path for path in narrow.index.folder.rglob("*") if path.is_file()]
+    held_out = 1  # this library came without
+    assert len(files) + held_out + len(list(STARTER_FOLDER.iterdir())) <= 20
 
 
 def test_hits_within_each_label_are_those_of_comparing_all_its_pictures(retriever):

@@ -189,33 +189,46 @@ def test_a_map_with_points_outside_of_it_is_refused_by_whoever_asks_for_it(folde
             assert index.map
 
 
+def measures(**others):
+    return json.dumps({"evaluation": None, "duplicates": None, "calibration": {}} | others)
+
+
+FIGURES = {"queries": 1, "alone": 0, "captions": None, "by_label": {}}
+
+
 @pytest.mark.parametrize(
     "content",
-    ["[]", '{"methods": 1}', "NaN", "[" * 10**4, '{"queries": 1, "alone": 0, "methods": {"l1": "good"}}'],
-)
-def test_figures_that_are_none_are_refused(folder, content):
-    (data_of(folder) / "evaluation.json").write_text(content)
-    signed(folder)
-    refused(folder)
-
-
-@pytest.mark.parametrize(
-    "groups",
     [
-        "[]",
-        '{"groups": [{"kind": "near", "rows": [0]}]}',
-        '{"groups": [{"kind": "near", "rows": [1, 0]}]}',
-        '{"groups": [{"kind": "near", "rows": [0, 100000]}]}',
-        '{"groups": [{"kind": "near", "rows": [-1, 0]}]}',
-        '{"groups": [{"kind": "near", "rows": [0, 1]}, {"kind": "near", "rows": [1, 2]}]}',
-        '{"groups": [{"kind": "alike", "rows": [0, 1]}]}',
-        '{"groups": [{"kind": "near", "rows": [0, true]}]}',
+        *("[]", "{}", "NaN", "[" * 10**4),
+        measures(evaluation={"methods": 1}),
+        measures(evaluation={**FIGURES, "methods": {"l1": "good"}}),
+        measures(duplicates={}),
+        *(
+            measures(duplicates=[{"kind": "near", "rows": rows}])
+            for rows in ([0], [1, 0], [0, 100000], [-1, 0], [0, True])
+        ),
+        measures(duplicates=[{"kind": "near", "rows": [0, 1]}, {"kind": "near", "rows": [1, 2]}]),
+        measures(duplicates=[{"kind": "alike", "rows": [0, 1]}]),
+        measures(calibration={"l1": {"rows": [0, 1], "scores": [0.5]}}),
+        measures(calibration={"l1": {"rows": [100000], "scores": [0.5]}}),
+        measures(calibration={"l1": {"rows": [], "scores": []}}),
+        measures(calibration={"l1": {"rows": [0], "scores": [float("nan")]}}),
+        measures(calibration={"l1": [0.5]}),
     ],
 )
-def test_groups_of_duplicates_that_are_none_are_refused(folder, groups):
-    (data_of(folder) / "duplicates.json").write_text(groups)
+def test_measures_that_are_none_are_refused(folder, content):
+    (data_of(folder) / "measures.json").write_text(content)
     signed(folder)
     refused(folder)
+
+
+def test_measures_may_be_none(folder):
+    figures = {**FIGURES, "methods": {"l1": {"map": 0.5}}}
+    (data_of(folder) / "measures.json").write_text(measures(evaluation=figures))
+    signed(folder)
+    index = Index.open(folder)
+    assert (index.evaluation, index.duplicates, index.calibration) == (figures, None, {})
+    index.close()
 
 
 def rewritten(folder, change):

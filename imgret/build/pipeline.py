@@ -3,9 +3,9 @@
     extract_features           pixel vector, thumbnail and embedding of each new picture, into the feature cache
     assemble                   matrices, thumbnails and records, in the order of the library
     write_search_structures    pixel index, Chroma collection with its recall audit, exported encoder
-    write_evaluation           precision, mAP and recall of all five methods
-    write_duplicates           the groups of equal and nearly equal pictures
-    write_calibration          the scores of queries without a match in the library
+    measure_answers            precision, mAP and recall of all five methods
+    group_duplicates           the groups of equal and nearly equal pictures
+    calibrate                  the scores of queries without a match in the library; calibrate.py
     audit_filters              how much Chroma finds by label filters; filters.py
 
 The map is drawn beside all stages that follow `assemble`; duplicates and filters are looked for beside the evaluation.
@@ -40,7 +40,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
-from imgret import held_out
+from imgret import held_out, projection, vectors
 from imgret import index as layout
 from imgret.build.calibrate import calibrate
 from imgret.build.encoder import BATCH, BuildEncoder, link_tree
@@ -51,7 +51,7 @@ from imgret.duplicates import MAX_PICTURES, DuplicateGroup, find_duplicates
 from imgret.encoders import Encoder, fingerprint, uri_of
 from imgret.encoders.texts import TextEmbeddings
 from imgret.errors import one_line
-from imgret.evaluate import EvaluationError, HeldOut, affordable_queries, evaluate, evaluate_held_out
+from imgret.evaluate import Evaluation, EvaluationError, HeldOut, affordable_queries, evaluate, evaluate_held_out
 from imgret.files.npy import new_array, open_array
 from imgret.images import ImageError, load_image
 from imgret.index import Index
@@ -227,6 +227,9 @@ def _build(plan: _Plan) -> None:
         old = _open_if_alike(plan)
         if old is not None:
             stack.enter_context(closing(old))
+        else:
+            ahead = stack.enter_context(ThreadPoolExecutor(1))
+            ahead.submit(_import_ahead)
         compiling = stack.enter_context(_compiling_kernels(plan))
         in_old = old.column("content") if old else ()
         features = stack.enter_context(closing(FeatureCache(plan.work / f"features-{plan.kind}.sqlite3", in_old)))
@@ -255,6 +258,14 @@ def _build(plan: _Plan) -> None:
             os.rename(plan.draft, plan.folder / data)
             manifest = replace(manifest, data=data, files=list_files(plan.folder, data))
     _switch(plan, manifest)
+
+
+def _import_ahead() -> None:
+    """Imports what comes after the pictures while they are embedded, which leaves the interpreter free. Later, the two
+    imports would wait for each other, with a core idle.
+    """
+    vectors.warm()
+    projection.warm()
 
 
 @contextmanager
@@ -340,16 +351,18 @@ def _finish_draft(
             ThreadPoolExecutor(1) as third,
         ):
             # Both keep only one core busy.
-            groups = _Beside(third, partial(write_duplicates, unfinished, draft))
+            groups = _Beside(third, partial(group_duplicates, unfinished))
             audit = _Beside(third, partial(audit_filters, unfinished))
             texts = TextEmbeddings(encoder.load)
             try:
-                write_evaluation(Retriever(unfinished, encoder.load), plan.queries, texts, draft, progress)
-                write_calibration(unfinished, groups.result(progress), texts, draft, progress)
+                evaluation = measure_answers(Retriever(unfinished, encoder.load), plan.queries, texts, progress)
+                duplicates = groups.result(progress)
+                calibration = calibrate(unfinished, duplicates or (), texts, progress)
                 filtered = audit.result(progress)
             finally:
                 groups.stop()
                 audit.stop()
+        write_measures(draft, evaluation, duplicates, calibration)
         if plan.queries is not None:
             write_held_out(plan.queries, draft)
         progress("map", 0, len(rows))
@@ -466,29 +479,35 @@ def write_search_structures(
     return write(embeddings, labels, lambda done: progress("vectors", done, len(labels)))
 
 
-def write_evaluation(
-    retriever: Retriever, held_out: ImageLibrary | None, texts: TextEmbeddings, draft: Path, progress: Progress
-) -> None:
-    """Adds the results of `imgret evaluate` to the folder, if the pictures have labels or captions; those of held-out
-    queries, too, if there are such.
+def measure_answers(
+    retriever: Retriever, held_out: ImageLibrary | None, texts: TextEmbeddings, progress: Progress
+) -> Evaluation | None:
+    """The results of `imgret evaluate`, if the pictures have labels or captions; those of held-out queries, too, if
+    there are such.
     """
     queries = min(MAX_QUERIES, affordable_queries(len(retriever.index), MAX_COMPARISONS))
     try:
         found = evaluate(retriever, queries, progress, texts=texts)
     except EvaluationError:
-        return
+        return None
     if held_out is not None:
         found = replace(found, held_out=_held_out_figures(retriever, held_out, queries, progress))
-    (draft / layout.EVALUATION).write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
+    return found
 
 
-def write_calibration(
-    index: Index, groups: Sequence[DuplicateGroup], texts: TextEmbeddings, draft: Path, progress: Progress
+def write_measures(
+    draft: Path,
+    evaluation: Evaluation | None,
+    duplicates: Sequence[DuplicateGroup] | None,
+    calibration: dict[str, dict[str, list[Any]]] | None,
 ) -> None:
-    """Adds the scores of queries without a match to the folder."""
-    found = calibrate(index, groups, texts, progress)
-    if found is not None:
-        (draft / layout.CALIBRATION).write_text(json.dumps(found), encoding="utf-8")
+    """Adds what was measured to the folder."""
+    measures = {
+        "evaluation": evaluation and asdict(evaluation),
+        "duplicates": duplicates if duplicates is None else [{"kind": g.kind, "rows": g.rows} for g in duplicates],
+        "calibration": calibration or {},
+    }
+    (draft / layout.MEASURES).write_text(json.dumps(measures, ensure_ascii=False), encoding="utf-8")
 
 
 def _held_out_figures(retriever: Retriever, library: ImageLibrary, queries: int, progress: Progress) -> HeldOut | None:
@@ -513,16 +532,11 @@ def write_held_out(queries: ImageLibrary, draft: Path) -> None:
     held_out.write(draft / layout.HELD_OUT, kept)
 
 
-def write_duplicates(index: Index, draft: Path, progress: Progress) -> tuple[DuplicateGroup, ...]:
-    """Adds the groups of equal and nearly equal pictures to the folder, and returns them; none where there are too many
-    pictures to look for them.
-    """
+def group_duplicates(index: Index, progress: Progress) -> tuple[DuplicateGroup, ...] | None:
+    """The groups of equal and nearly equal pictures; None where there are too many pictures to look for them."""
     if len(index) > MAX_PICTURES:
-        return ()
-    groups = find_duplicates(index, progress=lambda done, total: progress("duplicates", done, total))
-    found = {"groups": [{"kind": group.kind, "rows": group.rows} for group in groups]}
-    (draft / layout.DUPLICATES).write_text(json.dumps(found), encoding="utf-8")
-    return groups
+        return None
+    return find_duplicates(index, progress=lambda done, total: progress("duplicates", done, total))
 
 
 class _Beside(Generic[Result]):
@@ -575,7 +589,7 @@ def _finder(features: FeatureCache, old: Index | None) -> Callable[[str], ImageF
 def _identity(rows: list[Row], plan: _Plan) -> str:
     """A hash of all that the data of an index depends on."""
     # It includes the names of what earlier releases did not write, so that a rebuild adds them.
-    parts = (layout.MAP, layout.EVALUATION, layout.DUPLICATES, layout.CALIBRATION, *FILTER_SHARES)
+    parts = (layout.MAP, layout.MEASURES, *FILTER_SHARES)
     kind = (FORMAT, *parts, plan.made_by, plan.pixel_size)
     identity = hashlib.sha256(repr(kind).encode())
     if plan.queries is not None:

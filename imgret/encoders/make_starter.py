@@ -55,6 +55,7 @@ REFERENCE = Path(__file__).parents[2] / "tests" / "starter_reference.npz"
 REFERENCE_ROWS = 48
 _IMAGE, _TEXT, _TOKENIZER = "image.fp16.onnx", "text.int4-blocks.onnx", "tokenizer.model"
 _NO_LIMIT = 10_000
+_LICENCES = Path(__file__).with_name("starter_recipe") / "LICENSES.md"
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,6 @@ def make(found: dict[Part, Path], out: Path, reference: Path, scratch: Path) -> 
         },
     )
     _write_config(draft, samples, exact, kept, whole)
-    shutil.copyfile(Path(__file__).with_name("starter_recipe") / "LICENSES.md", draft / "LICENSES.md")
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(draft, out)
     _write_reference(reference, samples, exact)
@@ -220,6 +220,7 @@ def _write_config(folder: Path, samples: list[Sample], exact: _Vectors, kept: Nu
         "preprocess": asdict(PREPROCESS),
         "tokenizer": tokenizer_config(_TOKENIZER),
         "trim_padding": False,
+        "licences": _LICENCES.read_text(encoding="utf-8"),
         "image": {"file": _IMAGE, "precision": "fp16"},
         "text": {"file": _TEXT, "precision": "int4-blocks"},
     }

@@ -54,7 +54,7 @@ MIN_COSINE = {
 file keeps in fewer bits.
 """
 
-_NO_PART_OF_FINGERPRINT = ("fingerprint", "report")
+_NO_PART_OF_FINGERPRINT = ("fingerprint", "licences", "report")
 
 
 class OnnxEncoder(Encoder):

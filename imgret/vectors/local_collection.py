@@ -71,6 +71,11 @@ def check(copy: Path, dim: int) -> None:
             check_graph(path, dim, base.HNSW["max_neighbors"])
 
 
+def warm() -> None:
+    """Imports Chroma now, so that the first collection does not wait for it."""
+    import chromadb.config  # noqa: F401
+
+
 def client_of(folder: Path) -> Any:
     import chromadb
     from chromadb.config import Settings
