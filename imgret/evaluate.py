@@ -27,6 +27,8 @@ MIN_QUERIES, MAX_COMPARISONS = 100, 30_000_000
 
 Rows = npt.NDArray[np.int64]
 Figures = npt.NDArray[np.float64]
+BestOthers = dict[str, dict[int, float]]
+"""By method and query row, the score of the best hit that shares no label with the query."""
 
 
 class EvaluationError(ImgretError):
@@ -60,6 +62,7 @@ def evaluate(
     progress: Progress = no_progress,
     methods: Sequence[str] = METHODS,
     texts: TextEmbeddings | None = None,
+    others: BestOthers | None = None,
 ) -> Evaluation:
     """Searches with each labelled picture, or with `queries` of them, drawn with a fixed seed; the query is left out.
 
@@ -67,7 +70,8 @@ def evaluate(
     measures what Chroma misses of them. A hit is right if it shares a label with the query. Average precision is the
     mean of the precision at each rank that holds such a hit. Each caption is a query, also where a picture has
     several: its recall@k is 1 if its own picture is among the first k. `methods` may also name those of
-    `EMBEDDING_METHODS`. `texts` keeps the vectors of the captions for who needs them again. Raises EvaluationError.
+    `EMBEDDING_METHODS`. `texts` keeps the vectors of the captions, and `others` the scores of the best hits that share
+    no label with their queries, for who needs them again. Raises EvaluationError.
     """
     if queries is not None and queries < 1:
         raise EvaluationError("The number of queries is {queries}; it must be at least 1.", queries=queries)
@@ -85,8 +89,13 @@ def evaluate(
         for start in range(0, len(rows), _BLOCK):
             progress(f"evaluate {method}", start, len(rows))
             block = rows[start : start + _BLOCK]
-            ranking = _others_best_first(retriever, method, block)
-            blocks.append(_figures(np.take_along_axis(_relevant(labels, rows_of, block, len(index)), ranking, axis=1)))
+            ranking, scores = _others_best_first(retriever, method, block)
+            relevant = np.take_along_axis(_relevant(labels, rows_of, block, len(index)), ranking, axis=1)
+            blocks.append(_figures(relevant))
+            if others is not None:
+                there, first = ~relevant.all(axis=1), np.argmin(relevant, axis=1)
+                best = scores[np.arange(len(block)), first]
+                others.setdefault(method, {}).update(zip(block[there].tolist(), best[there].tolist(), strict=True))
         progress(f"evaluate {method}", len(rows), len(rows))
         figures = np.vstack(blocks)
         measured[method] = _named_means(figures)
@@ -211,18 +220,23 @@ def sample(rows: Rows, queries: int | None) -> Rows:
     return np.sort(np.random.default_rng(0).choice(rows, queries, replace=False))
 
 
-def _others_best_first(retriever: Retriever, method: str, rows: Rows) -> Rows:
-    """For each of `rows` (Q,) all other rows of the index, best first. (Q, N - 1)."""
+def _others_best_first(retriever: Retriever, method: str, rows: Rows) -> tuple[Rows, npt.NDArray[np.floating]]:
+    """For each of `rows` (Q,) all other rows of the index, best first, and their scores. (Q, N - 1) each."""
     index = retriever.index
-    if method == "clip":
-        ranking = np.argsort(-(index.embeddings[rows] @ index.embeddings.T), axis=1, kind="stable")
-    elif method in EMBEDDING_METHODS:
-        metric = EMBEDDING_METHODS[method]
-        scores = [METRICS[metric](index.embeddings[row], index.embeddings) for row in rows]
-        ranking = np.stack([best_first(each, metric) for each in scores])
+    scores: npt.NDArray[np.floating]
+    if method in METRICS:
+        ranking, scores = index.pixels.search_many(index.pixels.vectors[rows], method, len(index))
     else:
-        ranking, _ = index.pixels.search_many(index.pixels.vectors[rows], method, len(index))
-    return ranking[ranking != rows[:, None]].reshape(len(rows), -1)
+        if method == "clip":
+            scores = index.embeddings[rows] @ index.embeddings.T
+            ranking = np.argsort(-scores, axis=1, kind="stable")
+        else:
+            metric = EMBEDDING_METHODS[method]
+            scores = np.stack([METRICS[metric](index.embeddings[row], index.embeddings) for row in rows])
+            ranking = np.stack([best_first(each, metric) for each in scores])
+        scores = np.take_along_axis(scores, ranking, axis=1)
+    kept = ranking != rows[:, None]
+    return ranking[kept].reshape(len(rows), -1), scores[kept].reshape(len(rows), -1)
 
 
 def _relevant(

@@ -143,7 +143,7 @@ def test_the_search_on_a_server_is_widened_until_the_neighbours_are_found(chroma
     store = VectorStore.connect(ChromaServer(chroma_server.url), "imgret-narrow", 1200)
     assert store.audit(rows, audit.ef_search) == audit
     assert len(store.query(rows[0], 7)) == 7
-    assert len(store._source.nearest([rows[0]], 7, None)) > 7
+    assert len(store._source.nearest([rows[0]], 7, None)[0]) > 7
 
 
 def test_a_search_that_is_wide_enough_from_the_start_asks_for_no_more_than_it_needs(chroma_server, monkeypatch):
@@ -153,7 +153,7 @@ def test_a_search_that_is_wide_enough_from_the_start_asks_for_no_more_than_it_ne
     made = chroma_server.client().get_collection("imgret-wide", embedding_function=None).configuration_json["hnsw"]
     assert audit.ef_search == made["ef_search"] == 50
     store = VectorStore.connect(ChromaServer(chroma_server.url), "imgret-wide", 1500)
-    assert len(store._source.nearest([rows[0]], 7, None)) == 7
+    assert len(store._source.nearest([rows[0]], 7, None)[0]) == 7
 
 
 class Guard(http.server.BaseHTTPRequestHandler):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from imgret.calibration import TEXT
 from imgret.duplicates import DuplicateGroup
 from imgret.encoders.texts import TextEmbeddings
-from imgret.evaluate import sample
+from imgret.evaluate import BestOthers, sample
 from imgret.index import Index
 from imgret.metrics import METRICS
 from imgret.progress import Progress
@@ -23,11 +23,13 @@ def calibrate(
     index: Index,
     groups: Sequence[DuplicateGroup],
     embeddings: TextEmbeddings,
+    others: BestOthers,
     progress: Progress,
 ) -> dict[str, dict[str, list[Any]]] | None:
     """By method, the `rows` of the query pictures and the `scores` of their best hits of other labels; for texts, a
     caption or the label of a picture stands for it. In a library without labels the `groups` of (nearly) equal pictures
-    stand for labels. None where all pictures have the same label.
+    stand for labels. What the evaluation found already, `others`, is not searched again. None where all pictures have
+    the same label.
     """
     labelled = [row for row, each in enumerate(index.words("label", "labels")) if each]
     rows = sample(np.array(labelled or range(len(index)), dtype=np.int64), MAX_PICTURES)
@@ -44,11 +46,12 @@ def calibrate(
     found: dict[str, dict[str, list[Any]]] = {}
     for method in METRICS:
         progress(f"calibrate {method}", 0, len(rows))
-        scores = [
-            _best_other(index, method, int(row), alike[int(row)], nearest)
-            for row, nearest in _nearest(index, method, rows)
-        ]
-        found[method] = {"rows": rows.tolist(), "scores": scores}
+        known = {**others.get(method, {})} if labelled else {}
+        new = np.array([row for row in rows.tolist() if row not in known], dtype=np.int64)
+        known |= {
+            row: _best_other(index, method, row, alike[row], nearest) for row, nearest in _nearest(index, method, new)
+        }
+        found[method] = {"rows": rows.tolist(), "scores": [known[row] for row in rows.tolist()]}
     found["clip"] = {"rows": rows.tolist(), "scores": _best_cosines(index, index.embeddings[rows], rows, alike)}
     texts = {int(row): text for row in sample(rows, MAX_TEXTS) if (text := _text_of(index, int(row)))}
     if texts:

@@ -51,7 +51,15 @@ from imgret.duplicates import MAX_PICTURES, DuplicateGroup, find_duplicates
 from imgret.encoders import Encoder, fingerprint, uri_of
 from imgret.encoders.texts import TextEmbeddings
 from imgret.errors import one_line
-from imgret.evaluate import Evaluation, EvaluationError, HeldOut, affordable_queries, evaluate, evaluate_held_out
+from imgret.evaluate import (
+    BestOthers,
+    Evaluation,
+    EvaluationError,
+    HeldOut,
+    affordable_queries,
+    evaluate,
+    evaluate_held_out,
+)
 from imgret.files.npy import new_array, open_array
 from imgret.images import ImageError, load_image
 from imgret.index import Index
@@ -354,10 +362,12 @@ def _finish_draft(
             groups = _Beside(third, partial(group_duplicates, unfinished))
             audit = _Beside(third, partial(audit_filters, unfinished))
             texts = TextEmbeddings(encoder.load)
+            others: BestOthers = {}
             try:
-                evaluation = measure_answers(Retriever(unfinished, encoder.load), plan.queries, texts, progress)
+                retriever = Retriever(unfinished, encoder.load)
+                evaluation = measure_answers(retriever, plan.queries, texts, others, progress)
                 duplicates = groups.result(progress)
-                calibration = calibrate(unfinished, duplicates or (), texts, progress)
+                calibration = calibrate(unfinished, duplicates or (), texts, others, progress)
                 filtered = audit.result(progress)
             finally:
                 groups.stop()
@@ -480,14 +490,18 @@ def write_search_structures(
 
 
 def measure_answers(
-    retriever: Retriever, held_out: ImageLibrary | None, texts: TextEmbeddings, progress: Progress
+    retriever: Retriever,
+    held_out: ImageLibrary | None,
+    texts: TextEmbeddings,
+    others: BestOthers,
+    progress: Progress,
 ) -> Evaluation | None:
     """The results of `imgret evaluate`, if the pictures have labels or captions; those of held-out queries, too, if
     there are such.
     """
     queries = min(MAX_QUERIES, affordable_queries(len(retriever.index), MAX_COMPARISONS))
     try:
-        found = evaluate(retriever, queries, progress, texts=texts)
+        found = evaluate(retriever, queries, progress, texts=texts, others=others)
     except EvaluationError:
         return None
     if held_out is not None:

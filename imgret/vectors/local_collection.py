@@ -24,12 +24,12 @@ class LocalCollection:
         self.collection = client.get_collection(COLLECTION, embedding_function=None)
         self._closing = threading.Lock()
 
-    def nearest(self, vectors: list[Floats], k: int, where: Any) -> list[str]:
+    def nearest(self, vectors: list[Floats], k: int, where: Any) -> list[list[str]]:
         try:
             found = self.collection.query(query_embeddings=vectors, n_results=k, where=where, include=[])
         except Exception as error:
             raise VectorError("The embeddings cannot be searched ({reason}).", reason=one_line(error)) from error
-        return list(found["ids"][0])
+        return list(found["ids"])
 
     def close(self) -> None:
         with self._closing:

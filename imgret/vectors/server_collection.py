@@ -138,10 +138,10 @@ class ServerCollection:
         except Exception as error:
             raise self._refusal(error) from error
 
-    def nearest(self, vectors: list[Floats], k: int, where: Any) -> list[str]:
+    def nearest(self, vectors: list[Floats], k: int, where: Any) -> list[list[str]]:
         from chromadb.errors import NotFoundError
 
-        def request(client: Any) -> list[str]:
+        def request(client: Any) -> list[list[str]]:
             known = self._found
             opened = self._opened(client)
             width = max(k, opened.width)
@@ -152,7 +152,7 @@ class ServerCollection:
                     raise
                 self._found = None  # dropped, and perhaps written anew
                 return request(client)
-            return list(found["ids"][0])
+            return list(found["ids"])
 
         return self.ask(request)
 

@@ -27,7 +27,7 @@ from imgret.vectors.server import ChromaServer
 from imgret.vectors.server_collection import BUILD_ANSWER_SECONDS, BUILD_PATIENCE_SECONDS, DRAFT, ServerCollection
 
 AUDIT_QUERIES, AUDIT_K, AUDIT_TOLERANCE = 256, 10, 1e-6
-_BLOCK = 16384
+_BLOCK, _TOGETHER = 16384, 32
 PROBES, PROBE_TOLERANCE = 16, 1e-4
 """A good graph may miss one or two of these rows; a damaged one misses all."""
 
@@ -167,13 +167,20 @@ class VectorStore:
 
         At most (k,) int64.
         """
-        where = None if labels is None else {LABEL: {"$in": list(labels)}}
-        names = self._source.nearest([np.asarray(vector, dtype=np.float32)], k, where)[:k]
-        rows = np.array([int(name) if name.isdecimal() else -1 for name in names], dtype=np.int64)
-        short = labels is None and len(rows) < min(k, self._count)
-        if short or len(np.unique(rows)) < len(rows) or (rows < 0).any() or (rows >= self._count).any():
-            raise VectorError("The embeddings cannot be searched (rows are missing or unknown); build it anew.")
+        (rows,) = self._query([np.asarray(vector, dtype=np.float32)], k, labels)
         return rows
+
+    def _query(self, vectors: list[Floats], k: int, labels: Sequence[str] | None) -> list[Rows]:
+        """`query` for several vectors, of which each takes a sixth of the time."""
+        where = None if labels is None else {LABEL: {"$in": list(labels)}}
+        found = []
+        for names in self._source.nearest(vectors, k, where):
+            rows = np.array([int(name) if name.isdecimal() else -1 for name in names[:k]], dtype=np.int64)
+            short = labels is None and len(rows) < min(k, self._count)
+            if short or len(np.unique(rows)) < len(rows) or (rows < 0).any() or (rows >= self._count).any():
+                raise VectorError("The embeddings cannot be searched (rows are missing or unknown); build it anew.")
+            found.append(rows)
+        return found
 
     def audit(self, embeddings: Floats, ef_search: int) -> RecallAudit:
         """Recall@10 of this collection against exact search over `embeddings` (N, d), the rows it was made from.
@@ -206,9 +213,12 @@ class VectorStore:
         k = min(AUDIT_K, len(among))
         tenth = np.sort(_best_scores(queries, among, k), axis=1)[:, 0]
         hits = 0
-        for query, least in zip(queries, tenth, strict=True):
-            rows = self.query(query, k, labels)
-            hits += int((np.asarray(embeddings[rows]) @ query >= least - AUDIT_TOLERANCE).sum())
+        for start in range(0, AUDIT_QUERIES, _TOGETHER):
+            some = slice(start, start + _TOGETHER)
+            for rows, query, least in zip(
+                self._query(list(queries[some]), k, labels), queries[some], tenth[some], strict=True
+            ):
+                hits += int((np.asarray(embeddings[rows]) @ query >= least - AUDIT_TOLERANCE).sum())
         return hits / (AUDIT_QUERIES * k)
 
     def close(self) -> None:
