@@ -51,7 +51,9 @@ from imgret.ui.thumbnails import Thumbnails, ThumbnailsOnDemand
 from imgret.vietnamese import translated
 
 STYLE = Path(__file__).with_name("page.css")
-SCRIPTS = [Path(__file__).with_name(name) for name in ("crop.js", "hits.js", "map.js", "uploads.js")]
+SCRIPTS = [Path(__file__).with_name(name) for name in ("crop.js", "hits.js", "map.js")]
+FIRST_SCRIPT = Path(__file__).with_name("uploads.js")
+"""What listens before the page is there to take a file; Gradio runs the other scripts once it is."""
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 HEALTH = "/gradio_api/health"
 CACHE_HOURS = 1
@@ -536,6 +538,7 @@ def launch(demo: Demo, start: Startup, settings: Settings, *, port: int | None =
     return demo.launch(
         css_paths=STYLE,
         js="() => {" + "\n".join(f"({script})();" for script in scripts) + "}",
+        head=f"<script>(\n{FIRST_SCRIPT.read_text(encoding='utf-8')})();</script>",
         server_port=port,
         max_file_size=max_bytes,
         app_kwargs={"middleware": middleware, "routes": [Route(HEALTH, health)]},
