@@ -60,3 +60,13 @@ def test_a_folder_without_a_collection_is_refused(tmp_path):
     (tmp_path / "db").mkdir()
     with pytest.raises(VectorError, match="build the index anew"):
         VectorStore.open(tmp_path / "db", tmp_path / "cache", unit_rows(3))
+
+
+@pytest.mark.parametrize("named", [[], [["0", "0"]], [["0", "7"]], [["0", "x"]], [["0"]]], ids=str)
+def test_an_answer_that_lacks_rows_or_has_unknown_ones_is_refused(named):
+    class Source:
+        def nearest(self, vectors, k, where):
+            return named
+
+    with pytest.raises(VectorError, match="missing or unknown"):
+        VectorStore(Source(), 7).query(unit_rows(1)[0], 2)
