@@ -71,8 +71,9 @@ def best_first(scores: Scores, metric: str) -> npt.NDArray[np.int64]:
 
 
 def _cosine(a: Scores, b: Scores) -> Scores:
-    dot = b @ a
-    norms = np.sqrt(a @ a) * np.sqrt((b**2).sum(axis=1))
+    # Not b @ a, nor a @ a: BLAS shares them out to threads, and where the cores are busy each block waits for these.
+    dot = np.einsum("ij,j->i", b, a)
+    norms = np.sqrt((a**2).sum()) * np.sqrt((b**2).sum(axis=1))
     cosines = np.divide(dot, norms, out=np.zeros(len(b)), where=norms > 0)
     return np.clip(cosines, -1, 1, out=cosines)  # rounding may go beyond
 

@@ -15,6 +15,8 @@ from pathlib import Path
 # Before anything imports huggingface_hub: a closed port, so that whatever reached for the Hub would fail at once.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core, so products that share out to threads only wait
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 for name in [name for name in os.environ if name.startswith("IMGRET_") or name == "SPACE_ID"]:
     del os.environ[name]
 
@@ -25,6 +27,7 @@ import pytest
 from filelock import FileLock
 
 from imgret.build import build_index
+from imgret.cli import main
 from imgret.index import Index
 from imgret.library import ImageLibrary
 from imgret.search import Retriever
@@ -84,6 +87,36 @@ def small_library(tmp_path_factory):
             target.parent.mkdir(exist_ok=True)
             shutil.copy(picture, target)
     return folder
+
+
+@pytest.fixture
+def imgret(cache, capfd, monkeypatch):
+    """Runs a command of the command line within this process, which has imported its parts already."""
+
+    def run(*arguments, **variables):
+        with monkeypatch.context() as patched:
+            for name, value in ({"IMGRET_CACHE": str(cache)} | variables).items():
+                patched.setenv(name, value)
+            try:
+                code = main([str(argument) for argument in arguments])
+            except SystemExit as end:
+                code = end.code
+        printed = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, code or 0, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def imgret_process(cache):
+    """Runs a command of the command line as a process."""
+
+    def run(*arguments, **variables):
+        command = [sys.executable, "-m", "imgret", *map(str, arguments)]
+        environment = os.environ | {"IMGRET_CACHE": str(cache)} | variables
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+    return run
 
 
 def free_port():

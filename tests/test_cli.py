@@ -22,17 +22,6 @@ from tests.conftest import QUERIES, ROOT
 TIGER = str(QUERIES / "tiger.webp")
 
 
-@pytest.fixture
-def imgret(cache):
-    environment = os.environ | {"IMGRET_CACHE": str(cache)}
-
-    def run(*arguments, **variables):
-        command = [sys.executable, "-m", "imgret.cli", *map(str, arguments)]
-        return subprocess.run(command, env=environment | variables, capture_output=True, text=True, timeout=120)
-
-    return run
-
-
 def refused(result, says):
     assert result.returncode == 2, result
     assert result.stdout == ""
@@ -41,18 +30,18 @@ def refused(result, says):
     return True
 
 
-def test_course_layout_is_built_searched_and_evaluated(imgret, small_library, tmp_path):
+def test_course_layout_is_built_searched_and_evaluated(imgret_process, small_library, tmp_path):
     shutil.copytree(small_library, tmp_path / "data" / "train")
-    built = imgret("build", tmp_path / "data" / "train", "--out", tmp_path / "index", "--pixel-size", 32)
+    built = imgret_process("build", tmp_path / "data" / "train", "--out", tmp_path / "index", "--pixel-size", 32)
     assert built.returncode == 0, built.stderr
     assert "40 pictures, 4 labels, 0 skipped; encoder starter" in built.stdout
     bird = next((tmp_path / "data" / "train" / "birds").iterdir())
-    found = json.loads(imgret("search", tmp_path / "index", "--image", bird, "-k", 2, "--json").stdout)
+    found = json.loads(imgret_process("search", tmp_path / "index", "--image", bird, "-k", 2, "--json").stdout)
     assert 0 < found["hits"][0].pop("p") <= 1
     assert found["hits"][0] == {
         "rank": 1, "id": f"birds/{bird.name}", "label": "birds", "labels": ["birds"], "caption": None, "score": 0.0,
     }  # fmt: skip
-    figures = json.loads(imgret("evaluate", tmp_path / "index", "--json").stdout)
+    figures = json.loads(imgret_process("evaluate", tmp_path / "index", "--json").stdout)
     assert figures["queries"] == 40
     assert set(figures["by_label"]) == {"birds", "fruit", "insects", "vehicles"}
     assert figures["captions"] is None
@@ -70,8 +59,8 @@ def test_search_prints_the_hits_of_the_retriever(imgret, index_folder, retriever
     assert [line.split()[2] for line in table.splitlines()] == [hit.id for hit in expected]
 
 
-def test_a_text_is_searched_by_clip(imgret, index_folder, retriever: Retriever):
-    answer = json.loads(imgret("search", index_folder, "--text", "a red flower", "-k", 3, "--json").stdout)
+def test_a_text_is_searched_by_clip(imgret_process, index_folder, retriever: Retriever):
+    answer = json.loads(imgret_process("search", index_folder, "--text", "a red flower", "-k", 3, "--json").stdout)
     assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in retriever.by_clip(text="a red flower", k=3)]
 
 
@@ -226,9 +215,9 @@ def test_errors_end_in_one_line_and_exit_code_2(imgret, index_folder, tmp_path):
     assert refused(imgret("evaluate", index_folder, IMGRET_PIXEL_SIZE="big"), "IMGRET_PIXEL_SIZE is 'big'")
 
 
-def test_the_version_is_that_of_the_package(imgret):
+def test_the_version_is_that_of_the_package(imgret_process):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert imgret("--version").stdout == f"imgret {project['version']}\n"
+    assert imgret_process("--version").stdout == f"imgret {project['version']}\n"
 
 
 def test_an_encoder_that_cannot_be_loaded_names_itself_and_the_one_that_works(imgret, small_library, tmp_path):
@@ -249,14 +238,14 @@ def test_a_build_says_first_what_it_took_and_left_out(imgret, small_library, tmp
     assert manifest["description"] == [taken, left_out]
 
 
-def test_notices_reach_the_command_line(imgret, index_folder):
+def test_notices_reach_the_command_line(imgret_process, index_folder):
     for text, says in [("тигр", "reads English and Vietnamese only"), ("word " * 200, "cut after 126 tokens")]:
-        found = imgret("search", index_folder, "--text", text, "-k", 1, "--json")
+        found = imgret_process("search", index_folder, "--text", text, "-k", 1, "--json")
         assert len(json.loads(found.stdout)["hits"]) == 1
         assert re.search(says, found.stderr)
         assert len(found.stderr.splitlines()) == 1
-    assert "so k is" in imgret("search", index_folder, "--image", TIGER, "-k", 10**6).stderr
-    assert imgret("search", index_folder, "--text", "a tiger", "-k", 1).stderr == ""
+    assert "so k is" in imgret_process("search", index_folder, "--image", TIGER, "-k", 10**6).stderr
+    assert imgret_process("search", index_folder, "--text", "a tiger", "-k", 1).stderr == ""
 
 
 def test_only_a_number_of_hits_that_was_asked_for_is_told_to_be_cut(imgret, small_library, tmp_path, cache):

@@ -3,8 +3,6 @@
 import io
 import os
 import re
-import subprocess
-import sys
 import unicodedata
 
 import numpy as np
@@ -138,13 +136,9 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def search(index_folder, cache, files):
-    def run(*arguments):
-        command = [sys.executable, "-m", "imgret", "search", str(index_folder), "-k", "2", *arguments]
-        names = os.environ | {"IMGRET_CACHE": str(cache)}
-        return subprocess.run(command, env=names, cwd=files, capture_output=True, text=True, timeout=120)
-
-    return run
+def search(imgret, index_folder, files, monkeypatch):
+    monkeypatch.chdir(files)
+    return lambda *arguments: imgret("search", index_folder, "-k", 2, *arguments)
 
 
 def answered(run):
@@ -172,6 +166,13 @@ def test_the_command_line_says_what_is_wrong_with_a_picture(search, name):
 @pytest.mark.parametrize("kind", TEXTS)
 def test_the_command_line_searches_with_every_text(search, kind):
     assert answered(search("--text", TEXTS[kind]))
+
+
+def test_a_process_of_its_own_does_the_same(imgret_process, index_folder, files):
+    search = ("search", index_folder, "-k", 2)
+    assert answered(imgret_process(*search, "--text", TEXTS["a lone surrogate"]))
+    assert answered(imgret_process(*search, "--image", files / "a\nb.jpg"))
+    assert refused(imgret_process(*search, "--image", files / "half.jpg"), "breaks off")
 
 
 @pytest.mark.parametrize("kind", NO_TEXTS)

@@ -169,7 +169,9 @@ class PixelIndex:
         count = len(queries) if isinstance(queries, np.ndarray) and queries.ndim else 0
         k = self._checked(queries, "queries", (count, self.dim), metric, k)
         rows, scores = np.empty((count, k), np.int64), np.empty((count, k), np.float64)
-        workers = os.cpu_count() or 1
+        # Of a small matrix, all but L1 are matrix products, which BLAS shares out. Products of several threads wait for
+        # each other, on busy cores for fifty times as long as they compute.
+        workers = 1 if self._sketches is None and metric != "l1" else os.cpu_count() or 1
         together = min(_TOGETHER, -(-count // workers), SMALL_BYTES // self.dim) if self._sketches is None else 1
         step = max(1, together)
 
