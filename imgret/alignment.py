@@ -63,23 +63,23 @@ def square_pixels(vectors: npt.NDArray[np.uint8], side: int) -> Array:
 @dataclass(frozen=True)
 class Squares:
     """Squares of pixels (n, 3, SIDE, SIDE), and what the grid of windows needs of each: the whole square made small,
-    `wholes` (n, d), and each of its windows, `windows` (W, n, d); all of those without their mean and of norm 1.
+    `whole` (n, d), and each of its windows, `windows` (W, n, d); all of those without their mean and of norm 1.
     """
 
     pixels: Array
-    wholes: Array
+    whole: Array
     windows: Array
 
     @classmethod
     def of(cls, pixels: Array) -> "Squares":
-        wholes = _unit(_resampled(pixels, _interval(0, 1, SIDE, COARSE)))
-        windows = np.empty((len(_windows()), *wholes.shape), np.float32)
+        whole = _unit(_resampled(pixels, _interval(0, 1, SIDE, COARSE)))
+        windows = np.empty((len(_windows()), *whole.shape), np.float32)
         for interval in {(top, height) for top, _, height, _ in _windows()}:  # many windows have the same rows
             strips = np.asarray(_interval(*interval, SIDE, COARSE) @ pixels, np.float32)
             for number, (top, left, height, width) in enumerate(_windows()):
                 if (top, height) == interval:
                     windows[number] = _unit(strips @ _interval(left, width, SIDE, COARSE).T)
-        return cls(pixels, wholes, windows)
+        return cls(pixels, whole, windows)
 
 
 def coarse_likeness(
@@ -88,7 +88,7 @@ def coarse_likeness(
     """For `pairs` (p, 2) of a square of `wholes` and one of `parts`: the correlation of the whole with the best window
     of the part, and the number of that window.
     """
-    whole, part = wholes.wholes[pairs[:, 0]], pairs[:, 1]
+    whole, part = wholes.whole[pairs[:, 0]], pairs[:, 1]
     said = np.stack([np.einsum("pd,pd->p", whole, windows[part]) for windows in parts.windows])
     best = np.argmax(said, axis=0)
     return said[best, np.arange(len(pairs))], best

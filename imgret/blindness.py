@@ -48,7 +48,7 @@ _SLACK = 1e-7
 class Transform:
     """One way to change a picture, by a strength from `low` to `high`, at `neutral` by nothing.
 
-    `change` takes a picture (S, S, 3) float64 and a strength, and does not clip where that would make `clips` blind.
+    `change` takes a picture (S, S, 3) float64 and a strength, and does not clip where that would hide it from `clips`.
     `knots` gives, for a pixel vector, strengths between which the clipped picture is linear in the strength.
     """
 
@@ -221,10 +221,10 @@ def dethroning(
     first = first[~np.isin(first, [*without])]
     if not len(first):
         return None
-    road = _Road(pixels, query, metric, kind, int(first[0]), without)
-    found = [road.walked(kind.low, math.inf)]
+    path = _Path(pixels, query, metric, kind, int(first[0]), without)
+    found = [path.first_dethroning(kind.low, math.inf)]
     limit = math.inf if found[0] is None else kind.neutral - found[0].strength_after
-    found.append(road.walked(kind.high, limit))
+    found.append(path.first_dethroning(kind.high, limit))
     return min(
         (each for each in found if each is not None),
         key=lambda each: abs(each.strength_after - kind.neutral),
@@ -233,7 +233,7 @@ def dethroning(
 
 
 @dataclass(frozen=True)
-class _Road:
+class _Path:
     """The changes of one query by one transform, and the row that is to stay first."""
 
     pixels: PixelIndex
@@ -243,7 +243,7 @@ class _Road:
     first: int
     without: Collection[int]
 
-    def walked(self, end: float, limit: float) -> Dethroning | None:
+    def first_dethroning(self, end: float, limit: float) -> Dethroning | None:
         """The first dethroning from neutral to `end`, not further than `limit` from neutral."""
         before = neutral = self.transform.neutral
         here, rows, leads = self.searched(neutral)

@@ -71,7 +71,7 @@ def evaluate(
     mean of the precision at each rank that holds such a hit. Each caption is a query, also where a picture has
     several: its recall@k is 1 if its own picture is among the first k. `methods` may also name those of
     `EMBEDDING_METHODS`. `texts` keeps the vectors of the captions, and `others` the scores of the best hits that share
-    no label with their queries, for who needs them again. Raises EvaluationError.
+    no label with their queries, for callers that need them again. Raises EvaluationError.
     """
     if queries is not None and queries < 1:
         raise EvaluationError("The number of queries is {queries}; it must be at least 1.", queries=queries)

@@ -11,7 +11,7 @@ data-<content hash>/   read-only from the moment the manifest names it
     measures.json      what the build measured: precision, mAP and recall, if the pictures have labels or captions; the
                        groups of equal and nearly equal pictures, unless there are too many pictures to look; scores of
                        queries whose label was left out, which say where the matches of a query end
-    held-out.arrow     some pictures that are not in the library, to search with, if it came with such
+    held-out.arrow     some pictures that are not in the library, to search with, if the library has such
     encoder/           the towers of an encoder that had to be exported
 """
 
@@ -178,7 +178,7 @@ class Index:
         are those in the folder. `cache` (~/.cache/imgret) is where Chroma's working copy lives while it is used.
 
         The server is first asked by the first query of the vectors. Raises InvalidIndexError for a folder that is
-        half-written, corrupt, or of a newer format, and VectorError for an address that is none.
+        half-written, corrupt, or of a newer format, and VectorError for an invalid address.
         """
         chroma = ChromaServer(chroma) if isinstance(chroma, str) else chroma
         path = Path(folder)

@@ -12,7 +12,7 @@ from imgret.duplicates import find_duplicates
 from imgret.errors import ImgretError
 from imgret.files.tempdir import TempFolder
 from imgret.library import ImageLibrary
-from imgret.library.records import Annotations, Description, Entry, Rows, printable, within
+from imgret.library.records import Annotations, Description, Entry, Reader, printable, within
 from imgret.library.splits import KEYWORDS
 from imgret.library.tree import Tree, scan
 from imgret.progress import Progress, no_progress
@@ -40,7 +40,7 @@ class Prepared:
     other: tuple[str, ...]
 
 
-class _Files(Rows):
+class _Files(Reader):
     """All pictures below a folder by their own names, whatever its tables and splits say; the label is the folder."""
 
     numbered = False

@@ -34,7 +34,7 @@ from imgret.vectors import nearest_among
 METHODS = (*METRICS, "clip")
 """The five methods by name, in the order they are shown."""
 
-EMBEDDING_METHODS = {"clip-l1": "l1", "clip-l2": "l2", "clip-correlation": "correlation"}
+EMBEDDING_METHODS = {f"clip-{metric}": metric for metric in METRICS if metric != "cosine"}
 """The other metrics on embeddings, by the names of the methods. On unit vectors `clip-l2` ranks as `clip` does, as
 |a - b|^2 = 2 - 2 a.b.
 """
@@ -285,7 +285,7 @@ class Retriever:
             fetched *= 2
 
     def _ranked(self, vector: npt.NDArray[np.float32], rows: Rows) -> tuple[Rows, Scores]:
-        """The `rows`, given in order, best first, and their exact cosines. Raises SearchError for no unit vectors."""
+        """The `rows`, given in order, best first, and their exact cosines. SearchError if no unit vectors."""
         found = self.index.embeddings[rows].astype(np.float64)
         if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
             raise SearchError("The embeddings of the index are corrupt (no unit vectors); build it anew.")
@@ -444,7 +444,7 @@ class Retriever:
 
     @cached_property
     def _release_notice(self) -> Sentence | None:
-        """The notice for an index by an encoder that this release brings anew; it is searched by its own towers."""
+        """The notice for an index by an encoder of which this release has another version; its own towers search it."""
         if not self.index.manifest.is_outdated:
             return None
         return Sentence(

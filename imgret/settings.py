@@ -1,4 +1,4 @@
-"""The settings: `Settings.read` takes them from IMGRET_ environment variables, once, at the door."""
+"""The settings: `Settings.read` takes them from IMGRET_ environment variables, once, at the start."""
 
 from pathlib import Path
 from typing import Annotated

@@ -96,7 +96,7 @@ def prepare_in_steps(
             return
         if isinstance(error, VectorError) and settings.chroma_url is not None:
             notice = Sentence(
-                "The vectors are kept here, because the Chroma server cannot be had. {error}", error=error
+                "The vectors are kept here, because the Chroma server is not available. {error}", error=error
             )
             for ready in prepare_in_steps(settings.model_copy(update={"chroma_url": None}), progress, mount=mount):
                 yield replace(ready, notice=Sentence.joined(notice, ready.notice))
@@ -105,7 +105,7 @@ def prepare_in_steps(
             raise
         log.info("taking the embedded library instead")
         notice = Sentence(
-            "This is the embedded library, because the configured one cannot be had. {error}", error=error
+            "This is the embedded library, because the configured one is not available. {error}", error=error
         )
         for ready in [latest] if latest is not None else _configured(settings.with_embedded_library, progress, mount):
             yield replace(ready, notice=notice, stands_in=True, built=None)

@@ -33,6 +33,18 @@ from imgret.library import ImageLibrary
 from imgret.search import Retriever
 from imgret.settings import EXAMPLES
 
+SLOWEST = (
+    "hub", "page", "server", "ray", "private", "reports", "notebooks", "cli", "onnx", "strangers", "build", "filters",
+    "prepare", "corpus", "startup", "pixels", "docs",
+)  # fmt: skip
+"""The tests that take longest, by file: they start first, so that no worker has one left when the others have ended."""
+
+
+def pytest_collection_modifyitems(items):
+    ranks = {f"test_{name}": rank for rank, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
 ROOT = EXAMPLES.parent
 LIBRARY = EXAMPLES / "library"
 QUERIES = EXAMPLES / "queries"

@@ -141,6 +141,7 @@ class Hub:
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_TOKEN": token or "",
+            "USE_TORCH": "0",  # as on a Space, which has no torch: where there is one, datasets imports it for 2 s
         }
 
     def _commit(self, repo, files):

@@ -718,6 +718,6 @@ def test_a_library_that_cannot_be_had_leaves_the_embedded_one_which_is_never_pub
     hub.add("spaces", "org/space", tmp_path)
     steps, end = on_space(Client(hub, tmp_path / "home", disk(tmp_path / "cache")), IMGRET_LIBRARY="org/nothing")
     assert [step[2] for step in steps] == ["examples/library"] * 2
-    assert "because the configured one cannot be had. " in steps[-1][1]
+    assert "because the configured one is not available. " in steps[-1][1]
     assert "published" not in end
     assert ("models", "org/space-index") not in hub.repos

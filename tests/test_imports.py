@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.architecture import ROOT, ROWS, modules, page, unit_of
+from tests.architecture import ROOT, SECTIONS, modules, page, unit_of
 
 ALONE = {
     "gradio": {"app", "imgret.ui"},
@@ -38,24 +38,24 @@ def imports():
                     yield module, f"{node.module}.{name.name}"
 
 
-def test_every_module_stands_in_a_row_and_imports_only_from_rows_below():
-    row_of = {unit: number for number, row in enumerate(ROWS.values()) for unit in row}
+def test_every_module_stands_in_a_section_and_imports_only_from_sections_below():
+    section_of = {unit: number for number, units in enumerate(SECTIONS.values()) for unit in units}
     seen = 0
     for module, imported in imports():
         mine = unit_of(module)
-        assert mine is not None, f"{module} stands in no row"
+        assert mine is not None, f"{module} stands in no section"
         other = unit_of(imported)
         if other is None or other == mine:
-            assert not imported.startswith("imgret.") or other == mine, f"{module} imports {imported} from no row"
+            assert not imported.startswith("imgret.") or other == mine, f"{module} imports {imported} from no section"
             continue
         seen += 1
-        assert row_of[other] > row_of[mine], (
-            f"{module} (row {row_of[mine] + 1}) imports {imported} (row {row_of[other] + 1})"
+        assert section_of[other] > section_of[mine], (
+            f"{module} (section {section_of[mine] + 1}) imports {imported} (section {section_of[other] + 1})"
         )
     assert seen > 20
 
 
-def test_the_page_on_the_architecture_is_made_of_these_rows():
+def test_the_page_on_the_architecture_is_made_of_these_sections():
     shown = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     assert shown == page(), "write it anew: python -m tests.architecture > docs/architecture.md"
     for name in re.findall(r"`((?:imgret|tests)/[^`]*)`", shown):

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from datetime import date
+from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
@@ -40,15 +41,26 @@ def browser():
         yield browser
 
 
+@pytest.fixture(scope="module")
+def visitor(browser):
+    """A visitor of some kind, whose pages share what the browser has loaded."""
+
+    @cache
+    def context(width, height, **kind):
+        return browser.new_context(viewport={"width": width, "height": height}, **kind)
+
+    return context
+
+
 @pytest.fixture
-def visit(browser, server, request):
-    """Opens the demo as a visitor of some kind does. Afterwards a screenshot of each page; no request may have left for
-    another host, no script have failed.
+def visit(visitor, server, request):
+    """Opens the demo as a visitor of some kind does. Afterwards a screenshot of the last page; no request may have left
+    for another host, no script have failed.
     """
     pages, requests, failures = [], [], []
 
-    def open_page(address="", width=1280, height=800, script="", **visitor):
-        page = browser.new_page(viewport={"width": width, "height": height}, **({"locale": "en"} | visitor))
+    def open_page(address="", width=1280, height=800, script="", **kind):
+        page = visitor(width, height, **({"locale": "en"} | kind)).new_page()
         page.add_init_script(script)
         page.set_default_timeout(30_000)
         page.on("request", lambda sent: requests.append(sent.url))
@@ -60,8 +72,9 @@ def visit(browser, server, request):
 
     yield open_page
     SCREENSHOTS.mkdir(exist_ok=True)
-    for number, page in enumerate(pages):
-        page.screenshot(path=SCREENSHOTS / f"{request.node.name}-{number}.png", full_page=True)
+    if pages:
+        pages[-1].screenshot(path=SCREENSHOTS / f"{request.node.name}.png", full_page=True)
+    for page in pages:
         page.close()
     assert [url for url in requests if not url.startswith((server, "data:", "blob:"))] == []
     assert failures == []
@@ -1106,7 +1119,7 @@ def test_embeddings_are_compared_by_the_metric_that_is_chosen(visit, retriever):
     wait_for_hits(page, "clip-hits", shown_as(retriever.by_clip(TIGER), "clip"))
     page.locator("#clip-metric").get_by_text("L1").click()
     wait_for_hits(page, "clip-hits", shown_as(retriever.by_embedding(TIGER, "l1"), "clip"))
-    assert "method=clip-l1" in page.url
+    page.wait_for_url(re.compile("method=clip-l1"))
     page.locator("#clip-metric").get_by_text("L2").click()
     wait_for_hits(page, "clip-hits", shown_as(retriever.by_embedding(TIGER, "l2"), "clip"))
     page.get_by_text("L2 and cosine rank alike here").wait_for()

@@ -519,7 +519,7 @@ def test_a_start_without_the_server_has_the_pixels_and_the_rest_when_it_is_back(
 
     chroma.kill()
     ready = prepare(settings.model_copy(update={"index": None}))  # nothing was built there yet
-    assert ready.notice.startswith("The vectors are kept here, because the Chroma server cannot be had. ")
+    assert ready.notice.startswith("The vectors are kept here, because the Chroma server is not available. ")
     assert ready.retriever.by_clip(text="a bird")
     chroma.start()
     ready = prepare(settings.model_copy(update={"index": None}))

@@ -1,4 +1,4 @@
-"""The build road: `build_index` turns a library into an index in seven stages.
+"""The build pipeline: `build_index` turns a library into an index in seven stages.
 
     extract_features           pixel vector, thumbnail and embedding of each new picture, into the feature cache
     assemble                   matrices, thumbnails and records, in the order of the library
@@ -569,7 +569,7 @@ class _Beside(Generic[Result]):
         self._said = stage, done, total
 
     def stop(self) -> None:
-        """Has it end; nothing, if it has ended."""
+        """Asks the stage to stop; does nothing if it has ended."""
         self._stopped = True
         self._future.cancel()
 

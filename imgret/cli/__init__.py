@@ -1,4 +1,8 @@
-"""The command line, one module per command. Exit code 0; 2 for an error of the user's; 1 for a bug."""
+"""The command line, one module per command.
+
+Exit code 0; 2 for an error of the user's; 1 for a bug; 130 if stopped by Ctrl-C; 3 for `imgret check` if a function is
+wrong.
+"""
 
 import argparse
 import logging

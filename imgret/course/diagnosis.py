@@ -29,7 +29,7 @@ _CAUSES = {
     "signed": Sentence("the differences are summed with their signs, so they cancel each other out"),
     "reversed": Sentence("the order is reversed: the most similar comes last"),
     "zero": Sentence("where a length or a variance is 0, the answer is to be 0"),
-    "values": Sentence("the values and their order are others"),
+    "values": Sentence("both the values and their order differ"),
 }
 _UNITS = {
     "sum of squares": Sentence("this is the sum of squares, without the root"),
@@ -112,6 +112,11 @@ def _zeros(metric: str) -> list[tuple[list[int], list[list[int]]]]:
 
 
 def judge(name: str, metric: str, cases: Sequence[Case], notes: Sequence[dict[str, Any]], late: bool) -> Verdict:
+    """The verdict on a student's function, from the `notes` that its process took while it answered the `cases`.
+
+    `late` says that the process was stopped, as its time was over.
+    """
+
     def wrong(sentence: Sentence, example: Example | None = None) -> Verdict:
         return Verdict(name, WRONG, sentence, example)
 

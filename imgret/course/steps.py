@@ -64,6 +64,7 @@ def work_out(metric: str, a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) ->
         total = float(terms.sum())
         sums = (Step(rf"\sum {term}", total), Step(rf"\sqrt{{\sum {term}}}", total**0.5))
         return WorkedExample(a, b, term, terms, sums)
+    assert metric in ("cosine", "correlation"), metric
     left, right = "a_i", "b_i"
     if metric == "correlation":
         means = (Step(r"\bar a", float(x.mean())), Step(r"\bar b", float(y.mean())))

@@ -81,7 +81,7 @@ class Encoder(ABC):
         """One batch of texts through the text tower: float32 (n, d), of any norm."""
 
     def cut_after(self, text: str) -> int | None:
-        """After how many tokens of `text` the text tower stops to read; None if it reads them all, or nobody knows."""
+        """After how many tokens of `text` the text tower stops reading; None if it reads them all, or nobody knows."""
         return None
 
     def embed_preprocessed(self, pixels: Pixels) -> Vectors:

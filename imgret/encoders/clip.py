@@ -48,7 +48,7 @@ class ClipEncoder(Encoder):
         """The model that `uri` names; `name` is what open_clip is asked for instead, where the two differ.
 
         Raises:
-            EncoderError: there is no such model, it cannot be had from the Hub or its cache, or its files do not fit.
+            EncoderError: there is no such model, neither the Hub nor its cache has it, or its files do not fit.
         """
         import open_clip
         import torch

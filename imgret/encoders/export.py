@@ -206,7 +206,7 @@ def _write_tokenizer(encoder: ClipEncoder, folder: Path) -> dict[str, Any]:
     """Put the vocabulary into `folder`; what `load_tokenizer` needs to know of it.
 
     Raises:
-        EncoderError: a tokenizer that cannot be had without open_clip and transformers.
+        EncoderError: a tokenizer that needs open_clip and transformers.
     """
     from open_clip.tokenizer import HFTokenizer, SigLipTokenizer, SimpleTokenizer, default_bpe
 

@@ -16,7 +16,7 @@ from imgret.library.records import (
     Description,
     Entry,
     LibraryError,
-    Rows,
+    Reader,
     composed,
     counted,
     printable,
@@ -30,7 +30,7 @@ _MAX_TEXT = 2**16
 _OUTSIDE = "links that lead outside are not followed: copy what they name, or load the folder that holds both"
 
 
-class FolderRows(Rows):
+class FolderReader(Reader):
     """The pictures of a folder, as their metadata lists them, else all; an id is the path below the folder or split.
 
     Own code, because `datasets` takes 61 s and 660 MB to the first of 50,000 pictures, and this 0.7 s and 48 MB.
@@ -92,7 +92,7 @@ class FolderRows(Rows):
         times.update(listing.digest())
         return "listing-" + listing.hexdigest()[:16], "stamp-" + times.hexdigest()[:16]
 
-    def part(self, rows: slice) -> "FolderRows":
+    def part(self, rows: slice) -> "FolderReader":
         names = self._names[rows]
         return self.like(
             _names=names,

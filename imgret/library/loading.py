@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from imgret.errors import one_line
 from imgret.images import ImageError, load_image
 from imgret.library.columns import IMAGE_NAMES, NamedColumns
-from imgret.library.folder import FolderRows
+from imgret.library.folder import FolderReader
 from imgret.library.hub import commit_of, splits_of
-from imgret.library.records import Description, Entry, LibraryError, Record, Rows, counted
+from imgret.library.records import Description, Entry, LibraryError, Reader, Record, counted
 from imgret.library.splits import choose_split, pick, without_splits
-from imgret.library.table import TableRows
+from imgret.library.table import TableReader
 from imgret.library.tree import ARCHIVES, TABLES, Tree, scan
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ class ImageLibrary:
         held_out: the test split of a folder whose train split this is, as pictures to search with; else None.
     """
 
-    def __init__(self, source: str, rows: Rows, limit: int | None = None, config: str | None = None) -> None:
+    def __init__(self, source: str, reader: Reader, limit: int | None = None, config: str | None = None) -> None:
         self.source, self.split, self.revision, self.limit, self.config = (
-            source, rows.split, rows.revision, limit, config,
+            source, reader.split, reader.revision, limit, config,
         )  # fmt: skip
         self.skipped: tuple[tuple[str, str], ...] = ()
-        self.stamp = rows.stamp
+        self.stamp = reader.stamp
         self.held_out: ImageLibrary | None = None
-        self._rows = rows
+        self._reader = reader
 
     @classmethod
     def load(
@@ -87,13 +87,13 @@ class ImageLibrary:
         if not isinstance(source, str | os.PathLike):
             return cls(*_in_memory(source, split, revision, columns), limit)
         path = Path(source)
-        rows: Rows
+        reader: Reader
         if not path.exists():
-            rows = _of_hub(str(source), config, split, revision, columns)
+            reader = _of_hub(str(source), config, split, revision, columns)
         elif path.is_dir():
-            rows = _of_folder(path, config, split, columns, streaming=limit is not None)
+            reader = _of_folder(path, config, split, columns, streaming=limit is not None)
         elif (kind := path.suffix.lower()) in TABLES:
-            rows = _tables(path, [path.name], split, columns, streaming=limit is not None)
+            reader = _tables(path, [path.name], split, columns, streaming=limit is not None)
         elif kind in ARCHIVES:
             raise LibraryError(
                 "{name} is an archive; unpack it and give the folder that comes out of it.", name=path.name
@@ -103,27 +103,27 @@ class ImageLibrary:
                 "{name} is a file; a library is a folder of pictures, a parquet or tar file, or a Hub data set.",
                 name=path.name,
             )
-        library = cls(str(source), rows, limit, config)
-        if rows.split == "train" and TEST in rows.splits:
+        library = cls(str(source), reader, limit, config)
+        if reader.split == "train" and TEST in reader.splits:
             library.held_out = cls(str(source), _of_folder(path, config, TEST, columns, streaming=False), None, config)
         return library
 
     @property
     def count(self) -> int | None:
-        known = self._rows.count
+        known = self._reader.count
         return known if self.limit is None else self.limit if known is None else min(known, self.limit)
 
     @property
     def description(self) -> Description:
         """What was taken from where, and what was left out; what cannot be decoded is known once it was read."""
-        found = self._rows.description
-        first = [f"only the first {self.limit} of {self._rows.count or 'its'} rows"] if self.limit is not None else []
+        found = self._reader.description
+        first = [f"only the first {self.limit} of {self._reader.count or 'its'} rows"] if self.limit is not None else []
         broken = [counted(len(self.skipped), "picture that cannot be read")] if self.skipped else []
-        return replace(found, left_out=(*broken, *(first if self.count != self._rows.count else []), *found.left_out))
+        return replace(found, left_out=(*broken, *(first if self.count != self._reader.count else []), *found.left_out))
 
     def entries(self) -> Iterator[Entry]:
         """The rows in order, undecoded."""
-        for number, entry in enumerate(self._rows):
+        for number, entry in enumerate(self._reader):
             if number == self.limit:
                 return
             yield entry
@@ -134,12 +134,12 @@ class ImageLibrary:
         A part has at most `size` rows; where nobody knows how many there are it is a file of the data set. A data set's
         ids are the numbers of its rows (`numbered`), and each part counts from 0.
         """
-        return list(self._rows.parts(size, self.limit))
+        return list(self._reader.parts(size, self.limit))
 
     @property
     def numbered(self) -> bool:
         """Whether an id is the number of its row."""
-        return self._rows.numbered
+        return self._reader.numbered
 
     def __iter__(self) -> Iterator[Record]:
         skipped = []
@@ -159,7 +159,7 @@ class ImageLibrary:
 TEST = "test"
 
 
-def _in_memory(source: Any, split: str | None, revision: str | None, columns: NamedColumns) -> tuple[str, TableRows]:
+def _in_memory(source: Any, split: str | None, revision: str | None, columns: NamedColumns) -> tuple[str, TableReader]:
     import datasets
 
     if isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
@@ -181,7 +181,7 @@ def _in_memory(source: Any, split: str | None, revision: str | None, columns: Na
             own=own,
             split=split,
         )
-    return _name(source), TableRows(source, columns, split=own, revision=revision)
+    return _name(source), TableReader(source, columns, split=own, revision=revision)
 
 
 def _name(table: Any) -> str:
@@ -190,14 +190,14 @@ def _name(table: Any) -> str:
 
 def _one_split(
     tables: Any, split: str | None, where: str, columns: NamedColumns, revision: str | None, home: Path | None = None
-) -> tuple[TableRows, str]:
+) -> tuple[TableReader, str]:
     chosen = pick(list(tables), split, where)
     others = tuple(f"split {name}" for name in tables if name != chosen)
     table = tables[chosen]
-    return TableRows(table, columns, split=chosen, revision=revision, left_out=others, home=home), _name(table)
+    return TableReader(table, columns, split=chosen, revision=revision, left_out=others, home=home), _name(table)
 
 
-def _of_folder(path: Path, config: str | None, split: str | None, columns: NamedColumns, *, streaming: bool) -> Rows:
+def _of_folder(path: Path, config: str | None, split: str | None, columns: NamedColumns, *, streaming: bool) -> Reader:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _saved(path, split, columns)
     tree = scan(path)
@@ -206,16 +206,16 @@ def _of_folder(path: Path, config: str | None, split: str | None, columns: Named
         parquet = [name for name in tree.tables if name.lower().endswith(".parquet")]
         others = [name for name in tree.tables if not name.lower().endswith(".parquet")]
         if others and not holding:
-            found: Rows = _tables(path, others, split, columns, streaming=streaming)
+            found: Reader = _tables(path, others, split, columns, streaming=streaming)
         else:
             table, own, left_out = _loaded(str(path), config, split, None, streaming=streaming)
             revision, stamp = _listing(path, parquet), _stamp(path, parquet)
-            found = TableRows(table, columns, split=own, revision=revision, left_out=left_out, home=path, stamp=stamp)
+            found = TableReader(table, columns, split=own, revision=revision, left_out=left_out, home=path, stamp=stamp)
         if tree.pictures:
             loose = counted(len(tree.pictures), "picture file beside the tables")
             found.description = replace(found.description, left_out=(*found.description.left_out, loose))
         return found
-    return FolderRows(path, tree, split, columns)
+    return FolderReader(path, tree, split, columns)
 
 
 def _hold_pictures(tree: Tree) -> bool:
@@ -245,7 +245,7 @@ def _is_picture(field: Any) -> bool:
     return is_binary and field.name.strip().lower() in IMAGE_NAMES
 
 
-def _saved(path: Path, split: str | None, columns: NamedColumns) -> TableRows:
+def _saved(path: Path, split: str | None, columns: NamedColumns) -> TableReader:
     import datasets
 
     with _one_error(str(path)):
@@ -258,10 +258,10 @@ def _saved(path: Path, split: str | None, columns: NamedColumns) -> TableRows:
         return rows
     if split is not None:
         raise without_splits(str(path), split)
-    return TableRows(saved, columns, revision=revision, home=path, stamp=stamp)
+    return TableReader(saved, columns, revision=revision, home=path, stamp=stamp)
 
 
-def _tables(home: Path, names: list[str], split: str | None, columns: NamedColumns, *, streaming: bool) -> TableRows:
+def _tables(home: Path, names: list[str], split: str | None, columns: NamedColumns, *, streaming: bool) -> TableReader:
     """The rows of files that are tables, named relative to the folder `home`, or of the one that is `home`."""
     import datasets
 
@@ -277,18 +277,18 @@ def _tables(home: Path, names: list[str], split: str | None, columns: NamedColum
     revision = _listing(folder, mine) if chosen else f"size-{home.stat().st_size}"
     its = chosen.split if chosen else split
     left_out = chosen.others if chosen else ()
-    return TableRows(
+    return TableReader(
         table, columns, split=its, revision=revision, left_out=left_out, home=folder, stamp=_stamp(folder, mine)
     )
 
 
 def _of_hub(
     source: str, config: str | None, split: str | None, revision: str | None, columns: NamedColumns
-) -> TableRows:
+) -> TableReader:
     with _one_error(source):
         commit = commit_of(source, revision)
     table, split, others = _loaded(source, config, split, commit, streaming=True)
-    return TableRows(table, columns, split=split, revision=commit, left_out=others, remote=True)
+    return TableReader(table, columns, split=split, revision=commit, left_out=others, remote=True)
 
 
 def _loaded(

@@ -129,8 +129,8 @@ class Description:
         )
 
 
-class Rows(ABC):
-    """The rows of one kind of source: iterate them for entries, in a fixed order."""
+class Reader(ABC):
+    """Reads a source of one kind: iterate it for its entries, in a fixed order."""
 
     count: int | None
     """How many there are, None where only reading to the end would tell."""
@@ -149,7 +149,7 @@ class Rows(ABC):
 
     @abstractmethod
     def part(self, rows: slice) -> Self:
-        """Some of the rows, as rows that another process can be sent."""
+        """A reader of some of the rows, which another process can be sent."""
 
     def parts(self, size: int, limit: int | None) -> Iterator[Self]:
         """The first `limit` rows in consecutive parts of at most `size`."""

@@ -20,13 +20,13 @@ from imgret.library.columns import (
     has_text,
 )
 from imgret.library.folder import LABEL_LEVELS
-from imgret.library.records import Description, Entry, LibraryError, Rows, composed, within
+from imgret.library.records import Description, Entry, LibraryError, Reader, composed, within
 
 KEY = "__key__"
 """The column in which webdataset keeps a file's path in its tar, without the ending."""
 
 
-class TableRows(Rows):
+class TableReader(Reader):
     """The rows of a `datasets.Dataset` or `IterableDataset`; an id is the number of its row. Nothing is decoded."""
 
     numbered = True
@@ -76,10 +76,10 @@ class TableRows(Rows):
             warnings=(*columns.warnings, *([f"columns that are not used: {', '.join(unused)}"] if unused else [])),
         )
 
-    def part(self, rows: slice) -> "TableRows":
+    def part(self, rows: slice) -> "TableReader":
         return self.like(_table=self._table.select(range(rows.start, rows.stop)))
 
-    def parts(self, size: int, limit: int | None) -> Iterator["TableRows"]:
+    def parts(self, size: int, limit: int | None) -> Iterator["TableReader"]:
         import datasets
 
         table = self._table

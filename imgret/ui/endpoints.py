@@ -43,15 +43,15 @@ class Query:
 
 
 class Endpoints:
-    """The answers to queries, for the page's own events and, by `publish`, for programs."""
+    """The answers to queries, for the page's own events and, by `register`, for programs."""
 
     def __init__(self, start: Startup, thumbnails: Thumbnails, shown: tuple[Path, ...], max_bytes: int) -> None:
         self.start, self.thumbnails = start, thumbnails
         self.examples = Examples(start, thumbnails)
         self._shown, self.max_bytes = shown, max_bytes
 
-    def publish(self) -> None:
-        """Makes the endpoints of the Blocks that are being built."""
+    def register(self) -> None:
+        """Adds the endpoints to the Blocks that are being built."""
         for function in (self.search_pixels, self.search_clip, self.compare, self.library, self.duplicates):
             says, _, answers = get_function_description(function)
             described = f"{says} Answers {' '.join(answers)}"

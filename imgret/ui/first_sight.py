@@ -60,7 +60,7 @@ class FirstSight:
         self._made: dict[tuple[str, bool], tuple[Any, Properties]] = {}
 
     def of_visit(self, config: BlocksConfigDict) -> BlocksConfigDict:
-        """`config` as the visitor is sent it whose request is answered; `config` itself if it is not the page's."""
+        """`config` for the visitor whose request is being answered; `config` itself if it is not the page's."""
         request = _visit.get()
         if request is None or "components" not in config:
             return config

@@ -34,7 +34,7 @@ class Tools:
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
 
-    def publish(self) -> None:
+    def register(self) -> None:
         """Makes the tools of the Blocks that are being built."""
         tools = (self.search_text, self.search_picture, self.search_pixels, self.compare, self.library, self.duplicates)
         for function in tools:

@@ -144,8 +144,8 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
             CourseTab(localized, read_examples(), language)
         localized(gr.Markdown, {"value": lambda words: words.privacy}, elem_classes="small")
         timer = gr.Timer(SECONDS_BETWEEN_STAGES, active=False)
-        endpoints.publish()
-        Tools(endpoints).publish()
+        endpoints.register()
+        Tools(endpoints).register()
         page = _Page(endpoints, [pixels, clip, compare], library, language, latest, choice)
         page.wire(gallery)
 
