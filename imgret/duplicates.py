@@ -5,7 +5,7 @@ and not kept, so N pictures of d dimensions take N^2 d multiplications, but memo
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from imgret.alignment import Squares, coarse_likeness, likeness, square_pixels
 from imgret.index import Index
+from imgret.progress import StageProgress
 
 NEAREST, LEAST_COSINE = 8, 0.3
 """How many of the nearest of each picture are its candidates, and how near they must be. Both are generous, so that
@@ -35,8 +36,6 @@ MAX_PICTURES = 20_000
 """Above, a build does not look for groups, nor does the page: the time grows with the square of the number."""
 
 Rows = npt.NDArray[np.int64]
-Progress = Callable[[int, int], None]
-"""Called with (done, total) rows."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def duplicates_of(index: Index) -> tuple[DuplicateGroup, ...]:
 
 
 def find_duplicates(
-    index: Index, *, mirrored: bool = False, progress: Progress = lambda done, total: None
+    index: Index, *, mirrored: bool = False, progress: StageProgress = lambda done, total: None
 ) -> tuple[DuplicateGroup, ...]:
     """The groups of (nearly) equal pictures of `index`, by their first rows.
 
@@ -112,7 +111,7 @@ def near_pairs(
     side: int,
     *,
     mirrored: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: StageProgress = lambda done, total: None,
 ) -> Rows:
     """The confirmed pairs of rows (n, 2), the smaller row first, in order; `vectors` are squares of `side` pixels."""
     found: set[tuple[int, int]] = set()
@@ -128,7 +127,7 @@ def measured_pairs(
     *,
     mirrored: bool = False,
     least: tuple[float, float] = (LEAST_COLOURS, LEAST_DETAILS),
-    progress: Progress = lambda done, total: None,
+    progress: StageProgress = lambda done, total: None,
 ) -> Iterator[tuple[int, int, tuple[float, float]]]:
     """The pairs of rows whose colours and details are alike at least as `least` says, and how much they are."""
     progress(0, len(embeddings))
@@ -195,7 +194,7 @@ def _largest(values: npt.NDArray[np.float32], k: int) -> Rows:
     return np.take_along_axis(columns, among, axis=1)
 
 
-def _pairs_of(index: Index, mirrored: bool, progress: Progress) -> tuple[Rows, Rows]:
+def _pairs_of(index: Index, mirrored: bool, progress: StageProgress) -> tuple[Rows, Rows]:
     """The equal and the near pairs of an index; of equal pictures, the first stands for all of them."""
     contents, equal = index.column("content"), []
     first: dict[Any, int] = {}

@@ -9,8 +9,8 @@ from PIL import Image
 
 from imgret.errors import ImgretError
 from imgret.images import ImageSource, load_image
-from imgret.metrics import METRICS
-from imgret.search import Retriever
+from imgret.metrics import METRICS, checked_metric
+from imgret.search import Retriever, SearchError
 
 Values = npt.NDArray[np.float64]
 
@@ -73,7 +73,7 @@ def explain_pixels(
 
     Raises SearchError for an unknown metric or id, ImageError for a bad picture.
     """
-    formula = _TERMS[retriever.checked_metric(metric)]
+    formula = _TERMS[checked_metric(metric, SearchError)]
     row = retriever.row_of(id)
     size = retriever.index.manifest.pixel_size
     query, hit = retriever.pixel_query(image, like, likes), np.array(retriever.index.pixels.vectors[row])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgret.errors import ImgretError
+from imgret.errors import ImgretError, Sentence, repr_short
 
 Array = npt.NDArray[Any]
 Scores = npt.NDArray[np.float64]
@@ -60,6 +60,18 @@ METRICS: dict[str, Callable[[Array, Array], Scores]] = {
 """The functions by the names used everywhere else, in the course's order."""
 
 LARGER_IS_CLOSER = frozenset({"cosine", "correlation"})
+
+
+def checked_metric(metric: object, error: type[ImgretError] = ImgretError) -> str:
+    """`metric`, if it is the name of one of the four. Raises `error`."""
+    if not isinstance(metric, str):
+        raise error(Sentence("The metric must be a name, not {kind}.", kind=type(metric).__name__))
+    if metric not in METRICS:
+        names = ", ".join(METRICS)
+        raise error(
+            Sentence("There is no metric {metric}; there are {metrics}.", metric=repr_short(metric), metrics=names)
+        )
+    return metric
 
 
 def best_first(scores: Scores, metric: str) -> npt.NDArray[np.int64]:

@@ -28,7 +28,7 @@ from imgret.hits import SearchResult as SearchResult
 from imgret.images import ImageSource, PixelVector, load_image, pixel_vector
 from imgret.index import Index
 from imgret.library import composed
-from imgret.metrics import METRICS, best_first
+from imgret.metrics import METRICS, best_first, checked_metric
 from imgret.vectors import nearest_among
 
 METHODS = (*METRICS, "clip")
@@ -159,7 +159,7 @@ class Retriever:
         picture.
         """
         notice = self._k_notice(k)
-        metric, k, itself = self.checked_metric(metric), self.checked_k(k), self._row_of(like)
+        metric, k, itself = checked_metric(metric, SearchError), self.checked_k(k), self._row_of(like)
         offset, rows = _checked_offset(offset), self._rows_of(likes)
         liked = [*checked_images(images), *rows]
         query = self._pixel_query(image, itself, liked)
@@ -228,7 +228,7 @@ class Retriever:
         vector = self._clip_query(image, text, negative, text_weight, itself, liked, disliked)
         notices += [self._cut_notice(text), self._cut_notice(negative)]
         if metric is not None:
-            ask, scanned = self._ranked_by(self.checked_metric(metric), vector, kept)
+            ask, scanned = self._ranked_by(checked_metric(metric, SearchError), vector, kept)
             hits = self._best(ask, k, left_out, fold, offset)
             return SearchResult(hits, scanned, Sentence.joined(*notices))
         # The build calibrates queries of one picture or one text; the p-values of others are not known.
@@ -254,7 +254,7 @@ class Retriever:
         All embeddings are compared, by the formulas of `imgret.metrics`. On unit vectors L2 and cosine rank alike.
         `like` and `fold` are as for `by_pixels`. Raises SearchError, ImageError, EncoderError.
         """
-        metric = self.checked_metric(metric)
+        metric = checked_metric(metric, SearchError)
         return _warned(self.find_by_clip(image, k=k, like=like, fold=fold, metric=metric))
 
     def _ranked_by(self, metric: str, vector: npt.NDArray[np.float32], kept: Rows | None) -> tuple[Ask, int]:
@@ -403,18 +403,6 @@ class Retriever:
             with suppress(KeyError):
                 return self.index.row_of(composed(id) if isinstance(id, str) else id)  # a Mac decomposes letters
             raise SearchError("There is no picture {id} in the library.", id=repr_short(id)) from None
-
-    def checked_metric(self, metric: Any) -> str:
-        """`metric`, if it is the name of one of the four. Raises SearchError."""
-        if not isinstance(metric, str):
-            raise SearchError("The metric must be a name, not {kind}.", kind=type(metric).__name__)
-        if metric not in METRICS:
-            raise SearchError(
-                "There is no metric {metric}; there are {metrics}.",
-                metric=repr_short(metric),
-                metrics=", ".join(METRICS),
-            )
-        return metric
 
     def checked_k(self, k: Any) -> int:
         """`k` as an int, at most the number of pictures in the index. Raises SearchError."""

@@ -9,7 +9,6 @@ VIETNAMESE = {
     "The parts of the query cancel each other out; change the text, the negative text or the weight.": "Các phần của truy vấn triệt tiêu nhau; hãy đổi lời, lời phủ định hoặc trọng số.",
     "The labels must be a list of names.": "Nhãn phải là một danh sách tên.",
     "k is {k}; it must be a whole number of at least 1.": "k là {k}; k phải là số nguyên từ 1 trở lên.",
-    "There is no metric {metric}; choose one of {metrics}.": "Không có độ đo {metric}; hãy chọn một trong {metrics}.",
     "The library has {count} pictures, so k is {count}.": "Thư viện có {count} hình, nên k là {count}.",
     "The encoder of this library reads English only, so this text may find little; try it in English.": "Mô hình của thư viện này chỉ đọc tiếng Anh, nên lời này có thể tìm được ít; hãy thử tiếng Anh.",
     "The embeddings of the index are corrupt (no unit vectors); build it anew.": "Các vector của chỉ mục bị hỏng (không có độ dài 1); hãy lập lại chỉ mục.",

@@ -20,7 +20,7 @@ from imgret.course import child
 from imgret.course.child import Case
 from imgret.course.diagnosis import RIGHT, RIGHT_ORDER, WRONG, Example, Verdict, cases_of, is_wrong, judge, with_example
 from imgret.errors import ImgretError
-from imgret.metrics import METRICS
+from imgret.metrics import METRICS, checked_metric
 
 __all__ = ["FUNCTIONS", "RIGHT", "RIGHT_ORDER", "WRONG", "CheckError", "Example", "Verdict", "check", "check_file"]
 
@@ -48,11 +48,7 @@ def check(function: Callable[..., Any], metric: str, seconds: float = SECONDS) -
     Raises CheckError for an unknown metric, and on Windows, where a function cannot be handed to another process: write
     it to a file there, for `imgret check`.
     """
-    metric = FUNCTIONS.get(metric, metric)
-    if metric not in METRICS:
-        raise CheckError(
-            "There is no metric {metric}; choose one of {metrics}.", metric=repr(metric), metrics=", ".join(METRICS)
-        )
+    metric = checked_metric(FUNCTIONS.get(metric, metric), CheckError)
     if "fork" not in multiprocessing.get_all_start_methods():
         raise CheckError(
             "A function cannot be checked by itself on this system; write it to a file, and run imgret check."

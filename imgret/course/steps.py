@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from imgret.errors import ImgretError, repr_short
 from imgret.images import ImageSource, load_image
-from imgret.metrics import METRICS, Scores
+from imgret.metrics import Scores, checked_metric
 
 SIDE = 8
 
@@ -48,12 +47,7 @@ def small_picture(image: ImageSource) -> npt.NDArray[np.uint8]:
 
 def work_out(metric: str, a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> WorkedExample:
     """The metric called `metric` for `a` and `b` (8, 8) uint8, step by step. Raises ImgretError for another name."""
-    if metric not in METRICS:
-        raise ImgretError(
-            "There is no metric {metric}; choose one of {metrics}.",
-            metric=repr_short(metric),
-            metrics=", ".join(METRICS),
-        )
+    checked_metric(metric)
     x, y = a.astype(np.float64), b.astype(np.float64)
     means: tuple[Step, ...] = ()
     if metric == "l1":

@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from imgret.errors import ImgretError, repr_short
 from imgret.files.npy import lies_in, open_array, read_only, reserve, write_array
-from imgret.metrics import LARGER_IS_CLOSER, METRICS, best_first
+from imgret.metrics import LARGER_IS_CLOSER, best_first, checked_metric
 from imgret.pixels.sketch_layout import FORMAT, sketch_bytes
+from imgret.progress import StageProgress
 
 if TYPE_CHECKING:
     from imgret.pixels.sketches import Sketches
@@ -32,7 +33,6 @@ Vectors = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 SMALL_BYTES = 1 << 23
 SMALL_ROWS = SMALL_BYTES // (3 * 64 * 64)
@@ -85,7 +85,7 @@ class PixelIndex:
         self._small = is_small(*vectors.shape)
 
     @classmethod
-    def fit(cls, vectors: Vectors, progress: Progress = lambda done, total: None) -> Self:
+    def fit(cls, vectors: Vectors, progress: StageProgress = lambda done, total: None) -> Self:
         """The index of `vectors`, uint8 (N, D), ndarray or memmap, which it keeps and neither copies nor changes.
 
         The matrix is read in pieces, and the sketches, at most 1.7 kB a row, go to an unnamed temporary file: memory
@@ -189,12 +189,7 @@ class PixelIndex:
         return next(self._nearest_of_each(query[None], metric, k))
 
     def _checked(self, queries: Vectors, name: str, shape: tuple[int, ...], metric: str, k: int) -> int:
-        if not isinstance(metric, str) or metric not in METRICS:
-            raise ImgretError(
-                "There is no metric {metric}; choose one of {metrics}.",
-                metric=repr_short(metric),
-                metrics=", ".join(METRICS),
-            )
+        checked_metric(metric)
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise ImgretError("k is {k}; it must be a whole number of at least 1.", k=repr_short(k))
         if not isinstance(queries, np.ndarray) or queries.dtype != np.uint8 or queries.shape != shape:

@@ -15,6 +15,7 @@ from PIL import Image
 from imgret.duplicates import MAX_PICTURES, DuplicateGroup
 from imgret.encoders import EncoderError
 from imgret.images import load_image
+from imgret.metrics import checked_metric
 from imgret.search import METHODS, SearchError, SearchResult, checked_images
 from imgret.startup import ReadyIndex, Startup
 from imgret.ui.crop import FULL_IMAGE, crop
@@ -201,7 +202,7 @@ class Endpoints:
 
     def by_pixels(self, ready: ReadyIndex, query: Query, metric: Any, k: Any, likes: Sequence[str] = ()) -> Response:
         """The answer by one of the four metrics; with `likes`, ids of the library, for the mean of them all."""
-        metric = ready.retriever.checked_metric(metric)
+        metric = checked_metric(metric, SearchError)
 
         def search() -> SearchResult:
             return ready.retriever.find_by_pixels(query.picture, metric, k, like=query.like, likes=[*likes])
@@ -224,7 +225,7 @@ class Endpoints:
         likes, the dislikes and the offset of `find_by_clip`.
         """
         if metric != "cosine":
-            more["metric"] = ready.retriever.checked_metric(metric)
+            more["metric"] = checked_metric(metric, SearchError)
 
         def search() -> SearchResult:
             retriever, like = ready.retriever, query.like

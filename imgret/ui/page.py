@@ -170,7 +170,7 @@ def build_page(start: Startup, settings: Settings) -> "Demo":
             return dict(zip(localized.components, localized.updates(code), strict=True)) | {
                 language: code,
                 about: WORDS[code].wait,
-                pixels.about: pixels.at_first(code),
+                pixels.about: pixels.default_formula(code),
                 gallery: _captioned(endpoints.examples(), code),
             }
 
@@ -243,7 +243,7 @@ class _Page:
         self._active = gr.Textbox(tabs[0].name, visible="hidden")
         self._address = gr.Textbox("", visible="hidden")
         self._gone_to = gr.Textbox("", visible="hidden", elem_id="gone-to")
-        self._at_first = {field: field.value for tab in tabs for field in tab.form}  # type: ignore[attr-defined]
+        self._default_form = {field: field.value for tab in tabs for field in tab.form}  # type: ignore[attr-defined]
         fields = [field for tab in tabs for field in (tab.picture, tab.part, *tab.form)]
         marks = [tab.likes.marked for tab in tabs if tab.likes]
         on_map = [library.map.picked, library.map.area]
@@ -422,7 +422,7 @@ class _Page:
         """The search that an address names; `uploaded` is the picture of one whose address names none."""
         tab, name = self._tab(parameters.get("tab")), parameters.get("tab", "")
         form: Changes = dict(
-            zip(tab.form, tab.from_address(parameters, *(self._at_first[field] for field in tab.form)), strict=True)
+            zip(tab.form, tab.from_address(parameters, *(self._default_form[field] for field in tab.form)), strict=True)
         )
         selected = name if name in OTHER_TABS else tab.name
         opened = form | {self._choice: gr.Tabs(selected=selected), self._active: tab.name}

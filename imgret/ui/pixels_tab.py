@@ -48,7 +48,7 @@ class PixelsTab(Tab):
                     value=DEFAULT,
                     elem_id="pixel-metric",
                 )
-                self.about = gr.Markdown(self.at_first("en"), latex_delimiters=LATEX, elem_classes="formula")
+                self.about = gr.Markdown(self.default_formula("en"), latex_delimiters=LATEX, elem_classes="formula")
                 k = k_slider(localized)
             with gr.Column(scale=5, min_width=320, elem_classes="results"):
                 self._results = Results(localized, "pixel", "likable")
@@ -64,7 +64,7 @@ class PixelsTab(Tab):
         self._blindness.wire(endpoints, language, self.picture, self.part, metric, liked)
 
     @staticmethod
-    def at_first(language: str) -> str:
+    def default_formula(language: str) -> str:
         """What `about` says of the metric that is chosen when the page opens."""
         return _about(language, DEFAULT)
 

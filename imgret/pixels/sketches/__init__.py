@@ -13,7 +13,7 @@ the similarity.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,12 +40,12 @@ from imgret.pixels.sketches.kernels import (
     project,
     total_and_square,
 )
+from imgret.progress import StageProgress
 
 Array = npt.NDArray[Any]
 Vectors = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 _ROUNDING = 2.0**-15
 """Share of its largest term by which a float32 bound may be off, and by which it is therefore widened.
@@ -74,7 +74,7 @@ class Sketches:
         self.directions, self.blocks = _views(read_only(arena), len(vectors), vectors.shape[1], version)
 
     @staticmethod
-    def fit(vectors: Vectors, arena: Vectors, progress: Progress) -> None:
+    def fit(vectors: Vectors, arena: Vectors, progress: StageProgress) -> None:
         """Write the sketches of a matrix (N, D) into `sketch_bytes(N, D)` bytes; `progress` gets (rows done, N).
 
         The matrix is read in pieces.
