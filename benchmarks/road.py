@@ -6,8 +6,8 @@ In processes of their own, with an empty cache: building `examples/library`, the
 answers its first query. On a folder of photographs, in one run: pictures a second through `build_index`, through its
 first stage (decoding, embedding, thumbnails), and through a plain loop over the course's way, Chroma's
 `OpenCLIPEmbeddingFunction` on ViT-B/32, one picture at a time; the encoder's export, once for an index, is told apart,
-and beside them stands what the picture tower's session alone does, one picture at a time and in batches of 16. Then one
-query by all four pixel metrics. Prints a table and a JSON line.
+and beside them stands what the picture tower's session alone does, one picture at a time and in batches of 16, and what
+a core takes for the rest of the first stage. Then one query by all four pixel metrics. Prints a table and a JSON line.
 """
 
 import argparse
@@ -29,12 +29,13 @@ import numpy as np
 
 from imgret import ImageLibrary, Index, Retriever, build_index
 from imgret.encoders import load_encoder
-from imgret.images import load_image
+from imgret.images import load_image, pixel_vector, thumbnail
 from imgret.metrics import METRICS
 from imgret.settings import EXAMPLES
 
 COURSE_PICTURES = 60
 TOWER_PICTURES = 160
+COST_PICTURES = 200
 QUERY = EXAMPLES / "queries" / "tiger.webp"
 
 FIRST_START = "from imgret.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
@@ -100,6 +101,23 @@ def build_rates(photos: Path, encoder: str, scratch: Path, cache: Path) -> dict[
     return rates
 
 
+def picture_costs(files: list[Path]) -> dict[str, float]:
+    """Milliseconds of one core for what a build does with a picture besides embedding it, the mean of many."""
+    data = [file.read_bytes() for file in files[:COST_PICTURES]]
+    pictures = [load_image(each) for each in data]
+    preprocess = load_encoder("starter").preprocess
+    parts: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
+        "decode": (load_image, data),
+        "encoder_input": (preprocess, pictures),
+        "pixel_vector": (lambda picture: pixel_vector(picture, 64), pictures),
+        "thumbnail": (thumbnail, pictures),
+    }
+    return {
+        f"{name}_ms": 1000 * min(seconds(lambda f=f, of=of: [f(x) for x in of]) for _ in range(3)) / len(of)
+        for name, (f, of) in parts.items()
+    }
+
+
 def four_metrics(index: Index) -> float:
     """Seconds for one query picture by all four metrics, the median of many."""
     retriever, picture = Retriever(index), load_image(QUERY)
@@ -127,6 +145,7 @@ def main() -> None:
             "four_pixel_metrics_ms": 1000 * four_metrics(Index.open(index, cache=cache)),
         }
         files = sorted(path for path in options.photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".webp"))
+        figures |= picture_costs(files)
         figures["course_pictures_per_s"] = course = course_rate(files)
         for encoder in options.encoders:
             rates = build_rates(options.photos, encoder, scratch, cache)
