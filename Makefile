@@ -15,7 +15,7 @@ test: install-dev chromium
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	for platform in linux darwin win32; do $(BIN)/mypy --platform $$platform || exit 1; done
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What a change usually breaks, without browser, servers, Hub, Ray and hostile input.
 QUICK = imports errors metrics search images library evaluate vectors startup app encoders explain projection

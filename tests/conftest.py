@@ -15,7 +15,7 @@ from pathlib import Path
 # Before anything imports huggingface_hub: a closed port, so that whatever reached for the Hub would fail at once.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core, so products that share out to threads only wait
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: products in threads would wait for each other
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 for name in [name for name in os.environ if name.startswith("IMGRET_") or name == "SPACE_ID"]:
     del os.environ[name]
