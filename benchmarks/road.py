@@ -102,7 +102,9 @@ def build_rates(photos: Path, encoder: str, scratch: Path, cache: Path) -> dict[
 
 
 def picture_costs(files: list[Path]) -> dict[str, float]:
-    """Milliseconds of one core for what a build does with a picture besides embedding it, the mean of many."""
+    """Milliseconds of one core for what a build does with a picture besides embedding it: means of many, in the
+    best of three rounds.
+    """
     data = [file.read_bytes() for file in files[:COST_PICTURES]]
     pictures = [load_image(each) for each in data]
     preprocess = load_encoder("starter").preprocess

@@ -285,7 +285,9 @@ class Retriever:
             fetched *= 2
 
     def _ranked(self, vector: npt.NDArray[np.float32], rows: Rows) -> tuple[Rows, Scores]:
-        """The `rows`, given in order, best first, and their exact cosines. SearchError if no unit vectors."""
+        """The `rows`, given in order, best first, and their exact cosines. Raises SearchError for rows that are no unit
+        vectors.
+        """
         found = self.index.embeddings[rows].astype(np.float64)
         if not (np.abs(np.linalg.norm(found, axis=1) - 1) < 1e-3).all():  # NaN, too
             raise SearchError("The embeddings of the index are corrupt (no unit vectors); build it anew.")

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 # Before anything imports huggingface_hub: a closed port, so that whatever reached for the Hub would fail at once.
@@ -106,6 +107,7 @@ def imgret(cache, capfd, monkeypatch):
     """Runs a command of the command line within this process, which has imported its parts already."""
 
     def run(*arguments, **variables):
+        capfd.readouterr()  # what was printed before is not the command's
         with monkeypatch.context() as patched:
             for name, value in ({"IMGRET_CACHE": str(cache)} | variables).items():
                 patched.setenv(name, value)
@@ -119,16 +121,17 @@ def imgret(cache, capfd, monkeypatch):
     return run
 
 
+def run_imgret(*arguments, **variables):
+    """Runs a command of the command line as a process."""
+    command = [sys.executable, "-m", "imgret", *map(str, arguments)]
+    environment = os.environ | variables
+    return subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120)
+
+
 @pytest.fixture
 def imgret_process(cache):
-    """Runs a command of the command line as a process."""
-
-    def run(*arguments, **variables):
-        command = [sys.executable, "-m", "imgret", *map(str, arguments)]
-        environment = os.environ | {"IMGRET_CACHE": str(cache)} | variables
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-
-    return run
+    """The same, with the cache of the tests."""
+    return partial(run_imgret, IMGRET_CACHE=str(cache))
 
 
 def free_port():

@@ -13,6 +13,7 @@ from scipy.spatial.distance import cdist
 
 from imgret import metrics
 from imgret.course.check import FUNCTIONS, CheckError, check, check_file
+from tests.conftest import run_imgret
 from tests.test_cli import refused
 
 
@@ -276,8 +277,7 @@ def mean_square_difference(query, data):
 
 
 def imgret(*arguments, code=0):
-    command = [sys.executable, "-m", "imgret", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    done = run_imgret(*arguments)
     assert done.returncode == code, done
     return done
 

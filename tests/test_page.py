@@ -75,6 +75,7 @@ def visit(visitor, server, request):
     if pages:
         pages[-1].screenshot(path=SCREENSHOTS / f"{request.node.name}.png", full_page=True)
     for page in pages:
+        page.context.clear_permissions()  # those that a test gave its visitor
         page.close()
     assert [url for url in requests if not url.startswith((server, "data:", "blob:"))] == []
     assert failures == []
